@@ -1,0 +1,53 @@
+# `make` lists the targets. The first call of a target that needs it makes .venv; later calls install nothing.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := exec $(VENV)/bin/python -m
+PIP := $(VENV)/bin/python -m pip install -qq -c constraints.txt
+READY := $(VENV)/.ready
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint format benchmark setup clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+train: $(READY) ## train a model:  make train ARGS="optimizer=adam epochs=20"
+	@$(RUN) src.train $(value ARGS)
+
+test: $(READY) ## run the tests:  make test  or  make test ARGS="tests/test_trainer.py -x"
+	@$(RUN) pytest -n 2 --dist loadfile $(value ARGS)
+
+lint: $(READY) ## check style, layering and types
+	@$(VENV)/bin/python -m ruff check .
+	@$(VENV)/bin/python -m ruff format --check .
+	@$(VENV)/bin/python -m mypy
+
+format: $(READY) ## put the code in the style that lint wants
+	@$(VENV)/bin/python -m ruff check --fix-only .
+	@$(VENV)/bin/python -m ruff format .
+
+benchmark: $(READY) ## measure, printed as ratios:  make benchmark ARGS="loop"
+	@$(RUN) benchmarks $(value ARGS)
+
+setup: $(READY) ## only make .venv;  make clean setup PYTHON=python3.12  takes another Python (3.11 to 3.13)
+
+clean: ## remove .venv and the caches; outputs/ stays
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+# The stamp goes away before anything is installed and comes back when all of it is: a broken install is made again
+# from nothing, a finished one whose pins have changed is only brought up to date.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  echo "This needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1)." \
+	    "Name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version): TensorFlow and the rest of constraints.txt." \
+	  "This takes a minute or two, once." >&2
+	@if [ -e $@ ]; then mv $@ $@.part; else $(PYTHON) -m venv --clear $(VENV); fi
+	@touch $@.part
+	@$(PIP) pip setuptools wheel
+	@$(PIP) --no-build-isolation -e '.[dev]'
+	@mv $@.part $@

@@ -1,0 +1,1 @@
+"""Composable, resumable, fast training experiments with TensorFlow."""

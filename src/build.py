@@ -1,0 +1,113 @@
+"""Objects from a config: data, model, optimizer, trainer. The only place where options become what they name.
+
+    data = build_data(cfg)
+    trainer = build_trainer(cfg, data, run_dir=Path("outputs/digits/x"))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from src.callbacks.base import Callback
+from src.config import ConfigError
+from src.data.image_data import ImageData
+from src.trainer import Trainer
+
+
+def set_up_process(*, seed: int, threads: int) -> int:
+    """Make the process deterministic and set its thread count, before any op has run. Returns the count in force.
+
+    A process that has already run ops keeps the threads that it began with.
+    """
+    threading = tf.config.threading
+    try:
+        threading.set_intra_op_parallelism_threads(threads)
+        threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+        threads = threading.get_intra_op_parallelism_threads() or available_cores()
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.clear_session()  # layers are named as in a fresh process
+    keras.utils.set_random_seed(seed)
+    tf.zeros([])  # starts the runtime here, where the caller may hold back what it announces
+    return threads
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def build_data(cfg: DictConfig) -> ImageData:
+    """The data option's splits."""
+    return _build(cfg, "data")
+
+
+def build_model(cfg: DictConfig, data: ImageData) -> keras.Model:
+    """The model option, shaped for the data."""
+    return _build(_with_facts(cfg, data), "model")
+
+
+def build_trainer(
+    cfg: DictConfig, data: ImageData, *, run_dir: Path, extra_callbacks: Mapping[str, Callback] | None = None
+) -> Trainer:
+    """Everything that a run needs, in a trainer that knows nothing of configs.
+
+    Args:
+        run_dir: where callbacks write.
+        extra_callbacks: called after those of the config, and before `checkpoint`.
+
+    Raises:
+        ConfigError: a target that does not exist, or arguments that it does not take.
+    """
+    cfg = _with_facts(cfg, data, run_dir)
+    model = _build(cfg, "model")
+    optimizer = _build(cfg, "optimizer", learning_rate=_build(cfg, "schedule"))
+    callbacks = {**(_build(cfg, "callback") or {}), **(extra_callbacks or {})}
+    if "checkpoint" in callbacks:
+        callbacks["checkpoint"] = callbacks.pop("checkpoint")
+    options = OmegaConf.to_container(cfg.trainer, resolve=True)
+    options.pop("threads")
+    return Trainer(
+        model=model,
+        optimizer=optimizer,
+        loss=_build(cfg, "loss"),
+        metrics={name: metric for name, metric in _build(cfg, "metric").items() if metric is not None},
+        callbacks={name: callback for name, callback in callbacks.items() if callback is not None},
+        monitor=cfg.monitor,
+        mode=cfg.mode,
+        **options,
+    )
+
+
+def _with_facts(cfg: DictConfig, data: ImageData, run_dir: Path | None = None) -> DictConfig:
+    cfg = cfg.copy()
+    steps = data.train.steps_per_epoch
+    cfg.run = {
+        "dir": None if run_dir is None else str(run_dir),
+        "input_shape": list(data.input_shape),
+        "num_classes": data.num_classes,
+        "steps_per_epoch": steps,
+        "total_steps": steps * cfg.epochs,
+    }
+    return cfg
+
+
+def _build(cfg: DictConfig, group: str, **arguments: Any) -> Any:
+    try:
+        return instantiate(cfg[group], **arguments, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
+            detail = str(cause or error).strip().partition("\n")[0]
+            target = str(cfg[group].get("_target_", ""))
+            raise ConfigError(f"{group}{f' ({target})' if target else ''}: {detail}") from error
+        raise cause from None

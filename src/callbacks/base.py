@@ -1,0 +1,49 @@
+"""The interface between the trainer and what watches it.
+
+    class StopAtLoss(Callback):
+        def on_epoch_end(self, state, metrics):
+            return "loss reached 0.1" if metrics["train/loss"] <= 0.1 else None
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from src.state import TrainState
+
+
+class Callback:
+    """All methods do nothing by default. `metrics` are read-only floats, keyed `train/loss`, `val/mean_iou`.
+
+    Attributes:
+        name: the key under which the run holds this callback; the trainer sets it.
+        every_steps: end a graph call at every multiple of this step count; None for no wish.
+        at_steps: end a graph call at these steps as well.
+    """
+
+    name: str = ""
+    every_steps: int | None = None
+    at_steps: Collection[int] = ()
+
+    def on_train_begin(self, state: TrainState) -> None:
+        """Training starts or continues; `state.step` is where."""
+
+    def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> str | None:
+        """A graph call ended: `train/loss` (mean of its steps), `learning_rate`, `steps_per_second`.
+
+        `state.losses` has the loss of each of its steps. A returned reason stops training.
+        """
+
+    def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> str | None:
+        """An epoch and its validation ended. A returned reason stops training after this epoch."""
+
+    def on_interrupt(self, state: TrainState, reason: str) -> None:
+        """Training was asked to stop between two steps and can go on from `state` later."""
+
+    def on_train_end(self, state: TrainState) -> None:
+        """Training reached its end: the last epoch, or a reason to stop."""
+
+    def close(self) -> None:
+        """Release what is held; called in every case."""

@@ -1,0 +1,73 @@
+"""Saves the state: each epoch, in between if asked, and when training is interrupted.
+
+    Checkpoint(directory="run/checkpoints", max_to_keep=3, every_seconds=600)
+
+The best epoch's state is kept in `best/` below. It is called last, so that what others remember is saved with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from src.callbacks.base import Callback
+from src.checkpoints import Checkpoints
+from src.state import TrainState
+
+log = logging.getLogger(__name__)
+
+BEST = "best"
+
+
+class Checkpoint(Callback):
+    """Write checkpoints.
+
+    Args:
+        directory: of the newest ones; the best is in `directory/best`.
+        max_to_keep: how many of the newest stay.
+        every_steps: also at every multiple of this step count.
+        every_seconds: also when this much time passed since the last one, as soon as a graph call ends.
+        clock: seconds, as time.monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: str,
+        max_to_keep: int = 3,
+        every_steps: int | None = None,
+        every_seconds: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._newest = Checkpoints(directory, max_to_keep=max_to_keep)
+        self._best = Checkpoints(Path(directory) / BEST, max_to_keep=1)
+        self.every_steps, self._every_seconds, self._clock = every_steps, every_seconds, clock
+        self._saved_at: tuple[int, int] | None = None
+        self._saved_seconds = clock()
+
+    def on_train_begin(self, state: TrainState) -> None:
+        self._saved_at, self._saved_seconds = (state.epoch, state.step), self._clock()
+
+    def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        late = self._every_seconds and self._clock() - self._saved_seconds >= self._every_seconds
+        if late or (self.every_steps and state.step % self.every_steps == 0):
+            self._save(state)
+
+    def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        if state.improved:  # before the newest, which says that it is there
+            self._best.save(state)
+        self._save(state)
+
+    def on_interrupt(self, state: TrainState, reason: str) -> None:
+        self._save(state)
+
+    def on_train_end(self, state: TrainState) -> None:
+        self._save(state)
+
+    def _save(self, state: TrainState) -> None:
+        if self._saved_at != (state.epoch, state.step):
+            log.debug("saved %s", self._newest.save(state))
+            self._saved_at = state.epoch, state.step
+        self._saved_seconds = self._clock()

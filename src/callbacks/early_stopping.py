@@ -1,0 +1,38 @@
+"""Ends training when the monitored metric no longer improves.
+
+    EarlyStopping(patience=5, min_delta=0.001)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from src.callbacks.base import Callback
+from src.state import TrainState
+
+
+class EarlyStopping(Callback):
+    """Stop after `patience` epochs in a row without an improvement; remembered over a resume.
+
+    Args:
+        patience: epochs, at least 1.
+        min_delta: an improvement smaller than this, in the metric's units, counts as none; at least 0.
+    """
+
+    def __init__(self, *, patience: int, min_delta: float = 0.0) -> None:
+        if patience < 1:
+            raise ValueError(f"patience is {patience}; it must be at least 1 epoch")
+        if min_delta < 0:
+            raise ValueError(f"min_delta is {min_delta}; it must be at least 0")
+        self._patience, self._min_delta = patience, min_delta
+
+    def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> str | None:
+        memory, value = state.memory(self.name), metrics[state.monitor]
+        best = memory.get("best")
+        if value == value and (best is None or state.is_better(value, best, min_delta=self._min_delta)):
+            memory.update(best=value, waited_epochs=0)
+        else:
+            memory["waited_epochs"] = memory.get("waited_epochs", 0) + 1
+        if memory["waited_epochs"] < self._patience:
+            return None
+        return f"{state.monitor} has not improved for {self._patience} epochs"

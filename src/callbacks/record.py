@@ -1,0 +1,52 @@
+"""Keeps the run's record while it trains: a line of history.jsonl an epoch, and run.json up to date.
+
+    RecordCallback(record=Record(run_dir), seconds_before=0.0)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from src.callbacks.base import Callback
+from src.runs.record import Record
+from src.state import TrainState
+
+
+class RecordCallback(Callback):
+    """Write epochs and progress.
+
+    Args:
+        record: of the run.
+        seconds_before: training time of the run's earlier parts.
+        clock: seconds, as time.monotonic.
+    """
+
+    def __init__(
+        self, *, record: Record, seconds_before: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._record, self._clock, self._began = record, clock, clock() - seconds_before
+
+    def on_train_begin(self, state: TrainState) -> None:
+        self._record.cut_history(epoch=state.epoch)
+
+    def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        seconds = round(self._clock() - self._began, 3)
+        self._record.append_epoch({"epoch": state.epoch, "step": state.step, "seconds": seconds, **metrics})
+        self._record.update(**self._progress(state), metrics=dict(metrics))
+
+    def on_interrupt(self, state: TrainState, reason: str) -> None:
+        self._record.update(**self._progress(state))
+
+    def on_train_end(self, state: TrainState) -> None:
+        self._record.update(**self._progress(state))
+
+    def _progress(self, state: TrainState) -> dict[str, Any]:
+        return {
+            "best": state.best and asdict(state.best),
+            "epoch": state.epoch,
+            "step": state.step,
+            "seconds": round(self._clock() - self._began, 3),
+        }

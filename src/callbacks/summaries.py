@@ -1,0 +1,132 @@
+"""Writes what TensorBoard shows: one writer a split, the same tags in each, so that train and val overlay.
+
+    Summaries(directory="run/summaries", every_steps=10)
+
+Tags: `loss`, each metric and `learning_rate` once an epoch; while training, `batch_loss`, `steps_per_second` and
+`learning_rate`; the model's graph. The step of all is the training step, and none is written twice after a resume.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from src.callbacks.base import Callback
+from src.state import TrainState
+
+log = logging.getLogger(__name__)
+
+
+class Summaries(Callback):
+    """Write event files in `directory/train` and `directory/val`.
+
+    A summary that cannot be written is a warning: training goes on without.
+
+    Args:
+        directory: of the splits' folders.
+        every_steps: how often `batch_loss` is written, in steps.
+        graph: whether the model's graph is written.
+    """
+
+    def __init__(self, *, directory: str, every_steps: int = 10, graph: bool = True) -> None:
+        if every_steps < 1:
+            raise ValueError(f"every_steps is {every_steps}; it must be at least 1")
+        self._directory, self._interval, self._graph = Path(directory), every_steps, graph
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+        self._written: dict[tuple[str, str], int] = {}
+        self._broken = False
+
+    def on_train_begin(self, state: TrainState) -> None:
+        if state.step:
+            self._written = last_steps(self._directory)
+        elif self._graph:
+            self._guard(self._write_graph, state)
+
+    def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        self._guard(self._write_steps, state, metrics)
+
+    def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        self._guard(self._write_epoch, state, metrics)
+
+    def close(self) -> None:
+        writers, self._writers = self._writers, {}
+        for writer in writers.values():
+            self._guard(writer.close)
+
+    def _write_steps(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        steps = np.arange(state.step - len(state.losses) + 1, state.step + 1)
+        chosen = (steps % self._interval == 0) & (steps > self._written.get(("train", "batch_loss"), 0))
+        if chosen.any():
+            with self._writer("train").as_default():
+                _write_losses(tf.constant(steps[chosen]), tf.constant(state.losses[chosen]))
+        self._write("train", state.step, {name: metrics[name] for name in ("learning_rate", "steps_per_second")})
+        self._flush()
+
+    def _write_epoch(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        rate = {"learning_rate": float(state.optimizer.learning_rate)}
+        for split in sorted({key.partition("/")[0] for key in metrics}):
+            own = {key.partition("/")[2]: value for key, value in metrics.items() if key.startswith(f"{split}/")}
+            self._write(split, state.step, own | rate)
+        self._flush()
+
+    def _write_graph(self, state: TrainState) -> None:
+        spec = [tf.TensorSpec([None, *shape[1:]], dtype) for shape, dtype in _inputs(state.model)]
+        model = tf.function(lambda inputs: state.model(inputs, training=False))
+        with self._writer("train").as_default():
+            tf.summary.graph(model.get_concrete_function(spec[0] if len(spec) == 1 else spec).graph)
+
+    def _write(self, split: str, step: int, values: Mapping[str, float]) -> None:
+        with self._writer(split).as_default(step):
+            for tag, value in values.items():
+                if step > self._written.get((split, tag), -1):
+                    tf.summary.scalar(tag, value)
+                    self._written[split, tag] = step
+
+    def _writer(self, split: str) -> tf.summary.SummaryWriter:
+        if split not in self._writers:
+            self._writers[split] = tf.summary.create_file_writer(str(self._directory / split))
+        return self._writers[split]
+
+    def _flush(self) -> None:
+        # What a checkpoint counts as done must have been written before it is listed.
+        for writer in self._writers.values():
+            writer.flush()
+
+    def _guard(self, write, *args) -> None:
+        if self._broken:
+            return
+        try:
+            write(*args)
+        except (OSError, tf.errors.OpError) as error:
+            self._broken = True
+            log.warning("no more summaries: %s cannot be written (%s)", self._directory, error)
+
+
+def last_steps(directory: Path) -> dict[tuple[str, str], int]:
+    """The last step written of each (split, tag); a torn end of a file is left out."""
+    steps: dict[tuple[str, str], int] = {}
+    for path in sorted(directory.glob("*/events.out.tfevents.*")):
+        records = iter(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+        try:
+            for record in records:
+                event = tf.compat.v1.Event.FromString(record)
+                for value in event.summary.value:
+                    key = path.parent.name, value.tag
+                    steps[key] = max(steps.get(key, 0), event.step)
+        except tf.errors.DataLossError:
+            pass
+    return steps
+
+
+@tf.function
+def _write_losses(steps: tf.Tensor, losses: tf.Tensor) -> None:
+    for i in tf.range(tf.size(steps)):
+        tf.summary.scalar("batch_loss", losses[i], step=steps[i])
+
+
+def _inputs(model) -> list[tuple[tuple, str]]:
+    return [(tensor.shape, tensor.dtype) for tensor in model.inputs]

@@ -1,0 +1,144 @@
+"""Batches as a pure function of (seed, epoch, index), drawn inside the training graph.
+
+    train = InMemory(images, labels, batch_size=32, shuffle_seed=0, augment=Augment({"shift": shift}, seed=0))
+    train = Stream(lambda epoch: dataset_of_batches, steps_per_epoch=63)
+    train = as_batches(any_tf_data_dataset_of_batches)
+
+Since the position in the data is one number, the step, a resumed run needs no iterator state: `open(epoch, step)`
+goes there. Both kinds deliver (inputs, targets) with a batch dimension; the last batch of an epoch may be shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+Prepare = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+class Batches(Protocol):
+    """What the trainer needs of a split.
+
+    Attributes:
+        steps_per_epoch: batches an epoch, the short last one included.
+        element_spec: (inputs, targets) as tf.TensorSpec, the batch dimension None.
+    """
+
+    steps_per_epoch: int
+    element_spec: tuple[tf.TensorSpec, tf.TensorSpec]
+
+    def open(self, epoch: int, step: int) -> Any:
+        """A cursor for the epoch (from 0), at its batch number `step`: a value that a tf.function takes."""
+
+    def next(self, cursor: Any, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The batch at `step` (int32 []) of the cursor's epoch; called inside a graph, in order."""
+
+
+class InMemory:
+    """A split held as two tensors and gathered by index inside the graph.
+
+    Args:
+        inputs: uint8 or float [n, ...].
+        targets: any dtype, [n, ...].
+        batch_size: examples a step.
+        shuffle_seed: orders each epoch by a permutation of (shuffle_seed, epoch); None keeps the order.
+        prepare: called in the graph as prepare(inputs, targets, epoch int32 [], index int32 [b]), as `to_float`.
+
+    Raises:
+        ValueError: no examples, lengths that differ, or a batch size below 1.
+    """
+
+    def __init__(
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        *,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+        prepare: Prepare | None = None,
+    ) -> None:
+        if len(inputs) != len(targets) or not len(inputs):
+            raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets: both need the same number, at least 1")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        self.examples = len(inputs)
+        self.batch_size = batch_size
+        self.steps_per_epoch = -(-self.examples // batch_size)
+        self._shuffle_seed = shuffle_seed
+        self._prepare = prepare or (lambda inputs, targets, epoch, index: (inputs, targets))
+        with tf.device("CPU"):
+            self._inputs, self._targets = tf.constant(inputs), tf.constant(targets)
+        self.element_spec = batch_spec(self._prepare, self._inputs, self._targets)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The indices of the epoch's examples in their order: int32 [examples]."""
+        if self._shuffle_seed is None:
+            return np.arange(self.examples, dtype=np.int32)
+        return np.random.default_rng([self._shuffle_seed, epoch]).permutation(self.examples).astype(np.int32)
+
+    def open(self, epoch: int, step: int) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.constant(self.order(epoch)), tf.constant(epoch, tf.int32)
+
+    def next(self, cursor: tuple[tf.Tensor, tf.Tensor], step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        order, epoch = cursor
+        index = order[step * self.batch_size : (step + 1) * self.batch_size]
+        return self._prepare(tf.gather(self._inputs, index), tf.gather(self._targets, index), epoch, index)
+
+
+class Stream:
+    """A split read through tf.data, for what does not fit in memory.
+
+    Args:
+        make: the dataset of batches (inputs, targets) of an epoch (from 0), the same each time it is called.
+        steps_per_epoch: its number of batches.
+    """
+
+    def __init__(self, make: Callable[[int], tf.data.Dataset], *, steps_per_epoch: int) -> None:
+        self._make = make
+        self.steps_per_epoch = steps_per_epoch
+        self.element_spec = tuple(
+            tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in make(0).element_spec
+        )
+
+    def open(self, epoch: int, step: int) -> tf.data.Iterator:
+        return iter(self._make(epoch).skip(step))
+
+    def next(self, cursor: tf.data.Iterator, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return next(cursor)
+
+
+def as_batches(data: Batches | tf.data.Dataset) -> Batches:
+    """Take a tf.data.Dataset of batches (inputs, targets) as it is; each epoch iterates it anew.
+
+    Raises:
+        ValueError: its length is not known or infinite, or its elements are not pairs of tensors.
+    """
+    if not isinstance(data, tf.data.Dataset):
+        return data
+    spec = data.element_spec
+    if not (isinstance(spec, tuple) and len(spec) == 2 and all(isinstance(s, tf.TensorSpec) for s in spec)):
+        raise ValueError(f"the dataset's elements are {spec}; they must be pairs of tensors (inputs, targets)")
+    steps = int(data.cardinality())
+    if steps < 1:
+        kind = {tf.data.INFINITE_CARDINALITY: "infinite", tf.data.UNKNOWN_CARDINALITY: "unknown"}.get(steps, "0")
+        raise ValueError(
+            f"the dataset's number of batches is {kind}; it must be known and at least 1: "
+            "use dataset.take(n) or dataset.apply(tf.data.experimental.assert_cardinality(n))"
+        )
+    return Stream(lambda epoch: data, steps_per_epoch=steps)
+
+
+def batch_spec(prepare: Prepare, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+    """What `prepare` makes of batches of these tensors [n, ...], the batch dimension None."""
+    args = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in (inputs, targets)]
+    index = tf.TensorSpec([None], tf.int32)
+    outputs = tf.function(prepare).get_concrete_function(*args, tf.TensorSpec([], tf.int32), index).structured_outputs
+    return tuple(tf.TensorSpec([None, *output.shape[1:]], output.dtype) for output in outputs)
+
+
+def to_float(pixels: tf.Tensor) -> tf.Tensor:
+    """Raw pixels uint8 [...] as float32 in [0, 1]: what models take. Floats pass as they are."""
+    return tf.cast(pixels, tf.float32) / 255.0 if pixels.dtype == tf.uint8 else tf.cast(pixels, tf.float32)

@@ -1,0 +1,96 @@
+"""The built-in data sets: each function returns an ImageData and is an option of the group `data`.
+
+    data = digits(batch_size=32, seed=0)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+import tensorflow as tf
+
+from src.data.digit_scenes.digits import digit_indices, load_digits
+from src.data.digit_scenes.scenes import CLASS_NAMES
+from src.data.image_data import SPLITS, ImageData
+
+log = logging.getLogger(__name__)
+
+
+def digits(
+    *,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = True,
+    transforms: Mapping[str, Callable | None] = MappingProxyType({}),
+    dataset: str = "digits:1.0.0",
+) -> ImageData:
+    """1,797 handwritten digits: images uint8 [8, 8, 1], labels 0 to 9, in fixed disjoint splits.
+
+    Raises:
+        ValueError: `dataset` is another name or version than the one there is.
+    """
+    _check_version(dataset, "digits:1.0.0")
+    images, labels = load_digits()
+    splits = {name: (images[index], labels[index]) for name in SPLITS for index in [digit_indices(name)]}
+    options = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "transforms": transforms}
+    return ImageData(**splits, num_classes=10, **options)
+
+
+def digit_scenes(
+    *,
+    batch_size: int,
+    seed: int,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    in_memory: bool = True,
+    shuffle: bool = True,
+    transforms: Mapping[str, Callable | None] = MappingProxyType({}),
+    dataset: str = "digit_scenes:1.0.0",
+) -> ImageData:
+    """Scenes of handwritten digits with masks, through TensorFlow Datasets; prepared on first use.
+
+    Args:
+        image_size: resize images [48, 48, 3] and masks [48, 48] to this height and width.
+        in_memory: keep the splits in memory; False streams them from disk.
+        data_dir: of TensorFlow Datasets; None takes its default.
+
+    Raises:
+        ValueError: `dataset` is another name or version than the one there is.
+    """
+    from src.data.digit_scenes import builder  # TensorFlow Datasets takes a second to import
+
+    _check_version(dataset, f"digit_scenes:{builder.DigitScenes.VERSION}")
+    prepared = builder.prepare(data_dir)
+    resize = None if image_size is None else (image_size, image_size)
+    splits = {name: examples(prepared, name, resize=resize) for name in SPLITS}
+    if in_memory:
+        splits = {name: arrays(split) for name, split in splits.items()}
+    options = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "transforms": transforms}
+    return ImageData(**splits, num_classes=11, class_names=CLASS_NAMES, **options)
+
+
+def examples(builder, split: str, *, resize: tuple[int, int] | None = None) -> tf.data.Dataset:
+    """A split's single examples in stored order: (image uint8 [H, W, C], mask uint8 [H, W])."""
+
+    def pair(features):
+        image, mask = features["image"], features["segmentation_mask"]
+        if resize:
+            image = tf.cast(tf.round(tf.image.resize(image, resize)), tf.uint8)
+            mask = tf.image.resize(mask, resize, method="nearest")
+        return image, mask[..., 0]
+
+    return builder.as_dataset(split=split, shuffle_files=False).map(pair, num_parallel_calls=2, deterministic=True)
+
+
+def arrays(dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """All examples of a data set as two arrays."""
+    batches = list(dataset.batch(256).as_numpy_iterator())
+    return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
+
+
+def _check_version(asked: str, there: str) -> None:
+    if asked != there:
+        raise ValueError(f"data.dataset is {asked!r}; this project has {there}")

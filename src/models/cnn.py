@@ -1,0 +1,43 @@
+"""Small convolutional classifier, from 8x8 images up.
+
+from src.models.cnn import cnn
+
+model = cnn(input_shape=(8, 8, 1), num_classes=10)  # 13,706 parameters
+"""
+
+import keras
+from keras import layers
+
+
+def cnn(
+    *,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    filters: int = 16,
+    dense: int = 64,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """Two 3x3 convolutions (`filters`, then twice as many), 2x2 max-pooling, a hidden layer of `dense` units.
+
+    Maps float32 images [N, H, W, C] in [0, 1] to float32 logits [N, num_classes]. `dropout` in [0, 1] applies
+    to the hidden layer.
+
+    Raises:
+        ValueError: H or W is less than 6.
+    """
+    height, width, _ = input_shape
+    if min(height, width) < 6:
+        raise ValueError(f"cnn takes images of at least 6x6 pixels, not {height}x{width}: enlarge them")
+
+    images = keras.Input(input_shape, name="images")
+    # Unpadded: on 8x8 digits as accurate as padded, with a third of the parameters and 0.6 of the time.
+    x = layers.Conv2D(filters, 3, activation="relu", name="conv_1")(images)
+    x = layers.Conv2D(2 * filters, 3, activation="relu", name="conv_2")(x)
+    x = layers.MaxPooling2D(name="pool")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(dense, activation="relu", name="dense")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    # float32 under any dtype policy, as the contract says.
+    logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    return keras.Model(images, logits, name="cnn")

@@ -1,0 +1,67 @@
+"""Classical U-Net for segmentation (Ronneberger, Fischer & Brox 2015), small by default.
+
+from src.models.unet import unet
+
+model = unet(input_shape=(48, 48, 3), num_classes=11)  # 0.27 M parameters
+"""
+
+import keras
+from keras import layers
+
+
+def unet(
+    *,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    filters: int = 12,
+    depth: int = 3,
+    dropout: float = 0.0,
+    batch_norm: bool = True,
+) -> keras.Model:
+    """U-Net with `filters` channels at full size, doubled at each of `depth` halvings.
+
+    Maps float32 images [N, H, W, C] in [0, 1] to float32 logits [N, H, W, num_classes].
+    `dropout` in [0, 1] applies at the lowest level.
+
+    Raises:
+        ValueError: H or W is not a multiple of 2**depth.
+    """
+    height, width, _ = input_shape
+    multiple = 2**depth
+    if not all(size and size % multiple == 0 for size in (height, width)):
+        raise ValueError(
+            f"unet halves its input {depth} times, so height and width must be multiples of {multiple}, "
+            f"not {height}x{width}: resize the images to such a size or choose a smaller model.depth"
+        )
+
+    def double_conv(x: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
+        for i in (1, 2):
+            conv = layers.Conv2D(
+                channels, 3, padding="same", use_bias=not batch_norm, name=f"{name}_conv_{i}"
+            )
+            x = conv(x)
+            if batch_norm:
+                # Keras's default momentum, 0.99, lags behind the weights for the first few hundred steps.
+                x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm_{i}")(x)
+            x = layers.ReLU(name=f"{name}_relu_{i}")(x)
+        return x
+
+    x = images = keras.Input(input_shape, name="images")
+    skips = []
+    for level in range(depth):
+        x = double_conv(x, filters * 2**level, f"down_{level}")
+        skips.append(x)
+        x = layers.MaxPooling2D(name=f"down_{level}_pool")(x)
+
+    x = double_conv(x, filters * 2**depth, "bottom")
+    if dropout:
+        x = layers.Dropout(dropout, name="bottom_dropout")(x)
+
+    for level in reversed(range(depth)):
+        x = layers.Conv2DTranspose(filters * 2**level, 2, strides=2, name=f"up_{level}_upsample")(x)
+        x = layers.Concatenate(name=f"up_{level}_concat")([skips[level], x])
+        x = double_conv(x, filters * 2**level, f"up_{level}")
+
+    # float32 under any dtype policy, as the contract says.
+    logits = layers.Conv2D(num_classes, 1, dtype="float32", name="logits")(x)
+    return keras.Model(images, logits, name="unet")

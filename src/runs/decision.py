@@ -1,0 +1,60 @@
+"""What a command does with the run that its config names: start, resume, retry, or reuse it.
+
+    decide(record, config_hash=..., fingerprints=..., stale="ask")      # "reuse"
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from src.runs.provenance import differences
+
+Action = Literal["start", "resume", "reuse"]
+STALE = ("ask", "reuse", "rerun")
+
+
+class StaleRun(RuntimeError):
+    """A run exists, but what computed it has changed since."""
+
+
+def decide(
+    record: dict[str, Any] | None,
+    *,
+    config_hash: str,
+    fingerprints: dict[str, Any],
+    stale: str = "ask",
+    rerun: bool = False,
+) -> tuple[Action, bool]:
+    """Decide from a run's record.
+
+    Args:
+        record: of the run's directory; None where there is none.
+        config_hash, fingerprints: of the command.
+        stale: what to do where code or data have changed since: `ask`, `reuse`, `rerun`.
+        rerun: start afresh in any case.
+
+    Returns:
+        The action, and whether what lies in the directory must be set aside first.
+
+    Raises:
+        StaleRun: code or data have changed and `stale` is `ask`; names what.
+        ValueError: the directory's run has another config with the same 8 digits.
+    """
+    if record is None:
+        return "start", rerun
+    if rerun:
+        return "start", True
+    if record.get("config_hash") != config_hash:
+        raise ValueError(
+            f"run {record.get('id')} has another config whose hash begins alike; give this one another name=..."
+        )
+    changed = differences(record.get("fingerprints") or {}, fingerprints)
+    if changed and stale == "ask":
+        shown = ", ".join(changed[:6]) + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
+        raise StaleRun(
+            f"run {record['id']} ({record['status']}) was computed before a change of {shown}. "
+            "stale=rerun starts it afresh and keeps the old one aside; stale=reuse takes it as it is"
+        )
+    if changed and stale == "rerun":
+        return "start", True
+    return ("reuse" if record["status"] == "completed" else "resume"), False

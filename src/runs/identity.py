@@ -1,0 +1,101 @@
+"""A run's identity: a hash of all that its result depends on.
+
+    register_resolvers()                    # ${run_id:} and ${run_label:} in a config
+    config_hash(cfg)                        # 64 hex digits; the first 8 are the id
+    label(cfg)                              # unet-adam-lr0.003-cosine-e10-b32-s0
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from fnmatch import fnmatchcase
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+ID_DIGITS = 8
+LABEL_LENGTH = 60
+
+# What cannot change a run's result; `*` stands for one or more names.
+NOT_IDENTITY = (
+    "hydra",
+    "name",
+    "run",
+    "wait",
+    "rerun",
+    "stale",
+    "dry_run",
+    "max_seconds",
+    "log_every_steps",
+    "data.data_dir",
+    "callback.progress",
+    "callback.checkpoint.max_to_keep",
+    "callback.*.every_steps",
+    "callback.*.every_seconds",
+    "callback.summaries.graph",
+    "trainer.steps_per_call",
+)
+# Mappings whose order is part of what they say.
+ORDERED = ("data.transforms",)
+
+
+def identity_config(cfg: DictConfig) -> dict[str, Any]:
+    """The part of a config that decides the result, resolved and in canonical form.
+
+    Nulls are left out, so a new option with a null default keeps old ids, and 1.0 counts as 1.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    plain.pop("hydra", None)
+    plain["run"] = dict.fromkeys(plain.get("run") or {})
+    return _canonical(OmegaConf.to_container(OmegaConf.create(plain), resolve=True), ())
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """SHA-256 of the identity: 64 hex digits."""
+    return hashlib.sha256(json.dumps(identity_config(cfg), sort_keys=True).encode()).hexdigest()
+
+
+def run_id(cfg: DictConfig) -> str:
+    return config_hash(cfg)[:ID_DIGITS]
+
+
+def label(cfg: DictConfig) -> str:
+    """A readable, safe name of at most 60 characters, from the config alone: [A-Za-z0-9._-]."""
+    config = identity_config(cfg)
+
+    def target(group: str) -> str:
+        return str(config.get(group, {}).get("_target_", group)).rpartition(".")[2].lower()
+
+    optimizer = config.get("optimizer", {})
+    parts = [target("model"), target("optimizer"), _part("lr", optimizer.get("learning_rate")), target("schedule")]
+    parts += [_part(letter, config.get(key)) for key, letter in {"epochs": "e", "batch_size": "b", "seed": "s"}.items()]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(filter(None, parts)))[:LABEL_LENGTH].strip(".-")
+
+
+def register_resolvers() -> None:
+    """Make `${run_id:}` and `${run_label:}` known to OmegaConf; safe to call again."""
+    OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id(_root_), replace=True)
+    OmegaConf.register_new_resolver("run_label", lambda *, _root_: label(_root_), replace=True)
+
+
+def _canonical(value: Any, path: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        kept = {
+            key: _canonical(item, (*path, key))
+            for key, item in value.items()
+            if item is not None and not _matches((*path, key), NOT_IDENTITY)
+        }
+        return list(kept.items()) if _matches(path, ORDERED) else kept
+    if isinstance(value, list):
+        return [_canonical(item, path) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _matches(path: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(".".join(map(str, path)), pattern) for pattern in patterns)
+
+
+def _part(letter: str, value: Any) -> str:
+    return "" if value is None else f"{letter}{value:g}" if isinstance(value, int | float) else f"{letter}{value}"

@@ -1,0 +1,70 @@
+"""One writer a run: a lock that dies with its process.
+
+    with hold(Path("outputs/digits/.locks/1a2b3c4d"), wait=False):
+        ...
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_held: dict[Path, int] = {}  # by path, the process that took it: a forked child does not hold its parent's
+
+
+class Locked(RuntimeError):
+    """Another process is writing this run."""
+
+
+@contextmanager
+def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a run; taking it again in the same process changes nothing.
+
+    Args:
+        path: the lock's file; made, and left behind when the lock is released.
+        wait: wait for whoever holds it.
+
+    Raises:
+        Locked: it is held and `wait` is false; names the process.
+    """
+    path = path.absolute()
+    if _held.get(path) == os.getpid():
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        _lock(descriptor, path, wait)
+        os.truncate(descriptor, 0)
+        os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        _held[path] = os.getpid()
+        try:
+            yield
+        finally:
+            del _held[path]
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, wait: bool) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = path.read_text() or "an unknown process"
+        try:
+            values = json.loads(holder)
+            holder = f"process {values['pid']} on {values['host']}"
+        except (ValueError, KeyError):
+            pass
+        if not wait:
+            raise Locked(f"run {path.name} is being trained by {holder}; wait for it with wait=true") from None
+        log.info("waiting for run %s, which is being trained by %s", path.name, holder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,0 +1,152 @@
+"""Where a result comes from: the code that computes, the data, and the environment.
+
+    fingerprints(config)    # {"code": {"src/trainer.py": "1f0c..."}, "data": {"dataset": "digit_scenes:1.0.0"}}
+    environment()           # commit, packages, Python, processor
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Where the code that computes a result begins, besides the config's targets; what these import belongs to it.
+COMPUTING = ("src.trainer", "src.build")
+# What stores, shows or starts, and computes nothing.
+NOT_COMPUTING = (
+    *("src.config", "src.runs", "src.files", "src.checkpoints"),
+    *(f"src.callbacks.{name}" for name in ("checkpoint", "export", "progress", "record", "summaries")),
+)
+PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "hydra-core", "omegaconf")
+
+
+def fingerprints(config: dict[str, Any]) -> dict[str, Any]:
+    """The two things besides the config that decide a result.
+
+    Args:
+        config: a resolved config as plain dicts and lists.
+
+    Returns:
+        `code`: a hash of each file that computes: the trainer, what `_target_` names and what these import, as far
+        as it is not of an installed package; data files beside such modules too. `data`: the data option's `dataset` (name and version), and for a `path` in it a hash of
+        its files' names, sizes and times.
+    """
+    modules = [*COMPUTING, *(target.rpartition(".")[0] for target in _targets(config))]
+    code = {_shown(path): _hash(path.read_bytes()) for path in _with_imports(modules)}
+    data = config.get("data") or {}
+    found = {key: data[key] for key in ("dataset",) if data.get(key) is not None}
+    if data.get("path") is not None:
+        found["path"] = _listing(Path(data["path"]))
+    return {"code": code, "data": found}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two fingerprints, as `code src/trainer.py` or `data path`."""
+    return [
+        f"{kind} {key}"
+        for kind in ("code", "data")
+        for key in sorted({*old.get(kind, {}), *new[kind]})
+        if old.get(kind, {}).get(key) != new[kind].get(key)
+    ]
+
+
+def environment() -> dict[str, Any]:
+    """Commit, package versions, Python and processor of this process."""
+    return {
+        "git": _git(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "processor": _processor(),
+    }
+
+
+def _git() -> dict[str, Any] | None:
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _targets(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("_target_"), str):
+            yield value["_target_"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _targets(item)
+
+
+def _with_imports(modules: list[str]) -> list[Path]:
+    """The files of modules and of all that they import, without installed packages."""
+    found: dict[Path, None] = {}
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        path = _own_file(module)
+        if path is None or path in found or any(f"{module}.".startswith(f"{name}.") for name in NOT_COMPUTING):
+            continue
+        found[path] = None
+        found.update(dict.fromkeys(path.parent.glob("*.npz")))
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return sorted(found)
+
+
+def _own_file(module: str) -> Path | None:
+    """The file of a module of the project's, or of the user's in the working directory; None for any other."""
+    for folder in (ROOT, Path.cwd()):
+        path = folder.joinpath(*module.split("."))
+        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
+            if file.is_file() and "site-packages" not in file.parts:
+                return file
+    return None
+
+
+def _listing(path: Path) -> str:
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    lines = []
+    for file in files:
+        if file.exists():
+            status = file.stat()
+            lines.append(f"{os.path.relpath(file, path)} {status.st_size} {status.st_mtime_ns}")
+    return _hash("\n".join(lines).encode())
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

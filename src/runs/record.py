@@ -1,0 +1,87 @@
+"""A run's record: run.json says what became of it, history.jsonl what each epoch measured.
+
+    record = Record(run_dir)
+    record.update(status="running", epoch=3)
+    record.append_epoch({"epoch": 3, "step": 189, "seconds": 10.1, "val/mean_iou": 0.81})
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from src.files import replace
+
+STATUSES = ("running", "completed", "interrupted", "failed", "pruned")
+
+
+class BadRecord(ValueError):
+    """run.json is there but cannot be read."""
+
+
+class Record:
+    """The record in a run's directory."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.path, self.history_path = self.directory / "run.json", self.directory / "history.jsonl"
+
+    def read(self) -> dict[str, Any] | None:
+        """What run.json says, None where there is none.
+
+        Raises:
+            BadRecord: it is no JSON object.
+        """
+        try:
+            values = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise BadRecord(f"{self.path} cannot be read ({error}); remove it, or give rerun=true") from error
+        if not isinstance(values, dict):
+            raise BadRecord(f"{self.path} is no JSON object; remove it, or give rerun=true")
+        return values
+
+    def update(self, **values: Any) -> dict[str, Any]:
+        """Change some keys and write the whole record anew, at once. Returns it."""
+        if values.get("status", "running") not in STATUSES:
+            raise AssertionError(values)
+        record = {**(self.read() or {}), **values}
+        self.directory.mkdir(parents=True, exist_ok=True)
+        replace(self.path, json.dumps(_finite(record), indent=2) + "\n")
+        return record
+
+    def append_epoch(self, values: dict[str, Any]) -> None:
+        """Add a line to history.jsonl and flush it."""
+        with self.history_path.open("a") as file:
+            file.write(json.dumps(_finite(values)) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The epochs, in order; a torn last line is left out."""
+        epochs = []
+        try:
+            text = self.history_path.read_text()
+        except FileNotFoundError:
+            return []
+        for line in text.splitlines():
+            try:
+                epochs.append(json.loads(line))
+            except ValueError:
+                break
+        return epochs
+
+    def cut_history(self, *, epoch: int) -> None:
+        """Forget the epochs after `epoch`, which a resumed run does again, and a torn line."""
+        kept = [values for values in self.history() if values["epoch"] <= epoch]
+        if self.history_path.exists():
+            replace(self.history_path, "".join(json.dumps(values) + "\n" for values in kept))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for it, so that any reader can read a record."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value

@@ -1,0 +1,55 @@
+"""Signals end training after the step it is in: the first asks, the second ends the process at once.
+
+    with stop_on_signals(trainer.interrupt) as received:
+        trainer.fit(...)
+
+Python runs its handlers only when a graph call returns, so a thread reads the signals from the wake-up descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@contextmanager
+def stop_on_signals(interrupt: Callable[[str], None]) -> Iterator[list[int]]:
+    """Call `interrupt(reason)` at the first of SIGINT, SIGTERM, SIGUSR1; yields the list of those received.
+
+    Outside of the main thread, where Python allows no handlers, it does nothing.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch() -> None:
+        while number := int.from_bytes(os.read(reader, 1) or b"\0"):
+            if number not in SIGNALS:
+                continue
+            if received:
+                os._exit(128 + number)
+            received.append(number)
+            interrupt(signal.Signals(number).name)
+
+    handlers = {number: signal.signal(number, lambda number, frame: None) for number in SIGNALS}
+    old_descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, daemon=True, name="signals")
+    thread.start()
+    try:
+        yield received
+    finally:
+        signal.set_wakeup_fd(old_descriptor)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.write(writer, b"\0")
+        thread.join()
+        os.close(reader)
+        os.close(writer)

@@ -1,0 +1,148 @@
+"""What a training run is at one moment: all that a checkpoint holds, and nothing else.
+
+    state = TrainState(model=model, optimizer=optimizer, metrics={"loss": keras.metrics.Mean()},
+                       monitor="val/loss", mode="min")
+    state.tensors()     # what tf.train.Checkpoint saves: plain lists of tf.Variable
+    state.manifest()    # names, shapes and dtypes of these, compared before anything is restored
+
+The data's position is not part of it: every example is a function of (seed, epoch, index), so `step` says it all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+MODES = ("min", "max")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value of the monitored metric so far, with the epoch (from 1) and step that reached it."""
+
+    value: float
+    epoch: int
+    step: int
+
+
+@dataclass
+class Progress:
+    """The part of the state that Python holds; `memory` is what each callback remembers, by its name."""
+
+    step: int = 0
+    epoch: int = 0
+    best: Best | None = None
+    stop_reason: str | None = None
+    memory: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class TrainState:
+    """Model, optimizer and metric variables with the run's progress.
+
+    Args:
+        model: a built Keras model.
+        optimizer: a Keras optimizer; built here for the model's trainable variables.
+        metrics: Keras metrics by name, `loss` among them.
+        monitor: the metric that decides which epoch is best, as `train/<name>` or `val/<name>`.
+        mode: `min` or `max`.
+
+    Attributes:
+        losses: float32 [n], the loss of each step of the last graph call; the last of them belongs to `step`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        metrics: Mapping[str, keras.metrics.Metric],
+        monitor: str = "val/loss",
+        mode: str = "min",
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}")
+        self.model, self.optimizer, self.metrics = model, optimizer, dict(metrics)
+        self.monitor, self.mode = monitor, mode
+        self.losses = np.zeros(0, np.float32)
+        self._progress = Progress()
+        self._progress_json = tf.Variable("", dtype=tf.string, trainable=False)
+        optimizer.build(model.trainable_variables)
+
+    @property
+    def step(self) -> int:
+        """Training steps done since the run began."""
+        return self._progress.step
+
+    @step.setter
+    def step(self, value: int) -> None:
+        self._progress.step = value
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done, validation included."""
+        return self._progress.epoch
+
+    @property
+    def best(self) -> Best | None:
+        return self._progress.best
+
+    @property
+    def improved(self) -> bool:
+        """Whether the epoch just done is the best so far."""
+        return self.best is not None and self.best.epoch == self.epoch
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why training ended before its last epoch; None while it goes on."""
+        return self._progress.stop_reason
+
+    @stop_reason.setter
+    def stop_reason(self, reason: str | None) -> None:
+        self._progress.stop_reason = reason
+
+    def memory(self, name: str) -> dict[str, Any]:
+        """What the callback of this name remembers over a resume: a dict of JSON values, changed in place."""
+        return self._progress.memory.setdefault(name, {})
+
+    def is_better(self, value: float, than: float, *, min_delta: float = 0.0) -> bool:
+        """Whether `value` beats `than` by more than `min_delta`; NaN never does."""
+        gain = value - than if self.mode == "max" else than - value
+        return gain > min_delta
+
+    def end_epoch(self, metrics: Mapping[str, float]) -> None:
+        """Count the epoch and keep its monitored value if it is the best."""
+        self._progress.epoch += 1
+        value = metrics[self.monitor]
+        if self.best is None and not math.isnan(value) or self.best and self.is_better(value, self.best.value):
+            self._progress.best = Best(value, self.epoch, self.step)
+
+    def tensors(self) -> tf.train.Checkpoint:
+        """Everything that determines the future, as plain lists: Keras objects leave seeds and averages out."""
+        self._progress_json.assign(json.dumps(asdict(self._progress)))
+        lists = {group: [v.value for v in variables] for group, variables in self.variables().items()}
+        return tf.train.Checkpoint(**lists, progress=self._progress_json)
+
+    def load_progress(self) -> None:
+        """Take the progress that a restored checkpoint brought in `tensors()`."""
+        values = json.loads(self._progress_json.numpy())
+        best = values.pop("best")
+        self._progress = Progress(**values, best=best and Best(**best))
+
+    def manifest(self) -> dict[str, list[list[Any]]]:
+        """Names, shapes and dtypes of all variables, by group and in saved order."""
+        return {
+            group: [[v.path, list(v.shape), keras.backend.standardize_dtype(v.dtype)] for v in variables]
+            for group, variables in self.variables().items()
+        }
+
+    def variables(self) -> dict[str, list[keras.Variable]]:
+        """All variables by group, in saved order."""
+        metrics = [v for metric in self.metrics.values() for v in metric.variables]
+        return {"model": self.model.variables, "optimizer": self.optimizer.variables, "metrics": metrics}

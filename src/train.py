@@ -1,0 +1,266 @@
+"""Train: compose -> check -> build -> fit.
+
+    python -m src.train optimizer=adam epochs=20
+    python -m src.train --multirun optimizer=adam,sgd schedule=constant,cosine
+
+A run is a pure function of its config and lies in a directory named after it: a finished run is reused, an interrupted
+one goes on, a failed one is tried again. TensorFlow is imported only when there is something to train.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from src.config import CONFIG_DIR, CONFIG_NAME, ConfigError, compose, expand
+from src.logs import quiet_stderr
+from src.runs.decision import Action, decide
+from src.runs.identity import ID_DIGITS, config_hash, identity_config, register_resolvers
+from src.runs.lock import hold
+from src.runs.provenance import environment, fingerprints
+from src.runs.record import Record
+from src.signals import stop_on_signals
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED, EXIT_WRONG = 1, 2
+_failures: list[Exception] = []
+
+
+def main() -> None:
+    """The command line; exits with 0 completed, 1 failed, 2 wrong command or config, 128 + n ended by signal n."""
+    show_trace = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves exceptions, and what is said of them, to us
+    try:
+        _command(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if show_trace:
+            traceback.print_exc()
+        print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)
+        sys.exit(EXIT_WRONG if isinstance(error, ConfigError) else EXIT_FAILED)
+
+
+def _command(argv: list[str]) -> None:
+    from hydra._internal.utils import get_args_parser
+
+    register_resolvers()
+    arguments = get_args_parser().parse_args(argv)
+    asks_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
+    if asks_only or arguments.shell_completion or arguments.experimental_rerun:
+        _run_in_hydra()
+        return
+    where = {"config_dir": arguments.config_dir, "config_name": arguments.config_name}
+    if not arguments.multirun:
+        _single(compose(arguments.overrides, **where))
+        return
+    for overrides in expand(arguments.overrides):
+        cfg = compose(overrides, **where)
+        directory = _directory(cfg, cfg.hydra.sweep)
+        with hold(lock_path(directory), wait=cfg.wait):
+            _prepare(cfg, directory)
+    _run_in_hydra()
+
+
+def _single(cfg: DictConfig) -> None:
+    directory = _directory(cfg, cfg.hydra.run)
+    with hold(lock_path(directory), wait=cfg.wait):
+        if _prepare(cfg, directory) == "reuse":
+            _report(Record(directory), note="already completed, reused")
+            return
+        sys.argv.append(f"hydra.run.dir='{directory}'")
+        _run_in_hydra()
+    if _failures:
+        raise _failures[0]
+
+
+def _directory(cfg: DictConfig, node: DictConfig) -> Path:
+    """Where Hydra puts the run; the id decides, so a directory that has it under another label is taken."""
+    directory = Path(node.dir, node.get("subdir") or "")
+    same_id = sorted(directory.parent.glob(f"*-{config_hash(cfg)[:ID_DIGITS]}"))
+    return same_id[0] if same_id and not directory.exists() else directory
+
+
+def lock_path(directory: Path) -> Path:
+    """The lock's file of a run's directory; held by whoever writes there."""
+    return directory.parent / ".locks" / directory.name.rpartition("-")[2]
+
+
+def _prepare(cfg: DictConfig, directory: Path) -> Action:
+    """Decide what happens with the run, and set aside what must not be touched, before Hydra opens the directory."""
+    action, set_aside = _decide(cfg, directory, rerun=cfg.rerun)
+    if set_aside and directory.exists():
+        kept = directory.with_name(f"{directory.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+        directory.rename(kept)
+        print(f"the earlier run is kept in {kept}", file=sys.stderr)
+    return action
+
+
+def _decide(cfg: DictConfig, directory: Path, *, rerun: bool = False) -> tuple[Action, bool]:
+    return decide(
+        None if rerun else Record(directory).read(),
+        config_hash=config_hash(cfg),
+        fingerprints=fingerprints(identity_config(cfg)),
+        stale=cfg.stale,
+        rerun=rerun,
+    )
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=CONFIG_NAME)
+def _run_in_hydra(cfg: DictConfig) -> float | None:
+    """The task of one job: Hydra has made the directory and opened the log."""
+    register_resolvers()
+    hydra_config = HydraConfig.get()
+    directory = Path(os.path.relpath(hydra_config.runtime.output_dir))
+    try:
+        with hold(lock_path(directory), wait=cfg.wait):
+            return train(cfg, directory, overrides=list(hydra_config.overrides.task))
+    except Exception as error:
+        if hydra_config.mode != RunMode.RUN:
+            log.error("%s: %s", directory, error)
+            raise
+        _failures.append(error)  # raised here, Hydra would put a line of its own before the message
+        return None
+
+
+def train(cfg: DictConfig, directory: Path, *, overrides: list[str]) -> float:
+    """Train, resume or reuse the run of this directory, which is locked; returns the best monitored value.
+
+    Raises:
+        SystemExit: a signal ended it, after saving.
+    """
+    record = Record(directory)
+    action, _ = _decide(cfg, directory)
+    if action == "reuse":
+        return _report(record, note="already completed, reused")
+    before = record.read() or {}
+    _begin(record, cfg, before, overrides)
+    try:
+        value, signal_number = _fit(cfg, record, before)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        description = None if stopped else {"type": type(error).__name__, "message": str(error)}
+        record.update(status="interrupted" if stopped else "failed", finished=_now(), error=description)
+        log.debug("ended by an exception", exc_info=True)
+        raise
+    if signal_number:
+        sys.exit(128 + signal_number)
+    return value
+
+
+def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: list[str]) -> None:
+    here, then = environment(), before.get("environment") or {}
+    changed = [key for key in ("packages", "python", "processor") if key in then and then[key] != here[key]]
+    if changed:
+        shown = "; ".join(f"{key}: {then[key]} -> {here[key]}" for key in changed)
+        log.warning("continued in another environment, results may differ in their last bits (%s)", shown)
+    record.update(
+        id=config_hash(cfg)[:ID_DIGITS],
+        name=cfg.name,
+        status="running",
+        monitor=cfg.monitor,
+        mode=cfg.mode,
+        best=before.get("best"),
+        metrics=before.get("metrics") or {},
+        epoch=before.get("epoch", 0),
+        step=before.get("step", 0),
+        epochs=cfg.epochs,
+        parameters=before.get("parameters"),
+        seed=cfg.seed,
+        started=before.get("started") or _now(),
+        finished=None,
+        seconds=before.get("seconds", 0.0),
+        overrides=overrides,
+        config_hash=config_hash(cfg),
+        fingerprints=fingerprints(identity_config(cfg)),
+        process={"pid": os.getpid(), "host": socket.gethostname()},
+        parent=None,
+        error=None,
+        environment={**here, "threads": then.get("threads")},
+    )
+
+
+def _fit(cfg: DictConfig, record: Record, before: dict[str, Any]) -> tuple[float, int]:
+    """Build, restore, fit, and complete the record. Returns the best value and the signal that ended it, or 0."""
+    threads = (before.get("environment") or {}).get("threads") or cfg.trainer.threads
+    with quiet_stderr():
+        from src import build
+        from src.callbacks.record import RecordCallback
+        from src.checkpoints import Checkpoints
+        from src.trainer import Interrupted
+
+        threads = build.set_up_process(seed=cfg.seed, threads=threads or build.available_cores())
+    record.update(environment={**record.read()["environment"], "threads": threads})
+    data = build.build_data(cfg)
+    keeper = RecordCallback(record=record, seconds_before=before.get("seconds", 0.0))
+    trainer = build.build_trainer(cfg, data, run_dir=record.directory, extra_callbacks={"record": keeper})
+    trainer.check_monitor(has_val=data.val is not None)
+    state, parameters = trainer.state, trainer.model.count_params()
+    record.update(parameters=parameters)
+    log.info("%s  %s parameters  threads: %d", record.directory, f"{parameters:,}", threads)
+    restored = Checkpoints(record.directory / "checkpoints").restore(state)
+    if restored:
+        log.info("continuing after step %d, epoch %d, from %s", state.step, state.epoch, restored)
+    with stop_on_signals(trainer.interrupt) as received, _time_limit(cfg.max_seconds, trainer.interrupt):
+        try:
+            trainer.fit(data.train, data.val, epochs=cfg.epochs)
+        except Interrupted as interrupted:
+            record.update(status="interrupted", finished=_now())
+            log.warning("%s: saved after step %d; the same command goes on from there", interrupted, state.step)
+            return (state.best.value if state.best else math.nan), (received or [0])[0]
+        if state.stop_reason:
+            log.info("stopped after epoch %d: %s", state.epoch, state.stop_reason)
+        record.update(status="completed", finished=_now())
+    return _report(record), 0
+
+
+def _report(record: Record, *, note: str = "") -> float:
+    """Print the result to standard output, and what to type next; returns the best monitored value."""
+    values = record.read()
+    assert values is not None
+    best, directory = values["best"], os.path.relpath(record.directory)
+    value = best["value"] if best else math.nan
+    where = f"epoch {best['epoch']} of {values['epochs']}" if best else "no epoch"
+    print(f"{values['monitor']} {value:.6f}  ({where}, {values['seconds']:.1f} s{', ' if note else ''}{note})")
+    print(directory)
+    print(f"  python -m src.evaluate {directory}")
+    print(f"  tensorboard --logdir {os.path.dirname(directory) or '.'}", flush=True)
+    return value
+
+
+@contextmanager
+def _time_limit(seconds: float | None, interrupt: Callable[[str], None]) -> Iterator[None]:
+    timer = threading.Timer(seconds or 0, interrupt, ["max_seconds"])
+    timer.daemon = True
+    if seconds:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+if __name__ == "__main__":
+    from src.train import main  # a launcher's workers must find the task in a module that they can import
+
+    main()

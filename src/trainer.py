@@ -1,0 +1,285 @@
+"""The training loop: GradientTape steps, many of them in one graph call.
+
+    trainer = Trainer(model=model, optimizer=keras.optimizers.Adam(1e-3),
+                      loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                      metrics={"accuracy": keras.metrics.SparseCategoricalAccuracy()})
+    trainer.fit(train_dataset, val_dataset, epochs=10)
+    trainer.evaluate(test_dataset)      # {"loss": ..., "accuracy": ...}
+
+It knows no path, no config and no global; what should happen beside training is a callback.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import keras
+import tensorflow as tf
+
+from src.callbacks.base import Callback
+from src.data.pipeline import Batches, as_batches
+from src.state import TrainState
+
+CALL_SECONDS = 0.5  # a graph call's length where steps_per_call is left open: Python's part is then below 1 %
+
+
+class NonFiniteLoss(ArithmeticError):
+    """A step's loss was NaN or infinite; the weights are those before that step."""
+
+
+class Interrupted(Exception):
+    """Training stopped between two steps because `Trainer.interrupt` was called; callbacks have been told."""
+
+
+class Trainer:
+    """Trains and evaluates one model.
+
+    Args:
+        model: a built Keras model: inputs [n, ...] -> outputs [n, ...].
+        optimizer: a Keras optimizer.
+        loss: loss(targets, outputs) -> the batch's mean, a scalar.
+        metrics: Keras metrics by name, updated with (targets, outputs); `loss` is always there.
+        callbacks: by name; their order is the call order.
+        monitor, mode: see TrainState.
+        steps_per_call: training steps in one graph call; None lets a call last about half a second.
+        clip_norm: the largest global norm of the gradients; None does not clip.
+        jit_compile: compile the steps with XLA.
+
+    Raises:
+        ValueError: a metric is called `loss`; clip_norm or steps_per_call is not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        metrics: Mapping[str, keras.metrics.Metric] = MappingProxyType({}),
+        callbacks: Mapping[str, Callback] = MappingProxyType({}),
+        monitor: str = "train/loss",
+        mode: str = "min",
+        steps_per_call: int | None = None,
+        clip_norm: float | None = None,
+        jit_compile: bool = False,
+    ) -> None:
+        if "loss" in metrics:
+            raise ValueError("a metric is named 'loss'; the loss is always measured: give the metric another name")
+        for name, value in {"steps_per_call": steps_per_call, "clip_norm": clip_norm}.items():
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; it must be positive, or None")
+        self.model, self.optimizer, self.callbacks = model, optimizer, callbacks
+        for name, callback in callbacks.items():
+            callback.name = name
+        self._loss, self._metrics, self._clip_norm = loss, dict(metrics), clip_norm
+        self._mean_loss = keras.metrics.Mean(name="loss")
+        self.state = TrainState(
+            model=model,
+            optimizer=optimizer,
+            metrics={"loss": self._mean_loss, **metrics},
+            monitor=monitor,
+            mode=mode,
+        )
+        self._steps_per_call = steps_per_call
+        self._seconds_per_step = math.inf
+        self._graphs: dict[tuple[int, Callable], Callable] = {}
+        self._results_graph = tf.function(self._compute_results)
+        self._train_step = tf.function(self.train_step, jit_compile=True) if jit_compile else self.train_step
+        self._eval_step = tf.function(self.eval_step, jit_compile=True) if jit_compile else self.eval_step
+        self._stop = tf.Variable(False, trainable=False)
+        self._interrupt_reason: str | None = None
+
+    def train_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """One gradient step on a batch; returns its loss.
+
+        Where the loss or the gradient is not finite, the weights stay as they are and NaN is returned.
+        """
+        variables = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            outputs = self.model(inputs, training=True)
+            loss = self._total_loss(targets, outputs)
+        gradients = tape.gradient(loss, variables)
+        norm = tf.linalg.global_norm(gradients)
+        if self._clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=norm)
+        finite = tf.math.is_finite(loss + norm)
+        tf.cond(finite, lambda: self._apply(gradients, variables), lambda: False)
+        self._update_metrics(loss, targets, outputs)
+        return tf.where(finite, loss, math.nan)
+
+    def eval_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Measure one batch; returns its loss. Nothing is trained."""
+        outputs = self.model(inputs, training=False)
+        loss = self._total_loss(targets, outputs)
+        self._update_metrics(loss, targets, outputs)
+        return loss
+
+    def fit(
+        self, train: Batches | tf.data.Dataset, val: Batches | tf.data.Dataset | None = None, *, epochs: int
+    ) -> TrainState:
+        """Train up to `epochs` epochs in all, validating after each, from wherever the state stands.
+
+        Args:
+            train, val: batches of (inputs, targets); a tf.data.Dataset of known length, or `src.data.pipeline`'s.
+
+        Raises:
+            NonFiniteLoss: naming the step.
+            Interrupted: after `interrupt`, with the state as it is after the last step done.
+            ValueError: the monitor is none of the metrics that this training has.
+        """
+        train, val, state = as_batches(train), None if val is None else as_batches(val), self.state
+        self.check_monitor(has_val=val is not None)
+        callbacks = list(self.callbacks.values())
+        try:
+            for callback in callbacks:
+                callback.on_train_begin(state)
+            while state.epoch < epochs and not state.stop_reason:
+                self._train_epoch(train)
+                if state.stop_reason:
+                    break
+                metrics = {f"train/{name}": value for name, value in self._results().items()}
+                if val is not None:
+                    metrics |= {f"val/{name}": value for name, value in self._measure(val).items()}
+                self._reset_metrics()
+                state.end_epoch(metrics)
+                self._notify("on_epoch_end", metrics)
+                self._raise_if_interrupted()
+            for callback in callbacks:
+                callback.on_train_end(state)
+        finally:
+            for callback in callbacks:
+                callback.close()
+        return state
+
+    def evaluate(self, data: Batches | tf.data.Dataset) -> dict[str, float]:
+        """The loss and metrics over all examples of a split, weighted by examples: {"loss": ..., ...}."""
+        return self._measure(as_batches(data))
+
+    def evaluate_outputs(
+        self, predict: Callable[[tf.Tensor], tf.Tensor], data: Batches | tf.data.Dataset
+    ) -> dict[str, float]:
+        """As `evaluate`, of the outputs of any other `predict(inputs)` than the model's own: an exported one's."""
+
+        def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+            outputs = predict(inputs)
+            loss = self._total_loss(targets, outputs)
+            self._update_metrics(loss, targets, outputs)
+            return loss
+
+        return self._measure(as_batches(data), step)
+
+    def interrupt(self, reason: str) -> None:
+        """Ask `fit` to stop after the step it is in. May be called from another thread."""
+        self._interrupt_reason = reason
+        self._stop.assign(True)
+
+    def check_monitor(self, *, has_val: bool) -> None:
+        """Raise ValueError unless the monitor is a metric of this training."""
+        splits = ("train", "val") if has_val else ("train",)
+        names = [f"{split}/{name}" for split, name in itertools.product(splits, self.state.metrics)]
+        if self.state.monitor not in names:
+            why = "" if has_val else " (there is no val split)"
+            raise ValueError(f"monitor is {self.state.monitor!r}; this run measures {', '.join(names)}{why}")
+
+    def _train_epoch(self, train: Batches) -> None:
+        state, steps = self.state, train.steps_per_epoch
+        first = state.step - state.epoch * steps
+        run, cursor = self._graph_loop(train, self._train_step), train.open(state.epoch, first)
+        while first < steps and not state.stop_reason:
+            began = time.perf_counter()
+            losses, learning_rate = run(cursor, tf.constant(first), tf.constant(self._call_length(steps - first)))
+            state.losses, seconds = losses.numpy(), time.perf_counter() - began
+            done = len(state.losses)
+            first, state.step = first + done, state.step + done
+            if done and not math.isfinite(state.losses[-1]):
+                raise NonFiniteLoss(
+                    f"the loss or the gradient of step {state.step} is not finite; the weights are those before it. "
+                    "Look for a too high learning rate, or for NaN in the data"
+                )
+            if done:
+                self._seconds_per_step = seconds / done
+                rates = {"learning_rate": float(learning_rate), "steps_per_second": done / seconds}
+                self._notify("on_log", {"train/loss": float(state.losses.mean()), **rates})
+            self._raise_if_interrupted()
+
+    def _graph_loop(self, batches: Batches, step: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Callable:
+        """A graph of (cursor, first, count) -> (losses float32 [steps done], learning rate), made once a split."""
+        key = id(batches), step
+        if key not in self._graphs:
+
+            @tf.function
+            def run(cursor, first, count):
+                losses = tf.TensorArray(tf.float32, size=count, element_shape=[])
+                done, finite = tf.constant(0), tf.constant(True)
+                while tf.reduce_all([done < count, finite, ~self._stop.read_value()]):
+                    loss = step(*batches.next(cursor, first + done))
+                    losses, finite = losses.write(done, loss), tf.math.is_finite(loss)
+                    done += 1
+                return losses.stack()[:done], self.optimizer.learning_rate
+
+            self._graphs[key] = run
+        return self._graphs[key]
+
+    def _call_length(self, steps_left: int) -> int:
+        """Steps of the next graph call: as asked for or half a second, never past a step that a callback waits for."""
+        wanted = self._steps_per_call or max(1, int(CALL_SECONDS / self._seconds_per_step))
+        lengths, step = [steps_left, wanted], self.state.step
+        for callback in self.callbacks.values():
+            if callback.every_steps:
+                lengths.append(callback.every_steps - step % callback.every_steps)
+            lengths += [at - step for at in callback.at_steps if at > step]
+        return min(lengths)
+
+    def _measure(self, batches: Batches, step: Callable | None = None) -> dict[str, float]:
+        # The same metric objects measure every split; what they hold of training is put back afterwards.
+        variables = [v for metric in self.state.metrics.values() for v in metric.variables]
+        held = [tf.identity(v.value) for v in variables]
+        self._reset_metrics()
+        try:
+            run = self._graph_loop(batches, step or self._eval_step)
+            losses, _ = run(batches.open(0, 0), tf.constant(0), tf.constant(batches.steps_per_epoch))
+            done, results = len(losses), self._results()
+        finally:
+            for variable, value in zip(variables, held, strict=True):
+                variable.assign(value)
+        if self._interrupt_reason and done < batches.steps_per_epoch:
+            self._raise_if_interrupted()
+        return results
+
+    def _total_loss(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        loss = tf.cast(self._loss(targets, outputs), tf.float32)
+        return tf.add_n([loss, *self.model.losses]) if self.model.losses else loss
+
+    def _apply(self, gradients: list[tf.Tensor], variables: list[keras.Variable]) -> bool:
+        self.optimizer.apply(gradients, variables)
+        return True
+
+    def _update_metrics(self, loss: tf.Tensor, targets: tf.Tensor, outputs: tf.Tensor) -> None:
+        self._mean_loss.update_state(loss, sample_weight=tf.cast(tf.shape(targets)[0], tf.float32))
+        for metric in self._metrics.values():
+            metric.update_state(targets, outputs)
+
+    def _compute_results(self) -> dict[str, tf.Tensor]:
+        return {name: metric.result() for name, metric in self.state.metrics.items()}
+
+    def _results(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self._results_graph().items()}
+
+    def _reset_metrics(self) -> None:
+        for metric in self.state.metrics.values():
+            metric.reset_state()
+
+    def _notify(self, method: str, metrics: dict[str, float]) -> None:
+        for callback in self.callbacks.values():
+            reason = getattr(callback, method)(self.state, MappingProxyType(metrics))
+            self.state.stop_reason = self.state.stop_reason or reason
+
+    def _raise_if_interrupted(self) -> None:
+        if self._interrupt_reason:
+            for callback in self.callbacks.values():
+                callback.on_interrupt(self.state, self._interrupt_reason)
+            raise Interrupted(self._interrupt_reason)

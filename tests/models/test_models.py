@@ -1,0 +1,202 @@
+"""Models keep the contract of `src.models`, have the sizes they claim, and refuse what they cannot take."""
+
+import keras
+import numpy as np
+import pytest
+from src.models.cnn import cnn
+from src.models.unet import unet
+from src.models.unet_mobilenet_v2 import SKIP_LAYERS, unet_mobilenet_v2
+
+CASES = {
+    "cnn": (cnn, (8, 8, 1), (10,)),
+    "cnn_not_square": (cnn, (7, 12, 3), (10,)),
+    "unet": (unet, (16, 16, 1), (16, 16, 10)),
+    "unet_not_square": (unet, (16, 40, 3), (16, 40, 10)),
+    "unet_mobilenet_v2": (unet_mobilenet_v2, (32, 64, 3), (32, 64, 10)),
+}
+
+
+def images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).random(shape, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def frozen() -> keras.Model:
+    return unet_mobilenet_v2(input_shape=(32, 32, 3), num_classes=3, freeze_encoder=True)
+
+
+@pytest.mark.parametrize(("build", "shape", "logits_shape"), CASES.values(), ids=CASES)
+def test_contract(build, shape, logits_shape):
+    model = build(input_shape=shape, num_classes=10)
+    assert model.built and model.input_shape == (None, *shape)
+    for training in (False, True):
+        logits = model(images(2, *shape), training=training)
+        assert logits.shape == (2, *logits_shape) and logits.dtype == "float32"
+        assert np.isfinite(logits).all()
+    assert (np.asarray(logits) < 0).any()  # logits, not probabilities
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"), [(cnn, (8, 8, 1)), (unet, (8, 8, 1)), (unet_mobilenet_v2, (32, 32, 3))]
+)
+def test_logits_are_float32_under_mixed_precision(build, shape):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build(input_shape=shape, num_classes=2)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert model.layers[-2].compute_dtype == "bfloat16"
+    assert model.output.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        (lambda: cnn(input_shape=(8, 8, 1), num_classes=10), 13_706),
+        (lambda: unet(input_shape=(48, 48, 3), num_classes=11), 272_243),
+        # The number that TensorFlow's tutorial prints.
+        (lambda: unet_mobilenet_v2(input_shape=(128, 128, 3), num_classes=3), 6_504_227),
+    ],
+    ids=["cnn", "unet", "unet_mobilenet_v2"],
+)
+def test_parameters(model, parameters):
+    assert model().count_params() == parameters
+
+
+@pytest.mark.parametrize("build", [cnn, unet])
+def test_same_names_when_built_again(build):
+    first, second = (
+        [v.path for v in build(input_shape=(16, 16, 1), num_classes=2, dropout=0.5).variables] for _ in "ab"
+    )
+    assert first == second and len(set(first)) == len(first)
+
+
+@pytest.mark.parametrize("build", [cnn, unet])
+def test_dropout_only_in_training_and_only_when_asked(build):
+    x = images(2, 16, 16, 1)
+    plain = build(input_shape=(16, 16, 1), num_classes=2)
+    assert not any(isinstance(layer, keras.layers.Dropout) for layer in plain.layers)
+    model = build(input_shape=(16, 16, 1), num_classes=2, dropout=0.5)
+    np.testing.assert_array_equal(model(x, training=False), model(x, training=False))
+    assert not np.array_equal(model(x, training=True), model(x, training=True))
+
+
+def test_unet_levels():
+    model = unet(input_shape=(16, 16, 1), num_classes=2, filters=4, depth=2)
+    shapes = {layer.name: layer.output.shape[1:] for layer in model.layers}
+    assert shapes["down_0_relu_2"] == shapes["up_0_relu_2"] == (16, 16, 4)
+    assert shapes["down_1_relu_2"] == shapes["up_1_relu_2"] == (8, 8, 8)
+    assert shapes["bottom_relu_2"] == (4, 4, 16)
+    assert shapes["up_0_concat"] == (16, 16, 8)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_unet_convolutions_have_a_bias_only_without_batch_norm(batch_norm):
+    model = unet(input_shape=(8, 8, 1), num_classes=2, batch_norm=batch_norm)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(norms) == (14 if batch_norm else 0)
+    assert model.get_layer("down_0_conv_1").use_bias is not batch_norm
+
+
+@pytest.mark.parametrize("shape", [(48, 44, 3), (20, 48, 3), (None, None, 3)])
+def test_unet_refuses_sizes_it_cannot_halve(shape):
+    with pytest.raises(
+        ValueError, match=rf"multiples of 8, not {shape[0]}x{shape[1]}: resize .* model\.depth"
+    ):
+        unet(input_shape=shape, num_classes=2)
+
+
+def test_cnn_refuses_tiny_images():
+    with pytest.raises(ValueError, match="at least 6x6 pixels, not 8x5"):
+        cnn(input_shape=(8, 5, 1), num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((48, 64, 3), {}, "multiples of 32, not 48x64: resize"),
+        ((64, 48, 3), {}, "multiples of 32, not 64x48: resize"),
+        ((64, 64, 1), {}, "3 channels, not 1"),
+        ((64, 64, 3), {"weights": "imagnet"}, "null or 'imagenet', not 'imagnet'"),
+    ],
+)
+def test_mobilenet_refuses(shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        unet_mobilenet_v2(input_shape=shape, num_classes=2, **options)
+
+
+def test_mobilenet_without_network_says_the_way_out(monkeypatch):
+    def fail(**_):
+        raise Exception("URL fetch failure")  # what keras.utils.get_file raises
+
+    monkeypatch.setattr(keras.applications, "MobileNetV2", fail)
+    with pytest.raises(
+        RuntimeError, match=r"URL fetch failure.*model\.weights=null.*network.*\.keras/models"
+    ):
+        unet_mobilenet_v2(input_shape=(32, 32, 3), num_classes=2, weights="imagenet")
+
+
+def test_mobilenet_skips_are_the_five_named_layers(frozen):
+    assert SKIP_LAYERS == (
+        "block_1_expand_relu",
+        "block_3_expand_relu",
+        "block_6_expand_relu",
+        "block_13_expand_relu",
+        "block_16_project",
+    )
+    encoder = frozen.get_layer("encoder")
+    assert tuple(output._keras_history.operation.name for output in encoder.outputs) == SKIP_LAYERS
+    assert [output.shape[1] for output in encoder.outputs] == [16, 8, 4, 2, 1]
+    assert [frozen.get_layer(f"up_{i}_relu").output.shape[1:] for i in (1, 2, 3, 4)] == [
+        (2, 2, 512),
+        (4, 4, 256),
+        (8, 8, 128),
+        (16, 16, 64),
+    ]
+
+
+def test_mobilenet_encoder_sees_minus_one_to_one(frozen):
+    rescale = frozen.get_layer("rescale")
+    np.testing.assert_array_equal(rescale(np.float32([0, 0.5, 1])), [-1, 0, 1])
+
+
+def test_frozen_encoder_does_not_move(frozen):
+    encoder = frozen.get_layer("encoder")
+    assert not encoder.trainable_weights
+    assert [v.path.split("/")[0] for v in frozen.trainable_weights] == [
+        *(name for i in (1, 2, 3, 4) for name in (f"up_{i}_conv", f"up_{i}_norm", f"up_{i}_norm")),
+        *("logits", "logits"),
+    ]
+    x = images(4, 32, 32, 3)
+    weights = [np.array(w) for w in encoder.weights]
+    np.testing.assert_array_equal(encoder(x, training=True)[-1], encoder(x, training=False)[-1])
+    norm = frozen.get_layer("up_1_norm").moving_variance
+    before = np.array(norm)
+    frozen(x, training=True)
+    assert not np.array_equal(norm, before)  # the up stack does learn
+    for old, new in zip(weights, encoder.weights, strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_unfrozen_encoder_moves():
+    model = unet_mobilenet_v2(input_shape=(32, 32, 3), num_classes=3)
+    norm = model.get_layer("encoder").get_layer("bn_Conv1")
+    assert norm.trainable and norm.momentum == 0.9
+    before = np.array(norm.moving_mean)
+    model(images(4, 32, 32, 3), training=True)
+    assert not np.array_equal(norm.moving_mean, before)
+
+
+@pytest.mark.parametrize(("build", "shape"), [(cnn, (8, 8, 1)), (unet, (16, 16, 3))])
+def test_overfits_one_batch(build, shape):
+    keras.utils.set_random_seed(0)
+    x = images(8, *shape)
+    model = build(input_shape=shape, num_classes=2)
+    labels = (x.mean(-1) > 0.5 if build is unet else x.mean((1, 2, 3)) > np.median(x.mean((1, 2, 3)))).astype(
+        "int32"
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-2), loss)
+    model.fit(x, labels, batch_size=8, epochs=60, verbose=0)
+    assert float(loss(labels, model(x, training=True))) < 0.2
