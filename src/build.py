@@ -1,7 +1,7 @@
 """Objects from a config: data, model, optimizer, trainer. The only place where options become what they name.
 
-    data = build_data(cfg)
-    trainer = build_trainer(cfg, data, run_dir=Path("outputs/digits/x"))
+data = build_data(cfg)
+trainer = build_trainer(cfg, data, run_dir=Path("outputs/digits/x"))
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import tensorflow as tf
@@ -74,7 +74,7 @@ def build_trainer(
     callbacks = {**(_build(cfg, "callback") or {}), **(extra_callbacks or {})}
     if "checkpoint" in callbacks:
         callbacks["checkpoint"] = callbacks.pop("checkpoint")
-    options = OmegaConf.to_container(cfg.trainer, resolve=True)
+    options = cast(dict[str, Any], OmegaConf.to_container(cfg.trainer, resolve=True))
     options.pop("threads")
     return Trainer(
         model=model,
@@ -107,7 +107,7 @@ def _build(cfg: DictConfig, group: str, **arguments: Any) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
-            detail = str(cause or error).strip().partition("\n")[0]
+            detail = " ".join(str(cause or error).split("\nfull_key")[0].split())
             target = str(cfg[group].get("_target_", ""))
             raise ConfigError(f"{group}{f' ({target})' if target else ''}: {detail}") from error
         raise cause from None

@@ -223,7 +223,9 @@ def _verify_tensors(prefix: Path, state: TrainState) -> None:
 
 
 def _number(name: str) -> int:
-    return int(re.match(r"ckpt-(\d+)", name)[1])
+    match = re.match(r"ckpt-(\d+)", name)
+    assert match
+    return int(match[1])
 
 
 def _checksum(body: dict[str, Any]) -> str:

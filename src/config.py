@@ -1,7 +1,7 @@
 """A config from the command line, checked before anything costs: without TensorFlow, in a fraction of a second.
 
-    cfg = compose(["optimizer=adam", "epochs=20"])
-    jobs = expand(["optimizer=adam,sgd"])       # [["optimizer=adam"], ["optimizer=sgd"]]
+cfg = compose(["optimizer=adam", "epochs=20"])
+jobs = expand(["optimizer=adam,sgd"])       # [["optimizer=adam"], ["optimizer=sgd"]]
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import compose as hydra_compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -40,8 +39,15 @@ class ConfigError(ValueError):
 def _number(low: float, *, above: bool = False, high: float = math.inf, optional: bool = False) -> Check:
     kind = f"{'above' if above else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
     return (
-        lambda x: (x is None and optional)
-        or (isinstance(x, int | float) and not isinstance(x, bool) and (low < x if above else low <= x) and x <= high),
+        lambda x: (
+            (x is None and optional)
+            or (
+                isinstance(x, int | float)
+                and not isinstance(x, bool)
+                and (low < x if above else low <= x)
+                and x <= high
+            )
+        ),
         f"a number {kind}" + (", or null" if optional else ""),
     )
 
@@ -98,7 +104,7 @@ def compose(overrides: list[str], *, config_dir: str | None = None, config_name:
         for override in groups:
             _check_option(override)
         name = config_name or CONFIG_NAME
-        base = _hydra_compose(name, [*search_path, *(o.input_line for o in groups)])
+        base = _hydra_compose(name, [*search_path, *(str(o.input_line) for o in groups)])
         values = _plain(base)
         for override in parsed:
             if override not in groups:
@@ -166,17 +172,19 @@ def _check_key(override: Override, values: dict[str, Any]) -> None:
         return
     if key == "run" or key.startswith("run."):
         raise ConfigError(f"{override.input_line}: {key} is filled in by the run itself and cannot be given")
-    keys = {".".join(path): None for path, _ in _leaves(values, branches=True)}
+    keys = [".".join(path) for path, _ in _leaves(values, branches=True) if path[0] not in ("hydra", "run")]
     if key in keys:
         return
-    folders = [folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()]
     parent = key.rpartition(".")[0]
-    siblings = [k for k in keys if k.rpartition(".")[0] == parent and k.split(".")[0] not in ("hydra", "run")]
-    hint = _did_you_mean(key, [*folders, *keys])
-    raise ConfigError(
-        f"{override.input_line}: there is no key {key!r}{hint}"
-        + (f". {parent or 'The root'} has {', '.join(sorted(siblings))}" if siblings and not hint else "")
-    )
+    siblings = [k for k in keys if k.rpartition(".")[0] == parent]
+    folders = [folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()]
+    fixed = {".".join(path) for path, value in _leaves(values) if _interpolated(value)}
+    if parent in keys:
+        names = [k.rpartition(".")[2] for k in siblings]
+        hint = _did_you_mean(key.rpartition(".")[2], names) or f". {parent} has {', '.join(names)}"
+    else:
+        hint = _did_you_mean(key, [*folders, *(k for k in keys if k not in fixed)])
+    raise ConfigError(f"{override.input_line}: there is no key {key!r}{hint}")
 
 
 def _check_types(overrides: list[Override], base: dict[str, Any], full: dict[str, Any]) -> None:
@@ -206,19 +214,17 @@ def _check_values(cfg: DictConfig) -> None:
             if value is None and key.startswith("callback."):
                 continue
             raise ConfigError(f"{key} is {value!r}; it must be {allowed}")
-    missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+    missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
     if missing:
         raise ConfigError(f"{', '.join(sorted(missing))} must be given: key=value")
     check_monitor(cfg)
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(cfg, resolve=False)
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
 
 
-def _leaves(
-    value: Any, path: tuple[str, ...] = (), *, branches: bool = False
-) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(value: Any, path: tuple[str, ...] = (), *, branches: bool = False) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(value, dict):
         if path and branches:
             yield path, value
@@ -238,12 +244,11 @@ def _kind(value: Any) -> str:
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not close:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+    if not close:  # right but for where it stands, as learning_rate for optimizer.learning_rate
         last = word.rpartition(".")[2]
-        close = [k for k in known if k.rpartition(".")[2] == last] or [
-            k for k in known if difflib.SequenceMatcher(None, k.rpartition(".")[2], last).ratio() > 0.75
-        ]
+        names = {k.rpartition(".")[2]: k for k in reversed(known)}
+        close = [names[name] for name in difflib.get_close_matches(last, names, n=1, cutoff=0.75)]
     return f". Did you mean {close[0]}?" if close else ""
 
 

@@ -1,12 +1,13 @@
 """Measure a run's best weights, and its SavedModel, on a split.
 
-    python -m src.evaluate outputs/digits/cnn-adam-lr0.003-cosine-e20-b32-s0-1a2b3c4d split=test
+python -m src.evaluate outputs/digits/cnn-adam-lr0.003-cosine-e20-b32-s0-1a2b3c4d split=test
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -52,7 +53,7 @@ def load_config(run: Path) -> DictConfig:
     if not path.is_file():
         raise ConfigError(f"{run} is no run: it has no .hydra/config.yaml. Runs are outputs/<name>/<label>-<id>")
     register_resolvers()
-    return OmegaConf.load(path)
+    return cast(DictConfig, OmegaConf.load(path))
 
 
 def evaluate(cfg: DictConfig, run: Path, split: str) -> dict[str, tuple[float, float]]:
@@ -77,7 +78,7 @@ def evaluate(cfg: DictConfig, run: Path, split: str) -> dict[str, tuple[float, f
         raise FileNotFoundError(f"{saved_model} is not there; type the run's command again to complete it")
     data = build.build_data(cfg)
     batches = data.split(split)
-    trainer = build.build_trainer(OmegaConf.merge(cfg, {"callback": None}), data, run_dir=run)
+    trainer = build.build_trainer(cast(DictConfig, OmegaConf.merge(cfg, {"callback": None})), data, run_dir=run)
     if Checkpoints(run / "checkpoints" / BEST).restore_weights(trainer.state) is None:
         raise FileNotFoundError(f"{run / 'checkpoints' / BEST} has no checkpoint; type the run's command again")
     ours = trainer.evaluate(batches)

@@ -1,6 +1,6 @@
 """Files that are there whole or not at all.
 
-    replace(path, text)     # written beside, fsynced, renamed
+replace(path, text)     # written beside, fsynced, renamed
 """
 
 from __future__ import annotations

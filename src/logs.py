@@ -24,10 +24,12 @@ class ConsoleHandler(logging.StreamHandler):
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hold back what native code writes to standard error; show it if the block raises.
+    """Import TensorFlow in here: what its native code writes to standard error is shown only if the block raises.
 
-    TensorFlow announces its build and the lack of a GPU in eight lines at each import, whatever the log level.
+    TensorFlow announces its build and the lack of a GPU in eight lines at each import, whatever the log level; later
+    only its warnings come through, unless TF_CPP_MIN_LOG_LEVEL says otherwise.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as file:

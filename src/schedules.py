@@ -1,9 +1,11 @@
 """Learning rates over a run: constant or cosine, with optional linear warm-up.
 
-from src.schedules import cosine
+    from src.schedules import cosine
 
-rate = cosine(learning_rate=3e-3, steps_per_epoch=63, total_steps=504, warmup_epochs=1)
-optimizer = keras.optimizers.Adam(rate)
+    rate = cosine(learning_rate=3e-3, steps_per_epoch=63, total_steps=504, warmup_epochs=1)
+    optimizer = keras.optimizers.Adam(rate)
+
+Each function takes the peak rate and the run's length in steps, and returns what a Keras optimizer takes.
 """
 
 import math
@@ -43,8 +45,8 @@ def cosine(
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """Half a cosine from the peak `learning_rate` (> 0) to `final_fraction` (in [0, 1]) of it.
 
-    Before it, a linear warm-up: `warmup_epochs` (at least 0, less than the run) or `warmup_fraction` (in [0, 1))
-    of the run. Steps run from 0 to `total_steps` - 1.
+    Before it, a linear warm-up: `warmup_epochs` (at least 0, less than the run) or `warmup_fraction` (in
+    [0, 1)) of the run. Steps run from 0 to `total_steps` - 1.
 
     Raises:
         ValueError: a value is out of its range, or the warm-up's length is given twice.
@@ -107,8 +109,8 @@ def _warmup_steps(
     assert steps_per_epoch >= 1 and total_steps >= 1
     if warmup_epochs is not None and warmup_fraction is not None:
         raise ValueError(
-            f"schedule.warmup_epochs={warmup_epochs} and schedule.warmup_fraction={warmup_fraction} both give "
-            "the length of the warm-up: set one of them to null"
+            f"schedule.warmup_epochs={warmup_epochs} and schedule.warmup_fraction={warmup_fraction} "
+            "both give the length of the warm-up: set one of them to null"
         )
     steps = 0.0
     if warmup_epochs is not None:

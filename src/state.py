@@ -120,7 +120,7 @@ class TrainState:
         """Count the epoch and keep its monitored value if it is the best."""
         self._progress.epoch += 1
         value = metrics[self.monitor]
-        if self.best is None and not math.isnan(value) or self.best and self.is_better(value, self.best.value):
+        if (self.best is None and not math.isnan(value)) or (self.best and self.is_better(value, self.best.value)):
             self._progress.best = Best(value, self.epoch, self.step)
 
     def tensors(self) -> tf.train.Checkpoint:

@@ -117,6 +117,7 @@ def _decide(cfg: DictConfig, directory: Path, *, rerun: bool = False) -> tuple[A
         None if rerun else Record(directory).read(),
         config_hash=config_hash(cfg),
         fingerprints=fingerprints(identity_config(cfg)),
+        has_checkpoints=(directory / "checkpoints").is_dir(),
         stale=cfg.stale,
         rerun=rerun,
     )
@@ -206,11 +207,12 @@ def _fit(cfg: DictConfig, record: Record, before: dict[str, Any]) -> tuple[float
         from src.trainer import Interrupted
 
         threads = build.set_up_process(seed=cfg.seed, threads=threads or build.available_cores())
-    record.update(environment={**record.read()["environment"], "threads": threads})
+    begun = record.read()
+    assert begun is not None
+    record.update(environment={**begun["environment"], "threads": threads})
     data = build.build_data(cfg)
     keeper = RecordCallback(record=record, seconds_before=before.get("seconds", 0.0))
     trainer = build.build_trainer(cfg, data, run_dir=record.directory, extra_callbacks={"record": keeper})
-    trainer.check_monitor(has_val=data.val is not None)
     state, parameters = trainer.state, trainer.model.count_params()
     record.update(parameters=parameters)
     log.info("%s  %s parameters  threads: %d", record.directory, f"{parameters:,}", threads)

@@ -129,10 +129,10 @@ class Trainer:
         Raises:
             NonFiniteLoss: naming the step.
             Interrupted: after `interrupt`, with the state as it is after the last step done.
-            ValueError: the monitor is none of the metrics that this training has.
+            ValueError: as `check`; before the first step.
         """
         train, val, state = as_batches(train), None if val is None else as_batches(val), self.state
-        self.check_monitor(has_val=val is not None)
+        self.check(train, has_val=val is not None)
         callbacks = list(self.callbacks.values())
         try:
             for callback in callbacks:
@@ -177,13 +177,30 @@ class Trainer:
         self._interrupt_reason = reason
         self._stop.assign(True)
 
-    def check_monitor(self, *, has_val: bool) -> None:
-        """Raise ValueError unless the monitor is a metric of this training."""
+    def check(self, train: Batches, *, has_val: bool) -> None:
+        """Find out early what would go wrong.
+
+        Raises:
+            ValueError: the monitor is no metric of this training, or the loss or a metric cannot compare the model's
+                outputs with the targets; nothing has been computed or changed.
+        """
         splits = ("train", "val") if has_val else ("train",)
         names = [f"{split}/{name}" for split, name in itertools.product(splits, self.state.metrics)]
         if self.state.monitor not in names:
             why = "" if has_val else " (there is no val split)"
             raise ValueError(f"monitor is {self.state.monitor!r}; this run measures {', '.join(names)}{why}")
+        _, targets = train.element_spec
+        outputs = tf.TensorSpec(self.model.output.shape, self.model.output.dtype)
+        functions = {"loss": self._loss, **{name: metric.update_state for name, metric in self._metrics.items()}}
+        for name, function in functions.items():
+            try:
+                tf.function(lambda y, x, f=function: f(y, x)).get_concrete_function(targets, outputs)
+            except (ValueError, TypeError, tf.errors.OpError) as error:
+                reason = str(error).strip().splitlines()[-1].strip()
+                raise ValueError(
+                    f"{name} cannot compare the model's outputs {outputs.dtype} {outputs.shape} with the targets "
+                    f"{targets.dtype} {targets.shape} ({reason}); choose a model, loss and metric that fit the data"
+                ) from error
 
     def _train_epoch(self, train: Batches) -> None:
         state, steps = self.state, train.steps_per_epoch

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
+
 from src.schedules import WarmupCosine, constant, cosine
 
 RUN = {"learning_rate": 3e-3, "steps_per_epoch": 10, "total_steps": 100}
@@ -90,9 +90,7 @@ def test_inside_a_graph_with_int64_steps():
     got = [graph(step) for step in (0, 9, 50, 99, 2**40)]
     assert len(traces) == 1
     assert {rate.dtype for rate in got} == {tf.float32}
-    np.testing.assert_allclose(
-        got, [reference(s, 3e-3, 100, 10, 0.1) for s in (0, 9, 50, 99, 2**40)], rtol=1e-5
-    )
+    np.testing.assert_allclose(got, [reference(s, 3e-3, 100, 10, 0.1) for s in (0, 9, 50, 99, 2**40)], rtol=1e-5)
 
 
 def test_optimizer_follows_the_schedule():

@@ -1,8 +1,8 @@
 """The interface between the trainer and what watches it.
 
-    class StopAtLoss(Callback):
-        def on_epoch_end(self, state, metrics):
-            return "loss reached 0.1" if metrics["train/loss"] <= 0.1 else None
+class StopAtLoss(Callback):
+    def on_epoch_end(self, state, metrics):
+        return "loss reached 0.1" if metrics["train/loss"] <= 0.1 else None
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ends training when the monitored metric no longer improves.
 
-    EarlyStopping(patience=5, min_delta=0.001)
+EarlyStopping(patience=5, min_delta=0.001)
 """
 
 from __future__ import annotations

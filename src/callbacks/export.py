@@ -2,7 +2,7 @@
 
     Export(directory="run/saved_model", best="run/checkpoints/best")
 
-`serving_default` takes `image`, raw uint8 pixels [N, H, W, C] for any N, and returns `logits` float32 and `class` int32.
+`serving_default` takes `image`, raw uint8 pixels [N, H, W, C] for any N; it returns `logits` float32 and `class` int32.
 Nothing of this project is needed to load it: tf.saved_model.load(directory + "/1").
 """
 
@@ -97,4 +97,6 @@ def _check_same(module: tf.Module, path: Path, shape: tuple[int, ...]) -> None:
     written = tf.saved_model.load(str(path)).signatures["serving_default"](image=tf.constant(images))
     for name, value in expected.items():
         if value.numpy().tobytes() != written[name].numpy().tobytes():
-            raise RuntimeError(f"the exported model's {name} differs from the model's; {path.parent} was left as it was")
+            raise RuntimeError(
+                f"the exported model's {name} differs from the model's; {path.parent} was left as it was"
+            )

@@ -1,6 +1,6 @@
 """Shows how training goes: a bar on a terminal, plain lines elsewhere; both in the log.
 
-    Progress(epochs=20, every_steps=10)
+Progress(epochs=20, every_steps=10)
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -77,7 +78,7 @@ class Progress(Callback):
             self._bar.stop()
             self._bar = None
 
-    def _show(self, state: TrainState, **fields: str) -> None:
+    def _show(self, state: TrainState, **fields: Any) -> None:
         if self._bar:
             epoch = min(state.epoch + 1, self._epochs)
             self._bar.update(self._task, completed=state.step, description=f"epoch {epoch}/{self._epochs}", **fields)

@@ -1,6 +1,6 @@
 """Keeps the run's record while it trains: a line of history.jsonl an epoch, and run.json up to date.
 
-    RecordCallback(record=Record(run_dir), seconds_before=0.0)
+RecordCallback(record=Record(run_dir), seconds_before=0.0)
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """A data set of images and labels or masks, ready for training: what every option of the group `data` returns.
 
-    data = ImageData(train=(images, masks), val=(images, masks), num_classes=11, batch_size=32, seed=0)
-    data.train      # shuffled and augmented batches of float32 images
-    data.raw("val") # the same order each time, raw pixels: what an exported model takes
+data = ImageData(train=(images, masks), val=(images, masks), num_classes=11, batch_size=32, seed=0)
+data.train      # shuffled and augmented batches of float32 images
+data.raw("val") # the same order each time, raw pixels: what an exported model takes
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +17,7 @@ import tensorflow as tf
 from src.data.pipeline import Batches, InMemory, Prepare, Stream, to_float
 from src.data.transforms import Augment
 
-Examples = tuple[np.ndarray, np.ndarray] | tf.data.Dataset
+Examples: TypeAlias = tuple[np.ndarray, np.ndarray] | tf.data.Dataset
 SPLITS = ("train", "val", "test")
 
 
@@ -63,8 +64,8 @@ class ImageData:
             return augment(to_float(images), targets, epoch, index)
 
         self.train = self._batches("train", prepare_train if chosen else _prepare, seed if shuffle else None)
-        self.val = self._batches("val", _prepare)
-        self.test = self._batches("test", _prepare)
+        self.val = None if val is None else self._batches("val", _prepare)
+        self.test = None if test is None else self._batches("test", _prepare)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -94,10 +95,8 @@ class ImageData:
         if name not in there:
             raise ValueError(f"split is {name!r}; this data has {', '.join(there)}")
 
-    def _batches(self, name: str, prepare: Prepare | None, shuffle_seed: int | None = None) -> Batches | None:
+    def _batches(self, name: str, prepare: Prepare | None, shuffle_seed: int | None = None) -> Batches:
         examples = self._examples[name]
-        if examples is None:
-            return None
         if isinstance(examples, tf.data.Dataset):
             return _stream(examples, self._batch_size, shuffle_seed, prepare or _as_they_are)
         images, targets = examples
@@ -126,7 +125,7 @@ def _stream(examples: tf.data.Dataset, batch_size: int, shuffle_seed: int | None
         batches = numbered.batch(batch_size)
         epoch_number = tf.constant(epoch, tf.int32)
         return batches.map(
-            lambda index, pair: prepare(*pair, epoch_number, tf.cast(index, tf.int32)),
+            lambda index, pair: prepare(pair[0], pair[1], epoch_number, tf.cast(index, tf.int32)),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         ).prefetch(2)

@@ -99,9 +99,7 @@ class Stream:
     def __init__(self, make: Callable[[int], tf.data.Dataset], *, steps_per_epoch: int) -> None:
         self._make = make
         self.steps_per_epoch = steps_per_epoch
-        self.element_spec = tuple(
-            tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in make(0).element_spec
-        )
+        self.element_spec = tuple(tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in make(0).element_spec)
 
     def open(self, epoch: int, step: int) -> tf.data.Iterator:
         return iter(self._make(epoch).skip(step))

@@ -1,6 +1,6 @@
 """The built-in data sets: each function returns an ImageData and is an option of the group `data`.
 
-    data = digits(batch_size=32, seed=0)
+data = digits(batch_size=32, seed=0)
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -34,8 +35,8 @@ def digits(
     """
     _check_version(dataset, "digits:1.0.0")
     images, labels = load_digits()
-    splits = {name: (images[index], labels[index]) for name in SPLITS for index in [digit_indices(name)]}
-    options = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "transforms": transforms}
+    splits: dict[str, Any] = {name: (images[index], labels[index]) for name in SPLITS for index in [digit_indices(name)]}
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "transforms": transforms}
     return ImageData(**splits, num_classes=10, **options)
 
 
@@ -65,10 +66,10 @@ def digit_scenes(
     _check_version(dataset, f"digit_scenes:{builder.DigitScenes.VERSION}")
     prepared = builder.prepare(data_dir)
     resize = None if image_size is None else (image_size, image_size)
-    splits = {name: examples(prepared, name, resize=resize) for name in SPLITS}
+    splits: dict[str, Any] = {name: examples(prepared, name, resize=resize) for name in SPLITS}
     if in_memory:
         splits = {name: arrays(split) for name, split in splits.items()}
-    options = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "transforms": transforms}
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "transforms": transforms}
     return ImageData(**splits, num_classes=11, class_names=CLASS_NAMES, **options)
 
 
@@ -88,7 +89,8 @@ def examples(builder, split: str, *, resize: tuple[int, int] | None = None) -> t
 def arrays(dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """All examples of a data set as two arrays."""
     batches = list(dataset.batch(256).as_numpy_iterator())
-    return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
+    images, targets = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return images, targets
 
 
 def _check_version(asked: str, there: str) -> None:

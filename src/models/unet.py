@@ -1,8 +1,11 @@
-"""Classical U-Net for segmentation (Ronneberger, Fischer & Brox 2015), small by default.
+"""Classical U-Net for segmentation, small by default.
 
-from src.models.unet import unet
+    from src.models.unet import unet
 
-model = unet(input_shape=(48, 48, 3), num_classes=11)  # 0.27 M parameters
+    model = unet(input_shape=(48, 48, 3), num_classes=11)  # 0.27 M parameters
+
+Source: Ronneberger, Fischer & Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation"; padded
+convolutions and batch normalisation are later custom.
 """
 
 import keras
@@ -36,9 +39,7 @@ def unet(
 
     def double_conv(x: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
         for i in (1, 2):
-            conv = layers.Conv2D(
-                channels, 3, padding="same", use_bias=not batch_norm, name=f"{name}_conv_{i}"
-            )
+            conv = layers.Conv2D(channels, 3, padding="same", use_bias=not batch_norm, name=f"{name}_conv_{i}")
             x = conv(x)
             if batch_norm:
                 # Keras's default momentum, 0.99, lags behind the weights for the first few hundred steps.

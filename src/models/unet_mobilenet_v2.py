@@ -69,9 +69,7 @@ def unet_mobilenet_v2(
         x = layers.Concatenate(name=f"up_{i}_concat")([x, skip])
 
     # float32 under any dtype policy, as the contract says.
-    logits = layers.Conv2DTranspose(
-        num_classes, 3, strides=2, padding="same", dtype="float32", name="logits"
-    )(x)
+    logits = layers.Conv2DTranspose(num_classes, 3, strides=2, padding="same", dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name="unet_mobilenet_v2")
 
 
@@ -84,11 +82,11 @@ def _encoder(input_shape: tuple[int, int, int], weights: str | None) -> keras.Mo
             raise
         raise RuntimeError(
             f"cannot load MobileNetV2's ImageNet weights ({error}): set model.weights=null, or run once "
-            "where there is network; Keras then keeps them in ~/.keras/models ($KERAS_HOME/models, if that is set)"
+            "where there is network; Keras then keeps them in ~/.keras/models (or $KERAS_HOME/models)"
         ) from error
     if weights is None:
-        # MobileNetV2's momentum, 0.999, suits fine-tuning. From random weights its moving averages take thousands of
-        # steps to arrive, and until then validation sees noise (mean IoU 0.08 instead of 0.32 after 250 steps).
+        # MobileNetV2's momentum, 0.999, suits fine-tuning. From random weights its moving averages take
+        # thousands of steps to arrive; until then validation is useless (mean IoU 0.08, not 0.32, after 250).
         for layer in base.layers:
             if isinstance(layer, layers.BatchNormalization):
                 layer.momentum = 0.9

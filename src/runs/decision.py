@@ -1,6 +1,6 @@
 """What a command does with the run that its config names: start, resume, retry, or reuse it.
 
-    decide(record, config_hash=..., fingerprints=..., stale="ask")      # "reuse"
+decide(record, config_hash=..., fingerprints=..., stale="ask")      # "reuse"
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def decide(
     *,
     config_hash: str,
     fingerprints: dict[str, Any],
+    has_checkpoints: bool = True,
     stale: str = "ask",
     rerun: bool = False,
 ) -> tuple[Action, bool]:
@@ -30,6 +31,7 @@ def decide(
     Args:
         record: of the run's directory; None where there is none.
         config_hash, fingerprints: of the command.
+        has_checkpoints: whether the run has anything to go on from; one that failed before that just starts.
         stale: what to do where code or data have changed since: `ask`, `reuse`, `rerun`.
         rerun: start afresh in any case.
 
@@ -48,6 +50,8 @@ def decide(
         raise ValueError(
             f"run {record.get('id')} has another config whose hash begins alike; give this one another name=..."
         )
+    if record["status"] != "completed" and not has_checkpoints:
+        return "start", False
     changed = differences(record.get("fingerprints") or {}, fingerprints)
     if changed and stale == "ask":
         shown = ", ".join(changed[:6]) + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")

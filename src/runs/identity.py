@@ -1,8 +1,8 @@
 """A run's identity: a hash of all that its result depends on.
 
-    register_resolvers()                    # ${run_id:} and ${run_label:} in a config
-    config_hash(cfg)                        # 64 hex digits; the first 8 are the id
-    label(cfg)                              # unet-adam-lr0.003-cosine-e10-b32-s0
+register_resolvers()                    # ${run_id:} and ${run_label:} in a config
+config_hash(cfg)                        # 64 hex digits; the first 8 are the id
+label(cfg)                              # unet-adam-lr0.003-cosine-e10-b32-s0
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -46,7 +46,7 @@ def identity_config(cfg: DictConfig) -> dict[str, Any]:
 
     Nulls are left out, so a new option with a null default keeps old ids, and 1.0 counts as 1.
     """
-    plain = OmegaConf.to_container(cfg, resolve=False)
+    plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     plain.pop("hydra", None)
     plain["run"] = dict.fromkeys(plain.get("run") or {})
     return _canonical(OmegaConf.to_container(OmegaConf.create(plain), resolve=True), ())

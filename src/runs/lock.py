@@ -1,7 +1,7 @@
 """One writer a run: a lock that dies with its process.
 
-    with hold(Path("outputs/digits/.locks/1a2b3c4d"), wait=False):
-        ...
+with hold(Path("outputs/digits/.locks/1a2b3c4d"), wait=False):
+    ...
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where a result comes from: the code that computes, the data, and the environment.
 
-    fingerprints(config)    # {"code": {"src/trainer.py": "1f0c..."}, "data": {"dataset": "digit_scenes:1.0.0"}}
-    environment()           # commit, packages, Python, processor
+fingerprints(config)    # {"code": {"src/trainer.py": "1f0c..."}, "data": {"dataset": "digit_scenes:1.0.0"}}
+environment()           # commit, packages, Python, processor
 """
 
 from __future__ import annotations

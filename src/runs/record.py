@@ -1,8 +1,8 @@
 """A run's record: run.json says what became of it, history.jsonl what each epoch measured.
 
-    record = Record(run_dir)
-    record.update(status="running", epoch=3)
-    record.append_epoch({"epoch": 3, "step": 189, "seconds": 10.1, "val/mean_iou": 0.81})
+record = Record(run_dir)
+record.update(status="running", epoch=3)
+record.append_epoch({"epoch": 3, "step": 189, "seconds": 10.1, "val/mean_iou": 0.81})
 """
 
 from __future__ import annotations

@@ -237,9 +237,7 @@ def test_default_folder_is_that_of_tfds(
     assert Path(prepare().data_dir).is_relative_to(tmp_path / "home" / "tensorflow_datasets")
 
 
-def test_preparing_prints_nothing(
-    tmp_path: Path, small: dict[str, int], capfd: pytest.CaptureFixture
-) -> None:
+def test_preparing_prints_nothing(tmp_path: Path, small: dict[str, int], capfd: pytest.CaptureFixture) -> None:
     prepare(tmp_path)
     out, err = capfd.readouterr()
     assert out == ""

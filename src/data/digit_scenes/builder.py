@@ -191,9 +191,7 @@ def _png(pixels: np.ndarray) -> io.BytesIO:
     """Encode uint8 [h, w, 1 or 3] as PNG. TFDS's own encoder runs TensorFlow, which fixes its threads."""
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
-    rows = np.pad(
-        pixels.reshape(height, width * channels), ((0, 0), (1, 0))
-    )  # each row begins with its filter: none
+    rows = np.pad(pixels.reshape(height, width * channels), ((0, 0), (1, 0)))  # each row begins with its filter: none
     file = io.BytesIO(b"\x89PNG\r\n\x1a\n")
     file.seek(0, io.SEEK_END)
     for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")):

@@ -44,9 +44,7 @@ def compose_scene(split: str, index: int) -> Scene:
     check_split(split)
     if index < 0:
         raise ValueError(f"a scene's index counts from 0, got {index}")
-    rng = np.random.Generator(
-        np.random.PCG64(np.random.SeedSequence([_SEED, DIGIT_SPLITS.index(split), index]))
-    )
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([_SEED, DIGIT_SPLITS.index(split), index])))
     images, labels = load_digits()
 
     count = int(rng.integers(_DIGITS_PER_SCENE[0], _DIGITS_PER_SCENE[1], endpoint=True))

@@ -1,0 +1,30 @@
+"""What several tests need: the commands as a user runs them, small models and data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DIGITS = ("data=digits", "model=cnn")
+
+
+def run_module(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m <module> <arguments>` in a fresh process with `cwd` as its working directory."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False)
+
+
+def train(*overrides: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m src.train` with these overrides."""
+    return run_module("src.train", *overrides, cwd=cwd, **environment)
+
+
+def only_run(folder: Path) -> Path:
+    """The one run in outputs/<name>."""
+    runs = [path.parent for path in folder.glob("*/run.json")]
+    assert len(runs) == 1, runs
+    return runs[0]
