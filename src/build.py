@@ -23,7 +23,7 @@ from src.data.image_data import ImageData
 from src.trainer import Trainer
 
 
-def set_up_process(*, seed: int, threads: int) -> int:
+def set_up_process(*, threads: int) -> int:
     """Make the process deterministic and set its thread count, before any op has run. Returns the count in force.
 
     A process that has already run ops keeps the threads that it began with.
@@ -35,8 +35,6 @@ def set_up_process(*, seed: int, threads: int) -> int:
     except RuntimeError:
         threads = threading.get_intra_op_parallelism_threads() or available_cores()
     tf.config.experimental.enable_op_determinism()
-    keras.utils.clear_session()  # layers are named as in a fresh process
-    keras.utils.set_random_seed(seed)
     tf.zeros([])  # starts the runtime here, where the caller may hold back what it announces
     return threads
 
@@ -69,6 +67,8 @@ def build_trainer(
         ConfigError: a target that does not exist, or arguments that it does not take.
     """
     cfg = _with_facts(cfg, data, run_dir)
+    keras.utils.clear_session()  # layers are named as in a fresh process
+    keras.utils.set_random_seed(cfg.seed)  # here: preparing data may have drawn random numbers
     model = _build(cfg, "model")
     optimizer = _build(cfg, "optimizer", learning_rate=_build(cfg, "schedule"))
     callbacks = {**(_build(cfg, "callback") or {}), **(extra_callbacks or {})}

@@ -151,9 +151,12 @@ class Checkpoints:
         self._write_state_file()
 
     def _write_state_file(self) -> None:
-        names = sorted({path.stem for path in self.directory.glob("ckpt-*.json")}, key=_number)
-        names = names[-self.max_to_keep :]
+        """The list that tf.train.latest_checkpoint and CheckpointManager read."""
+        names = sorted({path.stem for path in self.directory.glob("ckpt-*.json")}, key=_number)[-self.max_to_keep :]
+        times = [(self.directory / f"{name}.json").stat().st_mtime for name in names]
         lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{n}"' for n in names)]
+        lines += [f"all_model_checkpoint_timestamps: {time}" for time in times]
+        lines += [f"last_preserved_timestamp: {times[0] - 1}"]
         replace(self.directory / "checkpoint", "\n".join(lines) + "\n")
 
     def _prune(self) -> None:

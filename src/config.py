@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.runs.decision import STALE
-from src.runs.identity import register_resolvers
+from src.runs.identity import identity_config, register_resolvers
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 CONFIG_NAME = "train"
@@ -37,13 +37,14 @@ class ConfigError(ValueError):
 
 
 def _number(low: float, *, above: bool = False, high: float = math.inf, optional: bool = False) -> Check:
-    kind = f"{'above' if above else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+    kind = f"{'above' if above else 'at least'} {low:g}" + (f" and at most {high:.12g}" if high < math.inf else "")
     return (
         lambda x: (
             (x is None and optional)
             or (
                 isinstance(x, int | float)
                 and not isinstance(x, bool)
+                and math.isfinite(x)
                 and (low < x if above else low <= x)
                 and x <= high
             )
@@ -97,12 +98,14 @@ def compose(overrides: list[str], *, config_dir: str | None = None, config_name:
         ConfigError: unknown option or key, wrong type or range, or a monitor that no metric bears.
     """
     register_resolvers()
-    search_path = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    search_path = [text for text in overrides if text.startswith("hydra.searchpath=")]
+    if config_dir:
+        search_path.append(f"hydra.searchpath=[file://{Path(config_dir).absolute()}]")
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         parsed = [_parse(text) for text in overrides]
         groups = [override for override in parsed if _is_group(override)]
         for override in groups:
-            _check_option(override)
+            _check_option(override, has_others=bool(search_path))
         name = config_name or CONFIG_NAME
         base = _hydra_compose(name, [*search_path, *(str(o.input_line) for o in groups)])
         values = _plain(base)
@@ -127,23 +130,27 @@ def check_monitor(cfg: DictConfig) -> None:
     names = [f"{split}/{metric}" for split in ("train", "val") for metric in metrics]
     if cfg.monitor not in names:
         raise ConfigError(
-            f"monitor is {cfg.monitor!r}, which is no metric of this run; it has {', '.join(names)}"
+            f"monitor is {_shown(cfg.monitor)}, which is no metric of this run; it has {', '.join(names)}"
             f"{_did_you_mean(str(cfg.monitor), names)}"
         )
 
 
 def _parse(text: str) -> Override:
     try:
-        return OverridesParser.create().parse_override(text)
+        override = OverridesParser.create().parse_override(text)
     except HydraException as error:
         raise ConfigError(f"{text!r} is no override ({_first_line(error)}); write key=value") from error
+    if not override.key_or_group:
+        raise ConfigError(f"{text!r} is no override (the key is missing); write key=value")
+    return override
 
 
 def _hydra_compose(name: str, overrides: list[str]) -> DictConfig:
     try:
         return hydra_compose(name, overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_first_line(error, lines=6)) from error
+        message = _first_line(error, lines=9)
+        raise ConfigError(f"{message}; write it without +" if "Multiple values" in message else message) from error
 
 
 def _is_group(override: Override) -> bool:
@@ -155,15 +162,26 @@ def _options(group: str) -> list[str]:
     return loader.get_group_options(group, ObjectType.CONFIG) if loader.list_groups(group) is not None else []
 
 
-def _check_option(override: Override) -> None:
+def _check_option(override: Override, *, has_others: bool) -> None:
     group, options = override.key_or_group, _options(override.key_or_group)
+    if override.is_delete():
+        _check_deletion(override)
+        return
+    if override.is_sweep_override():  # outside of a multirun, which Hydra says better
+        return
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
-        if option is not None and isinstance(option, str) and option not in options and "/" not in option:
+        if not isinstance(option, str) or (option not in options and "/" not in option and not has_others):
             raise ConfigError(
-                f"{override.input_line}: {group} has no option {option!r}; it has {', '.join(options)}"
-                f"{_did_you_mean(option, options)}"
+                f"{override.input_line}: {group} has no option {_shown(option)}; it has {', '.join(options)}"
+                f"{_did_you_mean(str(option), options)}"
             )
+
+
+def _check_deletion(override: Override) -> None:
+    key = override.key_or_group
+    if override.is_delete() and key != "experiment" and not re.search(r"[./]", key):
+        raise ConfigError(f"{override.input_line}: a run needs {key}; give another value, {key}=...")
 
 
 def _check_key(override: Override, values: dict[str, Any]) -> None:
@@ -174,16 +192,19 @@ def _check_key(override: Override, values: dict[str, Any]) -> None:
         raise ConfigError(f"{override.input_line}: {key} is filled in by the run itself and cannot be given")
     keys = [".".join(path) for path, _ in _leaves(values, branches=True) if path[0] not in ("hydra", "run")]
     if key in keys:
+        _check_deletion(override)
         return
-    parent = key.rpartition(".")[0]
+    parent, top = key.rpartition(".")[0], key.partition(".")[0]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
     folders = [folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()]
     fixed = {".".join(path) for path, value in _leaves(values) if _interpolated(value)}
-    if parent in keys:
+    if parent in keys and not siblings:
+        hint = f": {parent} is null here. {top} has the options {', '.join(_options(top))}"
+    elif parent in keys:
         names = [k.rpartition(".")[2] for k in siblings]
         hint = _did_you_mean(key.rpartition(".")[2], names) or f". {parent} has {', '.join(names)}"
     else:
-        hint = _did_you_mean(key, [*folders, *(k for k in keys if k not in fixed)])
+        hint = _did_you_mean(key, [*folders, *(k for k in keys if k not in fixed)]) or ". --cfg job lists all"
     raise ConfigError(f"{override.input_line}: there is no key {key!r}{hint}")
 
 
@@ -202,21 +223,25 @@ def _check_types(overrides: list[Override], base: dict[str, Any], full: dict[str
                 continue
             key = ".".join(path)
             raise ConfigError(
-                f"{given.get(key, key)}: {key} is {value!r}, a {_kind(value)}; "
-                f"it must be a {_kind(default)}, such as its default {default!r}"
+                f"{given.get(key, key)}: {key} is {_shown(value)}, a {_kind(value)}; "
+                f"it must be a {_kind(default)}, such as its default {_shown(default)}"
             )
 
 
 def _check_values(cfg: DictConfig) -> None:
+    try:
+        missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+        identity_config(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {_first_line(error)}") from error
+    if missing:
+        raise ConfigError(f"{', '.join(sorted(missing))} must be given: key=value")
     for key, (good, allowed) in CHECKS.items():
         value = OmegaConf.select(cfg, key, default=...)
         if value is not ... and not good(value):
             if value is None and key.startswith("callback."):
                 continue
-            raise ConfigError(f"{key} is {value!r}; it must be {allowed}")
-    missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
-    if missing:
-        raise ConfigError(f"{', '.join(sorted(missing))} must be given: key=value")
+            raise ConfigError(f"{key} is {_shown(value)}; it must be {allowed}")
     check_monitor(cfg)
 
 
@@ -236,6 +261,10 @@ def _leaves(value: Any, path: tuple[str, ...] = (), *, branches: bool = False) -
 
 def _interpolated(value: Any) -> bool:
     return isinstance(value, str) and ("${" in value or value == "???")
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _kind(value: Any) -> str:

@@ -70,7 +70,7 @@ def evaluate(cfg: DictConfig, run: Path, split: str) -> dict[str, tuple[float, f
         from src.checkpoints import Checkpoints
 
         threads = ((Record(run).read() or {}).get("environment") or {}).get("threads")
-        build.set_up_process(seed=cfg.seed, threads=threads or build.available_cores())
+        build.set_up_process(threads=threads or build.available_cores())
     import tensorflow as tf
 
     saved_model = run / "saved_model" / VERSION

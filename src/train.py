@@ -206,7 +206,7 @@ def _fit(cfg: DictConfig, record: Record, before: dict[str, Any]) -> tuple[float
         from src.checkpoints import Checkpoints
         from src.trainer import Interrupted
 
-        threads = build.set_up_process(seed=cfg.seed, threads=threads or build.available_cores())
+        threads = build.set_up_process(threads=threads or build.available_cores())
     begun = record.read()
     assert begun is not None
     record.update(environment={**begun["environment"], "threads": threads})

@@ -177,6 +177,11 @@ class Trainer:
         self._interrupt_reason = reason
         self._stop.assign(True)
 
+    def resume(self) -> None:
+        """Forget an interruption, so that `fit` can go on."""
+        self._interrupt_reason = None
+        self._stop.assign(False)
+
     def check(self, train: Batches, *, has_val: bool) -> None:
         """Find out early what would go wrong.
 

@@ -87,10 +87,11 @@ def test_inside_a_graph_with_int64_steps():
         traces.append(step)
         return schedule(step)
 
-    got = [graph(step) for step in (0, 9, 50, 99, 2**40)]
+    steps = (0, 9, 50, 99, 2**40)
+    got = [graph(step) for step in steps]
     assert len(traces) == 1
     assert {rate.dtype for rate in got} == {tf.float32}
-    np.testing.assert_allclose(got, [reference(s, 3e-3, 100, 10, 0.1) for s in (0, 9, 50, 99, 2**40)], rtol=1e-5)
+    np.testing.assert_allclose(got, [reference(step, 3e-3, 100, 10, 0.1) for step in steps], rtol=1e-5)
 
 
 def test_optimizer_follows_the_schedule():

@@ -39,6 +39,7 @@ class Summaries(Callback):
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
         self._written: dict[tuple[str, str], int] = {}
         self._broken = False
+        self._write_losses = tf.function(_write_losses)  # of its own: a graph keeps the writer that it was made with
 
     def on_train_begin(self, state: TrainState) -> None:
         if state.step:
@@ -62,7 +63,7 @@ class Summaries(Callback):
         chosen = (steps % self._interval == 0) & (steps > self._written.get(("train", "batch_loss"), 0))
         if chosen.any():
             with self._writer("train").as_default():
-                _write_losses(tf.constant(steps[chosen]), tf.constant(state.losses[chosen]))
+                self._write_losses(tf.constant(steps[chosen]), tf.constant(state.losses[chosen]))
         self._write("train", state.step, {name: metrics[name] for name in ("learning_rate", "steps_per_second")})
         self._flush()
 
@@ -122,10 +123,10 @@ def last_steps(directory: Path) -> dict[tuple[str, str], int]:
     return steps
 
 
-@tf.function
 def _write_losses(steps: tf.Tensor, losses: tf.Tensor) -> None:
     for i in tf.range(tf.size(steps)):
-        tf.summary.scalar("batch_loss", losses[i], step=steps[i])
+        with tf.name_scope("/"):  # out of the loop's own name, which would be part of the tag
+            tf.summary.scalar("batch_loss", losses[i], step=steps[i])
 
 
 def _inputs(model) -> list[tuple[tuple, str]]:

@@ -97,6 +97,7 @@ class ImageData:
 
     def _batches(self, name: str, prepare: Prepare | None, shuffle_seed: int | None = None) -> Batches:
         examples = self._examples[name]
+        assert examples is not None
         if isinstance(examples, tf.data.Dataset):
             return _stream(examples, self._batch_size, shuffle_seed, prepare or _as_they_are)
         images, targets = examples

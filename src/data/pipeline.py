@@ -139,4 +139,6 @@ def batch_spec(prepare: Prepare, inputs: tf.Tensor, targets: tf.Tensor) -> tuple
 
 def to_float(pixels: tf.Tensor) -> tf.Tensor:
     """Raw pixels uint8 [...] as float32 in [0, 1]: what models take. Floats pass as they are."""
-    return tf.cast(pixels, tf.float32) / 255.0 if pixels.dtype == tf.uint8 else tf.cast(pixels, tf.float32)
+    floats = tf.cast(pixels, tf.float32)
+    # A product, as graphs turn a quotient into one while eager code does not: their last bits would differ.
+    return floats * (1 / 255) if pixels.dtype == tf.uint8 else floats

@@ -35,7 +35,9 @@ def digits(
     """
     _check_version(dataset, "digits:1.0.0")
     images, labels = load_digits()
-    splits: dict[str, Any] = {name: (images[index], labels[index]) for name in SPLITS for index in [digit_indices(name)]}
+    splits: dict[str, Any] = {
+        name: (images[index], labels[index]) for name in SPLITS for index in [digit_indices(name)]
+    }
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "transforms": transforms}
     return ImageData(**splits, num_classes=10, **options)
 

@@ -4,7 +4,7 @@
 
     model = cnn(input_shape=(8, 8, 1), num_classes=10)
 
-On the 8x8 handwritten digits: 13,706 parameters, 98 % test accuracy after 15 epochs of Adam at 3e-3, batch 32.
+On the 8x8 handwritten digits: 13,706 parameters, 98 % test accuracy after 15 epochs of Adam(3e-3), batch 32.
 """
 
 import keras

@@ -4,8 +4,8 @@
 
     model = unet(input_shape=(48, 48, 3), num_classes=11)  # 0.27 M parameters
 
-Source: Ronneberger, Fischer & Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation"; padded
-convolutions and batch normalisation are later custom.
+Source: Ronneberger, Fischer & Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation";
+padded convolutions and batch normalisation are later custom.
 """
 
 import keras
@@ -39,8 +39,13 @@ def unet(
 
     def double_conv(x: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
         for i in (1, 2):
-            conv = layers.Conv2D(channels, 3, padding="same", use_bias=not batch_norm, name=f"{name}_conv_{i}")
-            x = conv(x)
+            x = layers.Conv2D(
+                channels,
+                3,
+                padding="same",
+                use_bias=not batch_norm,
+                name=f"{name}_conv_{i}",
+            )(x)
             if batch_norm:
                 # Keras's default momentum, 0.99, lags behind the weights for the first few hundred steps.
                 x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm_{i}")(x)

@@ -69,8 +69,8 @@ def unet_mobilenet_v2(
         x = layers.Concatenate(name=f"up_{i}_concat")([x, skip])
 
     # float32 under any dtype policy, as the contract says.
-    logits = layers.Conv2DTranspose(num_classes, 3, strides=2, padding="same", dtype="float32", name="logits")(x)
-    return keras.Model(images, logits, name="unet_mobilenet_v2")
+    head = layers.Conv2DTranspose(num_classes, 3, strides=2, padding="same", dtype="float32", name="logits")
+    return keras.Model(images, head(x), name="unet_mobilenet_v2")
 
 
 def _encoder(input_shape: tuple[int, int, int], weights: str | None) -> keras.Model:

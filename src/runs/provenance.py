@@ -36,8 +36,8 @@ def fingerprints(config: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         `code`: a hash of each file that computes: the trainer, what `_target_` names and what these import, as far
-        as it is not of an installed package; data files beside such modules too. `data`: the data option's `dataset` (name and version), and for a `path` in it a hash of
-        its files' names, sizes and times.
+        as it is not of an installed package; data files beside such modules too. `data`: the data option's `dataset`
+        (name and version), and for a `path` in it a hash of its files' names, sizes and times.
     """
     modules = [*COMPUTING, *(target.rpartition(".")[0] for target in _targets(config))]
     code = {_shown(path): _hash(path.read_bytes()) for path in _with_imports(modules)}
@@ -116,11 +116,15 @@ def _with_imports(modules: list[str]) -> list[Path]:
             continue
         found[path] = None
         found.update(dict.fromkeys(path.parent.glob("*.npz")))
-        for node in ast.walk(ast.parse(path.read_bytes())):
+        for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.ImportFrom):
+                imported = node.module or ""
+                if node.level:  # 1 is the package that the module is in, or is
+                    parts = module.split(".") + ["__init__"] * (path.name == "__init__.py")
+                    imported = ".".join([*parts[: -node.level], *filter(None, [node.module])])
+                waiting += [imported, *(f"{imported}.{alias.name}" for alias in node.names)]
     return sorted(found)
 
 

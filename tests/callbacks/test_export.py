@@ -1,0 +1,105 @@
+"""The exported model is the best one, whole or not there, and needs nothing of this project."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from src.callbacks.checkpoint import Checkpoint
+from src.callbacks.export import Export, export
+from src.data.digit_scenes.digits import load_digits
+from src.data.pipeline import InMemory, to_float
+from tests.test_trainer import assert_same, digits, small_trainer
+
+LOADER = """
+import json, sys
+import numpy as np, tensorflow as tf
+assert not [name for name in sys.modules if name == "src" or name.startswith("src.")]
+model = tf.saved_model.load(sys.argv[1])
+serve = model.signatures["serving_default"]
+images = np.load(sys.argv[2])
+out = {}
+for size in (1, 7, 32):
+    parts = [serve(image=tf.constant(images[i:i + size])) for i in range(0, len(images), size)]
+    out[size] = {k: np.concatenate([p[k].numpy() for p in parts]).tolist() for k in parts[0]}
+print(json.dumps({"out": out, "dtypes": {k: v.dtype.name for k, v in parts[0].items()}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose best epoch is not its last: its learning rate is far too high for the second half."""
+    folder = tmp_path_factory.mktemp("run")
+    images, labels = digits(256)
+    callbacks = {
+        "export": Export(directory=str(folder / "saved_model"), best=str(folder / "checkpoints/best")),
+        "checkpoint": Checkpoint(directory=str(folder / "checkpoints")),
+    }
+    trainer = small_trainer(callbacks=callbacks, monitor="val/accuracy", mode="max")
+    data, val = InMemory(images, labels, batch_size=32), InMemory(images, labels, batch_size=64)
+    trainer.fit(data, val, epochs=4)
+    best = [v.numpy() for v in trainer.model.variables]
+    trainer.optimizer.learning_rate = 3.0
+    trainer.fit(data, val, epochs=6)
+    assert trainer.state.best.epoch <= 4
+    return folder, trainer, best
+
+
+def test_fresh_process_gives_the_best_weights_outputs(run, tmp_path):
+    folder, trainer, _ = run
+    images = load_digits()[0][:65]
+    np.save(tmp_path / "images.npy", images)
+    command = [sys.executable, "-c", LOADER, str(folder / "saved_model" / "1"), str(tmp_path / "images.npy")]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    result = json.loads(found.stdout.splitlines()[-1])
+    assert result["dtypes"] == {"logits": "float32", "class": "int32"}
+
+    from src.checkpoints import Checkpoints
+
+    last = [v.numpy() for v in trainer.model.variables]
+    Checkpoints(folder / "checkpoints" / "best").restore_weights(trainer.state)
+    expected = trainer.model(to_float(tf.constant(images)), training=False).numpy()
+    for variable, value in zip(trainer.model.variables, last, strict=True):
+        variable.assign(value)
+    for size in ("1", "7", "32"):
+        np.testing.assert_allclose(np.float32(result["out"][size]["logits"]), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(result["out"][size]["class"], expected.argmax(-1))
+
+
+def test_training_keeps_its_own_weights(run):
+    """Exporting the best ones does not change those that training ended with."""
+    folder, trainer, best = run
+    from src.checkpoints import Checkpoints
+
+    last = [v.numpy() for v in trainer.model.variables]
+    assert any(not np.array_equal(a, b) for a, b in zip(last, best, strict=True))
+    Checkpoints(folder / "checkpoints").restore(trainer.state)
+    assert_same([v.numpy() for v in trainer.model.variables], last)
+
+
+def test_again_replaces_it_and_leaves_nothing_else(run):
+    folder, trainer, _ = run
+    base = folder / "saved_model"
+    (base / ".tmp-1-1").mkdir()
+    export(trainer.model, base / "1")
+    assert [path.name for path in base.iterdir()] == ["1"]
+
+
+def test_a_failed_export_leaves_the_old_one(run, monkeypatch):
+    folder, trainer, _ = run
+    base = folder / "saved_model"
+    before = (base / "1" / "saved_model.pb").stat().st_mtime_ns
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("src.callbacks.export.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(trainer.model, base / "1")
+    assert [path.name for path in base.iterdir()] == ["1"]
+    assert (base / "1" / "saved_model.pb").stat().st_mtime_ns == before

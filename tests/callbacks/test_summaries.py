@@ -1,0 +1,127 @@
+"""What TensorBoard reads: the tags, each step once, also after a crash and a resume."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from src.callbacks.summaries import Summaries, last_steps
+from src.data.pipeline import InMemory
+from src.trainer import Interrupted
+from tests.test_trainer import InterruptAt, Recorder, digits, small_trainer
+
+
+def fit(folder, *, epochs: int, every_steps: int = 2, **callbacks):
+    recorder = Recorder()
+    trainer = small_trainer(
+        callbacks={"summaries": Summaries(directory=str(folder), every_steps=every_steps), "recorder": recorder}
+        | callbacks,
+        monitor="val/accuracy",
+        mode="max",
+    )
+    images, labels = digits(64)
+    train, val = InMemory(images, labels, batch_size=16, shuffle_seed=0), InMemory(images, labels, batch_size=64)
+    return trainer, recorder, lambda: trainer.fit(train, val, epochs=epochs)
+
+
+def scalars(folder) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Split -> tag -> (step, value) as written, duplicates included."""
+    found = {}
+    for split in sorted(path.name for path in folder.iterdir()):
+        events = EventAccumulator(str(folder / split), size_guidance={"tensors": 0}, purge_orphaned_data=False)
+        events.Reload()
+        found[split] = {
+            tag: [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
+            for tag in events.Tags()["tensors"]
+        }
+    return found
+
+
+def test_tags_and_values(tmp_path):
+    """Train and val carry the same tags, so that they overlay; the values are those that training measured."""
+    trainer, recorder, run = fit(tmp_path, epochs=3)
+    run()
+    found = scalars(tmp_path)
+    shared = {"loss", "accuracy", "learning_rate"}
+    assert set(found["val"]) == shared
+    assert set(found["train"]) == shared | {"batch_loss", "steps_per_second"}
+    for split in ("train", "val"):
+        for tag in ("loss", "accuracy"):
+            expected = [(4 * (i + 1), metrics[f"{split}/{tag}"]) for i, metrics in enumerate(recorder.epochs)]
+            assert found[split][tag] == pytest.approx(expected)
+    losses = [(step, recorder.losses[step - 1]) for step in range(2, 13, 2)]
+    assert found["train"]["batch_loss"] == pytest.approx(losses)
+    assert found["train"]["learning_rate"][-1] == (12, pytest.approx(float(trainer.optimizer.learning_rate)))
+
+
+def test_graph_of_the_model(tmp_path):
+    _, _, run = fit(tmp_path, epochs=1)
+    run()
+    events = EventAccumulator(str(tmp_path / "train"))
+    events.Reload()
+    names = " ".join(node.name for node in events.Graph().node).lower()
+    assert "conv" in names
+    assert "dense" in names
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_no_step_twice_after_a_resume(tmp_path, torn):
+    """A run that went on past its last checkpoint and died writes only what is missing."""
+    _, _, run = fit(tmp_path, epochs=2)
+    run()
+    if torn:
+        path = next(tmp_path.glob("train/events*"))
+        path.write_bytes(path.read_bytes()[:-7])
+    interrupt = InterruptAt(5)
+    trainer, _, run = fit(tmp_path / "other", epochs=4, interrupt=interrupt)
+    interrupt.trainer = trainer
+    with pytest.raises(Interrupted):
+        run()
+    trainer.resume()
+    trainer.callbacks = {"summaries": Summaries(directory=str(tmp_path), every_steps=2)}
+    images, labels = digits(64)
+    data = InMemory(images, labels, batch_size=16, shuffle_seed=0)
+    trainer.fit(data, InMemory(images, labels, batch_size=64), epochs=4)
+    found = scalars(tmp_path)
+    for split, tags in {"train": ("loss", "accuracy", "batch_loss"), "val": ("loss", "accuracy")}.items():
+        for tag in tags:
+            steps = [step for step, _ in found[split][tag]]
+            assert max(Counter(steps).values()) == 1, (split, tag, steps)
+            assert steps == list(range(2, 17, 2) if tag == "batch_loss" else range(4, 17, 4))
+
+
+def test_last_steps(tmp_path):
+    _, _, run = fit(tmp_path, epochs=2, every_steps=3)
+    run()
+    found = last_steps(tmp_path)
+    assert found["train", "batch_loss"] == 6
+    assert found["val", "loss"] == 8
+    assert last_steps(tmp_path / "nothing") == {}
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+    (tmp_path / "train").write_text("a file where a folder should be")
+    _, recorder, run = fit(tmp_path, epochs=2)
+    run()
+    assert len(recorder.epochs) == 2
+    assert "no more summaries" in caplog.text
+
+
+def test_wrong_interval():
+    with pytest.raises(ValueError, match="every_steps is 0"):
+        Summaries(directory="x", every_steps=0)
+
+
+def test_a_nan_is_written_as_such(tmp_path):
+    """A metric that is NaN shows as NaN in TensorBoard; it ends nothing."""
+    callback = Summaries(directory=str(tmp_path), graph=False)
+    trainer = small_trainer()
+    callback.on_train_begin(trainer.state)
+    trainer.state.step = 1
+    callback.on_epoch_end(trainer.state, {"val/loss": float("nan")})
+    callback.close()
+    assert np.isnan(scalars(tmp_path)["val"]["loss"][0][1])

@@ -1,0 +1,377 @@
+"""The trainer against Keras fit and against what it promises: exact sums, no harm from NaN, stops between steps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from src.callbacks.base import Callback
+from src.data.digit_scenes.digits import load_digits
+from src.data.digit_scenes.scenes import compose_scene
+from src.data.pipeline import InMemory
+from src.models.cnn import cnn
+from src.models.unet import unet
+from src.trainer import Interrupted, NonFiniteLoss, Trainer
+
+
+def digits(count: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = load_digits()
+    return images[start : start + count].astype(np.float32) / 255, labels[start : start + count]
+
+
+def scenes(count: int) -> tuple[np.ndarray, np.ndarray]:
+    all_scenes = [compose_scene("train", index) for index in range(count)]
+    images = np.stack([scene.image for scene in all_scenes]).astype(np.float32) / 255
+    return images, np.stack([scene.mask[..., 0] for scene in all_scenes]).astype(np.int32)
+
+
+CASES = {
+    "cnn": (lambda: cnn(input_shape=(8, 8, 1), num_classes=10), lambda: digits(150)),
+    "unet": (lambda: unet(input_shape=(48, 48, 3), num_classes=11, filters=4), lambda: scenes(40)),
+}
+
+
+def make_trainer(model: keras.Model, **options) -> Trainer:
+    options.setdefault("optimizer", keras.optimizers.Adam(1e-3))
+    options.setdefault("metrics", {"accuracy": keras.metrics.SparseCategoricalAccuracy()})
+    return Trainer(model=model, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), **options)
+
+
+def small_trainer(seed: int = 0, **options) -> Trainer:
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = cnn(input_shape=(8, 8, 1), num_classes=10, filters=4, dense=8, dropout=0.2)
+    return make_trainer(model, **options)
+
+
+def weights(trainer: Trainer) -> list[np.ndarray]:
+    return [v.numpy() for group in trainer.state.variables().values() for v in group]
+
+
+def assert_same(a: list[np.ndarray], b: list[np.ndarray]) -> None:
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+class Recorder(Callback):
+    """Notes what it is told."""
+
+    def __init__(self, *, every_steps: int | None = None, at_steps=()) -> None:
+        self.every_steps, self.at_steps = every_steps, at_steps
+        self.logs, self.epochs, self.calls, self.losses = [], [], [], []
+
+    def on_train_begin(self, state):
+        self.calls.append("begin")
+
+    def on_log(self, state, metrics):
+        self.logs.append((state.step, dict(metrics)))
+        self.losses += list(state.losses)
+
+    def on_epoch_end(self, state, metrics):
+        self.epochs.append(dict(metrics))
+
+    def on_interrupt(self, state, reason):
+        self.calls.append(f"interrupt {reason}")
+
+    def on_train_end(self, state):
+        self.calls.append("end")
+
+    def close(self):
+        self.calls.append("close")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_epochs_equal_keras_fit(case):
+    """Same losses (1e-5) and weights (1e-4) as compile/fit, from equal weights, order and batches."""
+    make_model, make_data = CASES[case]
+    keras.utils.set_random_seed(1)
+    ours, theirs = make_model(), make_model()
+    theirs.set_weights(ours.get_weights())
+    (images, labels), batch_size = make_data(), 32
+
+    recorder = Recorder()
+    trainer = make_trainer(ours, callbacks={"recorder": recorder}, monitor="val/loss")
+    train = InMemory(images, labels, batch_size=batch_size)
+    trainer.fit(train, InMemory(images[:50], labels[:50], batch_size=batch_size), epochs=2)
+
+    theirs.compile(
+        keras.optimizers.Adam(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    validation = (images[:50], labels[:50])
+    history = theirs.fit(
+        images, labels, batch_size=batch_size, epochs=2, shuffle=False, verbose=0, validation_data=validation
+    ).history
+    for epoch, metrics in enumerate(recorder.epochs):
+        for key, name in {"train/loss": "loss", "val/loss": "val_loss"}.items():
+            assert metrics[key] == pytest.approx(history[name][epoch], rel=1e-5)
+        for key, name in {"train/accuracy": "accuracy", "val/accuracy": "val_accuracy"}.items():
+            assert metrics[key] == pytest.approx(history[name][epoch], abs=1e-6)
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_clipping_and_regularisation_equal_keras_fit():
+    """The global norm is clipped, and the model's own losses are added, as Keras does."""
+    images, labels = digits(64)
+
+    def model() -> keras.Model:
+        inputs = keras.Input((8, 8, 1))
+        dense = keras.layers.Dense(10, kernel_regularizer=keras.regularizers.L2(0.01))
+        return keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+
+    ours, theirs = model(), model()
+    theirs.set_weights(ours.get_weights())
+    trainer = make_trainer(ours, optimizer=keras.optimizers.SGD(0.5), clip_norm=0.3)
+    trainer.fit(InMemory(images, labels, batch_size=16), epochs=2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    theirs.compile(keras.optimizers.SGD(0.5, global_clipnorm=0.3), loss)
+    history = theirs.fit(images, labels, batch_size=16, epochs=2, shuffle=False, verbose=0).history
+    assert trainer.state.best.value == pytest.approx(min(history["loss"]), rel=1e-5)
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_evaluation_does_not_depend_on_batch_size(case):
+    make_model, make_data = CASES[case]
+    images, labels = make_data()
+    keras.utils.set_random_seed(2)
+    model = make_model()
+    classes = model.output_shape[-1]
+    metrics = {
+        "accuracy": keras.metrics.SparseCategoricalAccuracy(),
+        "mean_iou": keras.metrics.MeanIoU(num_classes=classes, sparse_y_pred=False),
+    }
+    trainer = make_trainer(model, metrics=metrics)
+    results = [trainer.evaluate(InMemory(images, labels, batch_size=size)) for size in (1, 7, len(images))]
+    for other in results[1:]:
+        assert other == pytest.approx(results[0], abs=1e-6, rel=1e-5)
+
+    logits = model.predict(images, verbose=0).astype(np.float64)
+    log_probability = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -np.take_along_axis(log_probability, labels[..., None].astype(int), -1).mean()
+    assert results[0]["loss"] == pytest.approx(expected, rel=1e-5)
+    assert results[0]["accuracy"] == pytest.approx((logits.argmax(-1) == labels).mean(), abs=1e-6)
+
+
+def test_short_last_batch_counts_for_what_it_holds():
+    """The epoch's loss is the mean over examples, not over batches."""
+    images, labels = digits(33)
+    trainer = small_trainer(optimizer=keras.optimizers.SGD(0.0))
+    recorder = Recorder()
+    trainer.callbacks = {"recorder": recorder}
+    trainer.fit(InMemory(images, labels, batch_size=32), epochs=1)
+    first, last = recorder.losses
+    assert recorder.epochs[0]["train/loss"] == pytest.approx((32 * first + last) / 33, rel=1e-6)
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2, 7, None])
+def test_calls_of_any_length_train_the_same_bits(steps_per_call):
+    images, labels = digits(100)
+    reference, trainer = small_trainer(steps_per_call=3), small_trainer(steps_per_call=steps_per_call)
+    for each in (reference, trainer):
+        each.fit(InMemory(images, labels, batch_size=16, shuffle_seed=0), epochs=3)
+    assert_same(weights(trainer), weights(reference))
+
+
+def test_calls_end_where_callbacks_ask():
+    images, labels = digits(100)
+    recorder = Recorder(every_steps=3, at_steps=(5,))
+    small_trainer(callbacks={"recorder": recorder}, steps_per_call=100).fit(
+        InMemory(images, labels, batch_size=10), epochs=2
+    )
+    assert [step for step, _ in recorder.logs] == [3, 5, 6, 9, 10, 12, 15, 18, 20]
+    assert len(recorder.losses) == 20
+    assert recorder.calls == ["begin", "end", "close"]
+    for (_, metrics), key in itertools.product(recorder.logs, ("train/loss", "learning_rate", "steps_per_second")):
+        assert isinstance(metrics[key], float)
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+@pytest.mark.parametrize("steps_per_call", [1, 10])
+def test_non_finite_loss_stops_within_its_step_before_the_weights(poison, steps_per_call):
+    images, labels = digits(96)
+    images = images.copy()
+    images[64 + 3] = poison  # of the third batch of 32
+
+    def variables(trainer):
+        model, optimizer = trainer.model, trainer.optimizer
+        return [v.numpy() for v in (*model.trainable_variables, *optimizer.variables)]
+
+    clean = small_trainer()
+    clean.fit(InMemory(images[:64], labels[:64], batch_size=32), epochs=1)
+    recorder = Recorder()
+    trainer = small_trainer(callbacks={"recorder": recorder}, steps_per_call=steps_per_call)
+    with pytest.raises(NonFiniteLoss, match="step 3 is not finite"):
+        trainer.fit(InMemory(images, labels, batch_size=32), epochs=1)
+    assert_same(variables(trainer), variables(clean))
+    assert recorder.calls == ["begin", "close"]
+
+
+def test_non_finite_gradient_of_a_finite_loss_stops_too():
+    """sqrt has an infinite slope at 0: the loss is fine, the weights would not be."""
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="zeros", use_bias=False)(inputs))
+    trainer = Trainer(
+        model=model, optimizer=keras.optimizers.SGD(0.1), loss=lambda y, x: tf.reduce_mean(tf.sqrt(tf.abs(x - y)))
+    )
+    with pytest.raises(NonFiniteLoss, match="step 1"):
+        trainer.fit(InMemory(np.ones((4, 2), np.float32), np.zeros((4, 1), np.float32), batch_size=4), epochs=1)
+    assert np.all(model.get_weights()[0] == 0)
+
+
+def test_plain_keras_objects_and_a_dataset():
+    """As in the README: no Hydra, no config, a tf.data.Dataset of batches."""
+    images, labels = digits(300)
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(32)
+    trainer = small_trainer()
+    before = trainer.evaluate(dataset)["loss"]
+    state = trainer.fit(dataset, dataset.take(2), epochs=3)
+    assert (state.step, state.epoch) == (30, 3)
+    assert trainer.evaluate(dataset)["loss"] < before
+
+
+def test_dataset_and_in_memory_train_the_same():
+    images, labels = digits(100)
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+    one, other = small_trainer(), small_trainer()
+    one.fit(dataset, epochs=2)
+    other.fit(InMemory(images, labels, batch_size=16), epochs=2)
+    assert_same(weights(one), weights(other))
+
+
+class InterruptAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.at_steps, self.trainer = (step,), None
+
+    def on_log(self, state, metrics):
+        if state.step in self.at_steps:
+            self.trainer.interrupt("SIGTERM")
+
+
+@pytest.mark.parametrize("step", [1, 6, 7, 9])
+def test_interrupted_training_goes_on_with_the_same_bits(step):
+    """Interrupted after any step, also the last of an epoch, before its validation."""
+    images, labels = digits(100)
+    train, val = InMemory(images, labels, batch_size=16, shuffle_seed=3), InMemory(images, labels, batch_size=64)
+    straight_recorder, recorder = Recorder(), Recorder()
+    straight = small_trainer(callbacks={"recorder": straight_recorder}, monitor="val/loss")
+    straight.fit(train, val, epochs=3)
+
+    interrupt = InterruptAt(step)
+    trainer = small_trainer(callbacks={"interrupt": interrupt, "recorder": recorder}, monitor="val/loss")
+    interrupt.trainer = trainer
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        trainer.fit(train, val, epochs=3)
+    assert trainer.state.step == step
+    assert recorder.calls == ["begin", "interrupt SIGTERM", "close"]
+
+    trainer.resume()
+    trainer.fit(train, val, epochs=3)
+    assert_same(weights(trainer), weights(straight))
+    assert recorder.epochs == straight_recorder.epochs
+    assert trainer.state.best == straight.state.best
+
+
+def test_interrupt_during_validation_keeps_what_training_measured():
+    images, labels = digits(100)
+    train = InMemory(images, labels, batch_size=16)
+
+    class Val(InMemory):
+        trainer = None
+
+        def open(self, epoch, step):
+            if self.trainer:
+                self.trainer.interrupt("SIGINT")
+            return super().open(epoch, step)
+
+    val = Val(images, labels, batch_size=10)
+    straight, recorder = small_trainer(monitor="val/loss"), Recorder()
+    straight.fit(train, val, epochs=1)
+    trainer = small_trainer(monitor="val/loss", callbacks={"recorder": recorder})
+    val.trainer = trainer
+    with pytest.raises(Interrupted):
+        trainer.fit(train, val, epochs=1)
+    assert (trainer.state.epoch, trainer.state.step) == (0, 7)
+    val.trainer = None
+    trainer.resume()
+    trainer.fit(train, val, epochs=1)
+    assert_same(weights(trainer), weights(straight))
+    assert trainer.state.best == straight.state.best
+
+
+def test_a_reason_stops_training():
+    class Stop(Callback):
+        def on_epoch_end(self, state, metrics):
+            return "enough" if state.epoch == 2 else None
+
+    images, labels = digits(32)
+    recorder = Recorder()
+    trainer = small_trainer(callbacks={"stop": Stop(), "recorder": recorder})
+    trainer.fit(InMemory(images, labels, batch_size=16), epochs=9)
+    assert (trainer.state.epoch, trainer.state.stop_reason) == (2, "enough")
+    assert recorder.calls == ["begin", "end", "close"]
+    trainer.fit(InMemory(images, labels, batch_size=16), epochs=9)
+    assert trainer.state.epoch == 2
+
+
+def test_metrics_are_read_only():
+    class Meddle(Callback):
+        def on_epoch_end(self, state, metrics):
+            metrics["train/loss"] = 0.0
+
+    images, labels = digits(16)
+    with pytest.raises(TypeError):
+        small_trainer(callbacks={"meddle": Meddle()}).fit(InMemory(images, labels, batch_size=16), epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": {"loss": keras.metrics.Mean()}}, "a metric is named 'loss'"),
+        ({"clip_norm": 0.0}, "clip_norm is 0.0; it must be positive"),
+        ({"steps_per_call": 0}, "steps_per_call is 0"),
+        ({"mode": "best"}, "mode is 'best'; it must be one of min, max"),
+    ],
+)
+def test_wrong_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        small_trainer(**options)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "labels_shape", "message"),
+    [
+        ("val/loss", (16,), r"monitor is 'val/loss'; .*train/accuracy \(there is no val split\)"),
+        ("train/iou", (16,), "monitor is 'train/iou'; this run measures train/loss, train/accuracy"),
+        ("train/loss", (16, 8, 8), "loss cannot compare the model's outputs"),
+    ],
+)
+def test_what_does_not_fit_is_found_before_the_first_step(monitor, labels_shape, message):
+    recorder = Recorder()
+    trainer = small_trainer(monitor=monitor, callbacks={"recorder": recorder})
+    before = weights(trainer)
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(InMemory(digits(16)[0], np.zeros(labels_shape, np.int32), batch_size=4), epochs=1)
+    assert_same(weights(trainer), before)
+    assert recorder.calls == []
+
+
+def test_xla_trains_as_well():
+    images, labels = digits(40)
+    plain, compiled = small_trainer(), small_trainer(jit_compile=True)
+    for trainer in (plain, compiled):
+        trainer.model.layers[-1].kernel.assign(plain.model.layers[-1].kernel)
+    keras_free = InMemory(images, labels, batch_size=16)
+    plain.fit(keras_free, epochs=1)
+    compiled.fit(keras_free, epochs=1)
+    assert compiled.state.step == 3
+    assert compiled.evaluate(keras_free)["loss"] == pytest.approx(plain.evaluate(keras_free)["loss"], rel=1e-3)
