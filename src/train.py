@@ -63,15 +63,21 @@ def _command(argv: list[str]) -> None:
     register_resolvers()
     arguments = get_args_parser().parse_args(argv)
     asks_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
-    if asks_only or arguments.shell_completion or arguments.experimental_rerun:
+    if asks_only:
+        try:
+            _run_in_hydra()
+        except Exception as error:
+            raise ConfigError(str(error)) from error
+        return
+    if arguments.shell_completion or arguments.experimental_rerun:
         _run_in_hydra()
         return
     where = {"config_dir": arguments.config_dir, "config_name": arguments.config_name}
     if not arguments.multirun:
         _single(compose(arguments.overrides, **where))
         return
-    for overrides in expand(arguments.overrides):
-        cfg = compose(overrides, **where)
+    jobs = [compose(overrides, **where) for overrides in expand(arguments.overrides)]
+    for cfg in jobs:
         directory = _directory(cfg, cfg.hydra.sweep)
         with hold(lock_path(directory), wait=cfg.wait):
             _prepare(cfg, directory)
@@ -219,6 +225,10 @@ def _fit(cfg: DictConfig, record: Record, before: dict[str, Any]) -> tuple[float
     restored = Checkpoints(record.directory / "checkpoints").restore(state)
     if restored:
         log.info("continuing after step %d, epoch %d, from %s", state.step, state.epoch, restored)
+    try:
+        trainer.check(data.train, has_val=data.val is not None)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     with stop_on_signals(trainer.interrupt) as received, _time_limit(cfg.max_seconds, trainer.interrupt):
         try:
             trainer.fit(data.train, data.val, epochs=cfg.epochs)

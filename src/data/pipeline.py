@@ -112,13 +112,15 @@ def as_batches(data: Batches | tf.data.Dataset) -> Batches:
     """Take a tf.data.Dataset of batches (inputs, targets) as it is; each epoch iterates it anew.
 
     Raises:
-        ValueError: its length is not known or infinite, or its elements are not pairs of tensors.
+        ValueError: its length is not known or infinite, or its elements are not pairs of batched tensors.
     """
     if not isinstance(data, tf.data.Dataset):
         return data
     spec = data.element_spec
     if not (isinstance(spec, tuple) and len(spec) == 2 and all(isinstance(s, tf.TensorSpec) for s in spec)):
         raise ValueError(f"the dataset's elements are {spec}; they must be pairs of tensors (inputs, targets)")
+    if not all(s.shape.rank for s in spec):
+        raise ValueError(f"the dataset's elements are {spec}; they must be batches of known rank: use dataset.batch(n)")
     steps = int(data.cardinality())
     if steps < 1:
         kind = {tf.data.INFINITE_CARDINALITY: "infinite", tf.data.UNKNOWN_CARDINALITY: "unknown"}.get(steps, "0")

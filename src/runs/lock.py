@@ -35,7 +35,7 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         Locked: it is held and `wait` is false; names the process.
     """
-    path = path.absolute()
+    path = path.resolve()
     if _held.get(path) == os.getpid():
         yield
         return

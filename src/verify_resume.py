@@ -1,0 +1,204 @@
+"""Prove for any config that it resumes exactly: train it straight, then again with kills, and compare every bit.
+
+    python -m src.verify_resume data=digits model=cnn epochs=4 --trials=5 --kills=2
+
+A trial kills the run with SIGKILL as soon as a random step is done, types the same command again, and so on; then
+weights, seeds, optimizer, metrics, best and history must equal those of the uninterrupted run. One line a trial; exit
+code 1 if any differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.config import ConfigError, compose
+from src.logs import quiet_stderr
+from src.runs.record import Record
+
+POLL_SECONDS = 0.002
+# None of these is part of a run's identity: they make steps visible, and checkpoints frequent.
+WATCHED = ("log_every_steps=1", "trainer.steps_per_call=1", "callback.summaries.every_steps=1")
+
+
+class Unexpected(RuntimeError):
+    """A run ended as it should not."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one trial did: the steps after which it was killed, how many had to be done again, and what differs."""
+
+    killed_at: tuple[int, ...]
+    lost_steps: tuple[int, ...]
+    differences: tuple[str, ...]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m src.verify_resume", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("overrides", nargs="*", help="as for python -m src.train")
+    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=2, help="of each trial")
+    parser.add_argument("--every-steps", type=int, default=7, help="between two checkpoints within an epoch")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
+    parser.add_argument("--seed", type=int, default=0, help="of the steps to kill at")
+    arguments = parser.parse_intermixed_args()
+    try:
+        compose(arguments.overrides)
+        with quiet_stderr():
+            import tensorflow  # noqa: F401
+        with tempfile.TemporaryDirectory(prefix="verify_resume-") as folder:
+            failed = verify(
+                arguments.overrides,
+                Path(folder),
+                trials=arguments.trials,
+                kills=arguments.kills,
+                every_steps=arguments.every_steps,
+                jobs=arguments.jobs,
+                seed=arguments.seed,
+            )
+    except (ConfigError, Unexpected) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    sys.exit(1 if failed else 0)
+
+
+def verify(
+    overrides: list[str], folder: Path, *, trials: int, kills: int, every_steps: int, jobs: int = 1, seed: int = 0
+) -> int:
+    """Run the trials in `folder`, printing a line for each; returns how many differ from the straight run."""
+    straight, began = folder / "straight" / "run", time.monotonic()
+    finish(overrides, straight)
+    record = Record(straight).read()
+    assert record is not None
+    print(f"straight: {record['step']} steps, {record['epoch']} epochs, {time.monotonic() - began:.1f} s", flush=True)
+    generator = random.Random(seed)
+    plans = [sorted(generator.randint(1, record["step"]) for _ in range(kills)) for _ in range(trials)]
+
+    def one(number: int) -> Trial:
+        return _trial(overrides, folder / f"trial-{number}" / "run", straight, plans[number], every_steps)
+
+    failed = killed = lost = 0
+    with ThreadPoolExecutor(jobs) as pool:
+        for number, trial in enumerate(pool.map(one, range(trials)), start=1):
+            failed, killed = failed + bool(trial.differences), killed + len(trial.killed_at)
+            steps = ", ".join(map(str, trial.killed_at)) or "never (it was over)"
+            result = f"DIFFERS in {', '.join(trial.differences)}" if trial.differences else "equal bit for bit"
+            print(
+                f"trial {number}: killed after step {steps}; {trial.lost_steps} steps done again; {result}", flush=True
+            )
+    print(f"{trials - failed} of {trials} trials equal to the straight run, {killed} kills")
+    return failed
+
+
+def command(overrides: list[str], directory: Path, *more: str) -> list[str]:
+    """The command that trains a config in a directory."""
+    return [sys.executable, "-m", "src.train", *overrides, f"hydra.run.dir='{directory}'", *more]
+
+
+def finish(overrides: list[str], directory: Path) -> None:
+    """Train to the end.
+
+    Raises:
+        Unexpected: the exit code is not 0.
+    """
+    found = subprocess.run(command(overrides, directory), capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise Unexpected(f"the run in {directory} failed: {found.stderr.strip()[-2000:]}")
+
+
+def run_until(command: list[str], directory: Path, *, step: int, signal_number: int = signal.SIGKILL) -> int | None:
+    """Start a run and send it a signal when `step` is done. Returns the step that was seen, None if it ended before."""
+    log = directory / "train.log"
+    position = log.stat().st_size if log.exists() else 0
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        seen = 0
+        while process.poll() is None and seen < step:
+            time.sleep(POLL_SECONDS)
+            if log.exists() and log.stat().st_size > position:
+                with log.open("rb") as file:
+                    file.seek(position)
+                    content = file.read()
+                position += content.rfind(b"\n") + 1
+                seen = max([seen, *map(int, re.findall(rb"loss at step (\d+)", content))])
+        if process.poll() is None:
+            process.send_signal(signal_number)
+            process.wait()
+            return seen
+        if process.returncode:
+            errors.seek(0)
+            raise Unexpected(f"the run in {directory} failed: {errors.read().decode().strip()[-2000:]}")
+        return None
+
+
+def compare(run: Path, straight: Path) -> list[str]:
+    """What differs between two finished runs: tensors of the newest and best checkpoint, record, history."""
+    import tensorflow as tf
+
+    different = []
+    for folder in ("checkpoints", "checkpoints/best"):
+        readers = [tf.train.load_checkpoint(str(path / folder)) for path in (run, straight)]
+        names = [
+            sorted(set(reader.get_variable_to_shape_map()) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}) for reader in readers
+        ]
+        if names[0] != names[1]:
+            different.append(f"{folder} (names)")
+            continue
+        for name in names[0]:
+            one, other = (reader.get_tensor(name) for reader in readers)
+            if (one.tobytes() if hasattr(one, "tobytes") else one) != (
+                other.tobytes() if hasattr(other, "tobytes") else other
+            ):
+                different.append(f"{folder} {name}")
+    records = [Record(path).read() or {} for path in (run, straight)]
+    different += [
+        f"run.json {key}"
+        for key in ("status", "best", "metrics", "epoch", "step")
+        if len({repr(r.get(key)) for r in records}) > 1
+    ]
+    histories = [
+        [{k: v for k, v in line.items() if k != "seconds"} for line in Record(p).history()] for p in (run, straight)
+    ]
+    return different + (["history.jsonl"] if histories[0] != histories[1] else [])
+
+
+def _trial(overrides: list[str], directory: Path, straight: Path, plan: list[int], every_steps: int) -> Trial:
+    watched = command(overrides, directory, *WATCHED, f"callback.checkpoint.every_steps={every_steps}")
+    killed_at, lost = [], []
+    for step in plan:
+        seen = run_until(watched, directory, step=step)
+        if seen is None:
+            break
+        killed_at.append(seen)
+        lost.append(seen - newest_step(directory))
+    finish([*overrides, *WATCHED, f"callback.checkpoint.every_steps={every_steps}"], directory)
+    return Trial(tuple(killed_at), tuple(lost), tuple(compare(directory, straight)))
+
+
+def newest_step(directory: Path) -> int:
+    """The step of the newest good checkpoint, 0 without one."""
+    from src.checkpoints import DamagedCheckpoint, read_manifest
+
+    prefixes = sorted((directory / "checkpoints").glob("ckpt-*.json"), key=os.path.getmtime, reverse=True)
+    for path in prefixes:
+        try:
+            return int(read_manifest(path.with_suffix(""))["step"])
+        except DamagedCheckpoint:
+            continue
+    return 0
+
+
+if __name__ == "__main__":
+    main()
