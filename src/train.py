@@ -243,16 +243,17 @@ def _fit(cfg: DictConfig, record: Record, before: dict[str, Any]) -> tuple[float
 
 
 def _report(record: Record, *, note: str = "") -> float:
-    """Print the result to standard output, and what to type next; returns the best monitored value."""
+    """Print the result to standard output, and beside it what to type next; returns the best monitored value."""
     values = record.read()
     assert values is not None
     best, directory = values["best"], os.path.relpath(record.directory)
     value = best["value"] if best else math.nan
     where = f"epoch {best['epoch']} of {values['epochs']}" if best else "no epoch"
     print(f"{values['monitor']} {value:.6f}  ({where}, {values['seconds']:.1f} s{', ' if note else ''}{note})")
-    print(directory)
-    print(f"  python -m src.evaluate {directory}")
-    print(f"  tensorboard --logdir {os.path.dirname(directory) or '.'}", flush=True)
+    print(directory, flush=True)
+    if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
+        print(f"next: python -m src.evaluate {directory}", file=sys.stderr)
+        print(f"      tensorboard --logdir {os.path.dirname(directory) or '.'}", file=sys.stderr)
     return value
 
 

@@ -93,12 +93,12 @@ def verify(
     with ThreadPoolExecutor(jobs) as pool:
         for number, trial in enumerate(pool.map(one, range(trials)), start=1):
             failed, killed = failed + bool(trial.differences), killed + len(trial.killed_at)
-            steps = ", ".join(map(str, trial.killed_at)) or "never (it was over)"
+            lost = max([lost, *trial.lost_steps])
+            steps, again = ", ".join(map(str, trial.killed_at)) or "never (it was over)", sum(trial.lost_steps)
             result = f"DIFFERS in {', '.join(trial.differences)}" if trial.differences else "equal bit for bit"
-            print(
-                f"trial {number}: killed after step {steps}; {trial.lost_steps} steps done again; {result}", flush=True
-            )
+            print(f"trial {number}: killed after step {steps}; {again} steps done again; {result}", flush=True)
     print(f"{trials - failed} of {trials} trials equal to the straight run, {killed} kills")
+    print(f"most steps done again after a kill: {lost}, with a checkpoint every {every_steps} steps")
     return failed
 
 

@@ -51,10 +51,10 @@ def test_tags_and_values(tmp_path):
     assert set(found["train"]) == shared | {"batch_loss", "steps_per_second"}
     for split in ("train", "val"):
         for tag in ("loss", "accuracy"):
-            expected = [(4 * (i + 1), metrics[f"{split}/{tag}"]) for i, metrics in enumerate(recorder.epochs)]
-            assert found[split][tag] == pytest.approx(expected)
-    losses = [(step, recorder.losses[step - 1]) for step in range(2, 13, 2)]
-    assert found["train"]["batch_loss"] == pytest.approx(losses)
+            expected = {4 * (i + 1): metrics[f"{split}/{tag}"] for i, metrics in enumerate(recorder.epochs)}
+            assert dict(found[split][tag]) == pytest.approx(expected)
+    losses = {step: recorder.losses[step - 1] for step in range(2, 13, 2)}
+    assert dict(found["train"]["batch_loss"]) == pytest.approx(losses)
     assert found["train"]["learning_rate"][-1] == (12, pytest.approx(float(trainer.optimizer.learning_rate)))
 
 
