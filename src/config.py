@@ -186,7 +186,8 @@ def _check_deletion(override: Override) -> None:
 
 def _check_key(override: Override, values: dict[str, Any]) -> None:
     key = override.key_or_group
-    if override.is_add() or override.is_force_add() or key.startswith("hydra."):
+    added = override.is_add() or override.is_force_add()
+    if key.startswith("hydra.") or (added and "." in key):
         return
     if key == "run" or key.startswith("run."):
         raise ConfigError(f"{override.input_line}: {key} is filled in by the run itself and cannot be given")

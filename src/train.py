@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import socket
 import sys
 import threading
@@ -105,7 +106,8 @@ def _directory(cfg: DictConfig, node: DictConfig) -> Path:
 
 def lock_path(directory: Path) -> Path:
     """The lock's file of a run's directory; held by whoever writes there."""
-    return directory.parent / ".locks" / directory.name.rpartition("-")[2]
+    run_id = re.search(rf"-([0-9a-f]{{{ID_DIGITS}}})$", directory.name)
+    return directory.parent / ".locks" / (run_id[1] if run_id else directory.name)
 
 
 def _prepare(cfg: DictConfig, directory: Path) -> Action:

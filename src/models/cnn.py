@@ -4,7 +4,7 @@
 
     model = cnn(input_shape=(8, 8, 1), num_classes=10)
 
-On the 8x8 handwritten digits: 13,706 parameters, 98 % test accuracy after 15 epochs of Adam(3e-3), batch 32.
+With the defaults and 8x8 digits it has 13,706 parameters.
 """
 
 import keras
@@ -18,11 +18,12 @@ def cnn(
     filters: int = 16,
     dense: int = 64,
     dropout: float = 0.0,
+    batch_norm: bool = False,
 ) -> keras.Model:
     """Two 3x3 convolutions (`filters`, then twice as many), 2x2 max-pooling, a hidden layer of `dense` units.
 
     Maps float32 images [N, H, W, C] in [0, 1] to float32 logits [N, num_classes]. `dropout` in [0, 1] applies
-    to the hidden layer.
+    to the hidden layer, `batch_norm` to the convolutions.
 
     Raises:
         ValueError: H or W is less than 6.
@@ -31,10 +32,13 @@ def cnn(
     if min(height, width) < 6:
         raise ValueError(f"cnn takes images of at least 6x6 pixels, not {height}x{width}: enlarge them")
 
-    images = keras.Input(input_shape, name="images")
+    x = images = keras.Input(input_shape, name="images")
     # Unpadded: on 8x8 digits as accurate as padded, with a third of the parameters and 0.6 of the time.
-    x = layers.Conv2D(filters, 3, activation="relu", name="conv_1")(images)
-    x = layers.Conv2D(2 * filters, 3, activation="relu", name="conv_2")(x)
+    for i in (1, 2):
+        x = layers.Conv2D(i * filters, 3, use_bias=not batch_norm, name=f"conv_{i}")(x)
+        if batch_norm:
+            x = layers.BatchNormalization(momentum=0.9, name=f"norm_{i}")(x)
+        x = layers.ReLU(name=f"relu_{i}")(x)
     x = layers.MaxPooling2D(name="pool")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(dense, activation="relu", name="dense")(x)

@@ -1,0 +1,126 @@
+"""The id is a hash of what a result depends on, and of nothing else."""
+
+import re
+from fnmatch import fnmatchcase
+
+import pytest
+from omegaconf import OmegaConf, open_dict
+
+from src.config import compose
+from src.runs.identity import ID_DIGITS, LABEL_LENGTH, NOT_IDENTITY, config_hash, identity_config, label, run_id
+
+OVERRIDES = ["optimizer=sgd", "model.filters=8", "epochs=3", "seed=7"]
+
+
+def leaves(value, path=()):
+    if not isinstance(value, dict):
+        return [path]
+    return [leaf for key, item in value.items() for leaf in leaves(item, (*path, key))]
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    return compose([])
+
+
+def changed(cfg, key: str):
+    """The config with another value at `key`; a new leaf where there is none."""
+    copy, old = cfg.copy(), OmegaConf.select(cfg, key)
+    with open_dict(copy):
+        OmegaConf.update(copy, key, f"other-{old}" if not isinstance(old, bool) else not old, force_add=True)
+    return copy
+
+
+def all_keys() -> list[str]:
+    plain = OmegaConf.to_container(compose([]), resolve=False)
+    return [".".join(path) for path in leaves(plain) if path[0] not in ("hydra", "run")]
+
+
+def is_matched(key: str) -> bool:
+    parts = key.split(".")
+    heads = [".".join(parts[: i + 1]) for i in range(len(parts))]
+    return any(fnmatchcase(head, pattern) for head in heads for pattern in NOT_IDENTITY)
+
+
+def test_every_leaf_changes_the_id_unless_it_is_in_the_table(cfg):
+    keys = all_keys()
+    assert len(keys) > 50
+    wrong = [key for key in keys if (config_hash(changed(cfg, key)) == config_hash(cfg)) != is_matched(key)]
+    assert not wrong
+
+
+@pytest.mark.parametrize("pattern", NOT_IDENTITY)
+def test_what_cannot_change_a_result_leaves_the_id_alone(cfg, pattern):
+    same = config_hash(cfg)
+    if pattern == "run":
+        filled = cfg.copy()
+        filled.run = {**cfg.run, "dir": "somewhere", "num_classes": 10, "total_steps": 5}
+        assert config_hash(filled) == same
+        return
+    key = {"hydra": "hydra.verbose", "callback.progress": "callback.progress.every_steps"}.get(pattern, pattern)
+    for name in ("summaries", "checkpoint") if "*" in key else ("",):
+        assert config_hash(changed(cfg, key.replace("*", name))) == same
+
+
+def test_the_order_of_overrides_does_not_matter():
+    forward, backward = compose(OVERRIDES), compose(OVERRIDES[::-1])
+    assert config_hash(forward) == config_hash(backward) and label(forward) == label(backward)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("trainer.clip_norm=1", "trainer.clip_norm=1.0", True),
+        ("optimizer.learning_rate=1", "optimizer.learning_rate=1.0", True),
+        ("optimizer.learning_rate=0.001", "optimizer.learning_rate=1e-3", True),
+        ("+model.new=null", "epochs=15", True),
+        ("+model.new=null", "epochs=15", True),
+        ("+model.new=false", "epochs=15", False),
+        ("+model.new=0", "epochs=15", False),
+        ("data.transforms.noise=null", "~data.transforms.noise", True),
+        ("name=mine", "name=yours", True),
+        ("seed=1", "seed=2", False),
+    ],
+)
+def test_canonical_form(one, other, same):
+    assert (config_hash(compose([one])) == config_hash(compose([other]))) == same
+
+
+def test_the_order_of_transforms_matters_and_of_other_keys_does_not(cfg):
+    turned = cfg.copy()
+    turned.data.transforms = dict(reversed(list(cfg.data.transforms.items())))
+    assert config_hash(turned) != config_hash(cfg)
+    turned = cfg.copy()
+    turned.model = dict(reversed(list(cfg.model.items())))
+    assert config_hash(turned) == config_hash(cfg)
+
+
+def test_identity_holds_no_interpolations_and_no_paths(cfg):
+    text = repr(identity_config(cfg))
+    assert "${" not in text and "hydra" not in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "unet-adam-lr0.003-cosine-e15-b32-s0"),
+        (["data=digits", "model=cnn", "optimizer=sgd", "schedule=constant"], "cnn-sgd-lr0.05-constant-e15-b32-s0"),
+        (["model._target_='a.b.Strange/Näme x'"], "strange_n_me_x-adam-lr0.003-cosine-e15-b32-s0"),
+        ([f"model._target_=my.{'long' * 30}"], ("long" * 30)[:LABEL_LENGTH]),
+        (["model._target_=my...-"], "adam-lr0.003-cosine-e15-b32-s0"),
+    ],
+)
+def test_label(overrides, expected):
+    text = label(compose(overrides))
+    assert text == expected and len(text) <= LABEL_LENGTH and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", text)
+
+
+def test_the_label_comes_from_the_config_not_from_the_overrides():
+    assert label(compose(["epochs=15"])) == label(compose([]))
+
+
+def test_single_run_and_sweep_job_lie_in_the_same_directory():
+    cfg = compose(OVERRIDES)
+    assert re.fullmatch(rf"outputs/digit_scenes/{label(cfg)}-[0-9a-f]{{{ID_DIGITS}}}", cfg.hydra.run.dir)
+    assert cfg.hydra.run.dir == f"{cfg.hydra.sweep.dir}/{cfg.hydra.sweep.subdir}"
+    assert cfg.hydra.run.dir.endswith(f"-{run_id(cfg)}")

@@ -1,0 +1,148 @@
+"""A wrong command is refused before anything is imported or made; the message names what, why and the way out."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from src.config import ConfigError, compose, expand
+
+STOP = "callback=early_stopping "
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        # an option that a group does not have
+        ("model=unte", ["model=unte", "unet_mobilenet_v2", "Did you mean unet?"]),
+        ("model=resnet", ["'resnet'", "cnn, unet, unet_mobilenet_v2"]),
+        ("optimizer=adma", ["'adma'", "Did you mean adam?"]),
+        ("data=digit", ["'digit'", "Did you mean digits?"]),
+        ("callback=early_stoping", ["Did you mean early_stopping?"]),
+        ("experiment=nope", ["experiment=nope", "digits_fast"]),
+        ("+experiment=digits_fast", ["experiment", "without +"]),
+        ("model=null", ["model=null", "null", "cnn"]),
+        ("model=3", ["model=3", "no option 3", "cnn"]),
+        ("optimizer=[adam,nope]", ["'nope'", "adamw"]),
+        ("hydra/launcher=foo", ["'foo'", "basic"]),
+        # a key that is not there
+        ("optimiser=adam", ["optimiser=adam", "Did you mean optimizer?"]),
+        ("epoch=3", ["'epoch'", "Did you mean epochs?"]),
+        ("learning_rate=0.1", ["Did you mean optimizer.learning_rate?"]),
+        ("optimizer.momentum=0.9", ["'optimizer.momentum'", "beta_1"]),
+        ("data.transforms.shft=null", ["Did you mean shift?"]),
+        ("model.cnn.filters=2", ["Did you mean model.filters?"]),
+        ("callback.early_stopping.patience=3", ["callback.early_stopping is null", "default, early_stopping"]),
+        ("lr=1", ["'lr'", "--cfg job"]),
+        ("~nope", ["'nope'", "--cfg job"]),
+        ("hydra.foo=1", ["hydra.foo"]),
+        # of the wrong type
+        ("epochs=ten", ["epochs=ten", "'ten'", "whole number", "15"]),
+        ("epochs=2.5", ["2.5", "whole number"]),
+        ("epochs=true", ["epochs is true", "whole number"]),
+        ("batch_size=", ["batch_size is ''", "32"]),
+        ("optimizer.learning_rate=fast", ["'fast'", "a number", "0.003"]),
+        ("optimizer.learning_rate=[0.1]", ["[0.1]", "list"]),
+        ("rerun=yes", ["rerun is 'yes'", "boolean", "false"]),
+        ("trainer.threads=two", ["'two'", "integer", "null"]),
+        ("model.filters=many", ["model.filters is 'many'", "12"]),
+        # out of range
+        ("epochs=0", ["epochs is 0", "at least 1"]),
+        ("epochs=null", ["epochs is null", "at least 1"]),
+        ("batch_size=-1", ["batch_size is -1", "at least 1"]),
+        ("seed=-1", ["seed is -1", "at least 0"]),
+        ("seed=4294967296", ["seed is 4294967296", "at most 4294967295"]),
+        ("mode=maximum", ["'maximum'", "min, max"]),
+        ("stale=yes", ["'yes'", "ask, reuse, rerun"]),
+        ("max_seconds=0", ["max_seconds is 0", "above 0", "null"]),
+        ("log_every_steps=0", ["log_every_steps is 0"]),
+        ("optimizer.learning_rate=0", ["optimizer.learning_rate is 0", "above 0"]),
+        ("optimizer.learning_rate=nan", ["nan", "above 0"]),
+        ("optimizer.learning_rate=inf", ["inf", "above 0"]),
+        ("trainer.steps_per_call=0", ["trainer.steps_per_call is 0", "null"]),
+        ("trainer.clip_norm=-1", ["trainer.clip_norm is -1", "above 0"]),
+        ("trainer.threads=0", ["trainer.threads is 0"]),
+        ("callback.checkpoint.max_to_keep=0", ["callback.checkpoint.max_to_keep is 0"]),
+        (STOP + "callback.early_stopping.patience=0", ["callback.early_stopping.patience is 0"]),
+        (STOP + "callback.early_stopping.min_delta=-1", ["callback.early_stopping.min_delta is -1"]),
+        ("data.image_size=0", ["data.image_size is 0"]),
+        ("name=a/b", ["'a/b'", "folder"]),
+        ("name=..", ["'..'", "folder"]),
+        # a monitor that no metric bears
+        ("monitor=val/acuracy", ["'val/acuracy'", "Did you mean val/accuracy?"]),
+        ("monitor=accuracy", ["'accuracy'", "Did you mean val/accuracy?"]),
+        ("monitor=null", ["monitor is null", "val/mean_iou"]),
+        ("data=digits monitor=val/mean_iou", ["'val/mean_iou'", "val/accuracy"]),
+        ("metric.mean_iou=null", ["'val/mean_iou'", "val/accuracy"]),
+        # what the run fills in, or cannot do without
+        ("run.dir=here", ["run.dir=here", "filled in by the run"]),
+        ("~model", ["~model", "model=..."]),
+        ("~epochs", ["~epochs", "epochs=..."]),
+        ("seed=???", ["seed", "issing"]),
+        ("epochs=${nope}", ["epochs", "'nope'"]),
+        ("epochs=${nope:1}", ["epochs", "nope"]),
+        # no override, or a sweep without --multirun
+        ("epochs", ["'epochs'", "key=value"]),
+        ("=5", ["'=5'", "key=value"]),
+        ("epochs==5", ["'epochs==5'", "key=value"]),
+        ("epochs=[1", ["'epochs=[1'", "key=value"]),
+        ("--epochs", ["'--epochs'", "key=value"]),
+        ("optimizer=adam,sgd", ["'optimizer=adam,sgd'", "--multirun"]),
+        ("epochs=1,2", ["'epochs=1,2'", "--multirun"]),
+        ("epochs=range(1,3)", ["'epochs=range(1,3)'", "--multirun"]),
+    ],
+)
+def test_mistakes(command, named):
+    with pytest.raises(ConfigError) as caught:
+        compose(command.split())
+    message = str(caught.value)
+    assert len(message.splitlines()) <= 10 and "Traceback" not in message
+    assert [text for text in named if text not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("", {"name": "digit_scenes", "monitor": "val/mean_iou", "mode": "max"}),
+        ("data=digits model=cnn", {"name": "digits", "monitor": "val/accuracy", "mode": "max", "trainer.threads": 1}),
+        ("data=digits monitor=val/loss mode=min", {"monitor": "val/loss", "mode": "min", "name": "digits"}),
+        ("monitor=val/loss mode=min data=digits", {"monitor": "val/loss", "mode": "min"}),
+        ("data=digits name=mine trainer.threads=2", {"name": "mine", "trainer.threads": 2}),
+        ("experiment=digits_fast", {"name": "digits", "epochs": 20, "model._target_": "src.models.cnn.cnn"}),
+        ("experiment=digits_fast epochs=3", {"epochs": 3}),
+        ("experiment=digits_fast model=unet", {"name": "digits", "model._target_": "src.models.unet.unet"}),
+        ("experiment=digits_fast data=digit_scenes", {"name": "digit_scenes", "monitor": "val/mean_iou"}),
+        (STOP + "callback.early_stopping.patience=2", {"callback.early_stopping.patience": 2}),
+        ("optimizer.learning_rate=1", {"optimizer.learning_rate": 1}),
+        ("optimizer=sgd optimizer=adam", {"optimizer._target_": "keras.optimizers.Adam"}),
+        ("callback.summaries=null ~callback.export", {"callback.summaries": None, "callback.export": None}),
+        ("+model.extra=1", {"model.extra": 1}),
+        ("max_seconds=0.5 trainer.clip_norm=1", {"max_seconds": 0.5, "trainer.clip_norm": 1}),
+    ],
+)
+def test_what_is_typed_wins(command, expected):
+    cfg = compose(command.split())
+    assert {key: OmegaConf.select(cfg, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("command", [["data=digits", "metric=segmentation"], ["metric=segmentation", "data=digits"]])
+def test_a_metric_on_the_command_line_wins_over_the_data_options(command):
+    cfg = compose(command)
+    assert list(cfg.metric) == ["accuracy", "mean_iou"] and cfg.name == "digits"
+
+
+def test_an_option_from_a_folder_of_the_users(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("_target_: mine.model\nwidth: 3\n")
+    command = ["model=mine", "model.width=4"]
+    by_flag, by_key = compose(command, config_dir=str(tmp_path)), compose([*command, f"hydra.searchpath=[{tmp_path}]"])
+    assert by_flag.model == by_key.model == {"_target_": "mine.model", "width": 4}
+    with pytest.raises(ConfigError, match="model/unte"):
+        compose(["model=unte"], config_dir=str(tmp_path))
+
+
+def test_expand():
+    assert expand(["optimizer=adam,sgd", "seed=range(2)", "epochs=1"]) == [
+        ["optimizer=adam", "seed=0", "epochs=1"],
+        ["optimizer=adam", "seed=1", "epochs=1"],
+        ["optimizer=sgd", "seed=0", "epochs=1"],
+        ["optimizer=sgd", "seed=1", "epochs=1"],
+    ]

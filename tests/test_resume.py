@@ -1,0 +1,66 @@
+"""Real runs, really killed: the same command goes on, and no bit differs. Full counts: python -m benchmarks resume."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from src.runs.record import Record
+from src.verify_resume import command, compare, finish, newest_step, run_until, verify
+from tests.helpers import DIGITS
+
+# Everything that carries state: dropout's seeds, batch normalisation, averages, a schedule, augmentation, patience.
+ALL_STATE = [
+    *DIGITS,
+    *("model.dropout=0.3", "model.batch_norm=true", "optimizer=adamw", "+optimizer.use_ema=true", "schedule=cosine"),
+    *("callback=early_stopping", "callback.early_stopping.patience=2", "callback.early_stopping.min_delta=0.02"),
+    *("data.transforms.shift={_target_: src.data.transforms.Shift, max_pixels: 1}", "epochs=8"),
+]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("straight") / "run"
+    finish(ALL_STATE, directory)
+    return directory
+
+
+@pytest.mark.slow
+def test_ten_kills(tmp_path, capsys):
+    assert verify(ALL_STATE, tmp_path, trials=5, kills=2, every_steps=7, seed=1) == 0
+    printed = capsys.readouterr().out
+    assert "5 of 5 trials equal to the straight run, 10 kills" in printed
+    assert int(printed.rpartition("after a kill: ")[2].partition(",")[0]) <= 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+def test_signals_lose_no_step(number, straight, tmp_path):
+    """Even in the middle of a graph call of a whole epoch; the exit code says which signal it was."""
+    directory = tmp_path / "run"
+    slow = command([*ALL_STATE, "trainer.steps_per_call=1"], directory, "log_every_steps=1")
+    process = subprocess.Popen(slow, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = directory / "train.log"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and "loss at step 50:" in log.read_text()):
+        time.sleep(0.005)
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    record = Record(directory).read()
+    last_logged = log.read_text().rpartition("loss at step ")[2].partition(":")[0]
+    assert record["status"] == "interrupted"
+    assert record["step"] == newest_step(directory) == int(last_logged) >= 50
+    finish(ALL_STATE, directory)
+    assert compare(directory, straight) == []
+
+
+@pytest.mark.slow
+def test_killed_before_the_first_checkpoint(straight, tmp_path):
+    directory = tmp_path / "run"
+    run_until(command([*ALL_STATE, "trainer.steps_per_call=1"], directory, "log_every_steps=1"), directory, step=3)
+    assert Record(directory).read()["status"] == "running"
+    finish(ALL_STATE, directory)
+    assert compare(directory, straight) == []
