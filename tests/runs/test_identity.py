@@ -74,7 +74,6 @@ def test_the_order_of_overrides_does_not_matter():
         ("optimizer.learning_rate=1", "optimizer.learning_rate=1.0", True),
         ("optimizer.learning_rate=0.001", "optimizer.learning_rate=1e-3", True),
         ("+model.new=null", "epochs=15", True),
-        ("+model.new=null", "epochs=15", True),
         ("+model.new=false", "epochs=15", False),
         ("+model.new=0", "epochs=15", False),
         ("data.transforms.noise=null", "~data.transforms.noise", True),
