@@ -1,0 +1,82 @@
+"""The benchmarks run and compare what they measure; what they measure is not tested."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import pairs
+from benchmarks.__main__ import find, main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def prints(text: str, *, exit_code: int = 0) -> list[str]:
+    return [sys.executable, "-c", f"import sys; print({text!r}); sys.exit({exit_code})"]
+
+
+def test_benchmarks_are_listed_with_what_they_compare(capsys):
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    assert "loop" in find() and "pairs" not in find()
+    assert all(re.search(rf"^  {name} +\S", listed, re.M) for name in find())
+
+
+def test_an_unknown_benchmark_is_a_wrong_command(capsys):
+    assert main(["lop"]) == 2
+    assert "loop" in capsys.readouterr().err
+
+
+def test_processes_are_interleaved_and_their_last_line_counts(tmp_path):
+    order = tmp_path / "order"
+    code = "import sys; open({!r}, 'a').write({!r}); print('noise'); print('{{\"speed\": {}}}')"
+    commands = {
+        name: [sys.executable, "-c", code.format(str(order), name, speed)] for name, speed in (("a", 6.0), ("b", 2.0))
+    }
+    results = pairs.interleave(commands, repeats=2)
+    assert order.read_text() == "abab"
+    assert pairs.ratios(results["a"], results["b"], "speed") == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("command", [prints("{}", exit_code=3), prints("done"), prints("3")])
+def test_a_process_without_a_result_fails_the_benchmark(command):
+    with pytest.raises(pairs.ProcessFailed, match="'a' failed"):
+        pairs.run("a", command)
+
+
+def test_results_that_differ_fail_the_benchmark():
+    assert pairs.require_close("loss", ours=[1.0, 2.0], peer=[1.0, 2.000001], relative=1e-5) == pytest.approx(5e-7)
+    with pytest.raises(pairs.Disagreement, match="loss, value 2"):
+        pairs.require_close("loss", ours=[1.0, 2.0], peer=[1.0, 2.001], relative=1e-5)
+    with pytest.raises(pairs.Disagreement, match="nan"):
+        pairs.require_close("loss", ours=[float("nan")], peer=[1.0], relative=1e-5)
+    with pytest.raises(pairs.Disagreement, match="2 values"):
+        pairs.require_close("loss", ours=[1.0, 2.0], peer=[1.0], relative=1e-5)
+
+
+def test_a_disagreement_ends_with_exit_code_1(monkeypatch, capsys):
+    def disagree(argv):
+        pairs.require_equal("steps", ours=40, peer=41)
+
+    monkeypatch.setattr(find()["loop"], "main", disagree)
+    assert main(["loop"]) == 1
+    assert "steps: ours 40, the peer 41" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_loop_is_measured_against_fit_and_agrees_with_it():
+    command = [sys.executable, "-m", "benchmarks", "loop", "--case", "cnn", "--quick", "--repeats", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    number = r"\d+(\.\d+)?(e[+-]?\d+)?"
+    assert re.search(rf"agree within {number}$", done.stdout, re.M)
+    for row in ("ours", "Model.fit, its defaults", "Model.fit, one thread"):
+        assert re.search(rf"^{row}(  +{number}){{9}}$", done.stdout, re.M), done.stdout
+    for part in ("training and validation", "summaries", "record", "checkpoint", "whole epoch"):
+        assert re.search(rf"^{part}(  +{number}){{3}}$", done.stdout, re.M), done.stdout
+    assert re.search(r"^machine: \d+ cores .*tensorflow .*keras ", done.stdout, re.M)
+    assert re.search(r"goal at least 3\.0: (met|MISSED)$", done.stdout, re.M)
