@@ -1,0 +1,191 @@
+"""Batches are a function of (seed, epoch, index): each example once an epoch, the same from any start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings, strategies as st
+
+from src.data.pipeline import InMemory, Stream, as_batches, to_float
+from src.data.transforms import Augment, Brightness, Noise, Shift
+
+COUNT = 37
+IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 6, 5, 2), np.uint8)
+AUGMENT = Augment({"shift": Shift(), "brightness": Brightness(), "noise": Noise()}, seed=5)
+
+
+def prepare(images, targets, epoch, index):
+    return AUGMENT(to_float(images), targets, epoch, index)
+
+
+def augmented(batch_size: int, *, seed: int | None = 0) -> InMemory:
+    """Examples whose target is their own index."""
+    return InMemory(IMAGES, np.arange(COUNT), batch_size=batch_size, shuffle_seed=seed, prepare=prepare)
+
+
+def indices(count: int, *, batch_size: int, seed: int | None = 0) -> InMemory:
+    return InMemory(np.arange(count), np.arange(count), batch_size=batch_size, shuffle_seed=seed)
+
+
+def read(batches, epoch: int, *, start: int = 0, graph: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The batches of an epoch from its batch number `start`, drawn as the trainer draws them."""
+    cursor = batches.open(epoch, start)
+    draw = tf.function(batches.next) if graph else batches.next
+    steps = range(start, batches.steps_per_epoch)
+    return [tuple(part.numpy() for part in draw(cursor, tf.constant(step))) for step in steps]
+
+
+def assert_same(a, b) -> None:
+    assert len(a) == len(b)
+    for left, right in zip(a, b, strict=True):
+        for x, y in zip(left, right, strict=True):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
+
+
+sizes = {"count": st.integers(1, 60), "batch_size": st.integers(1, 70)}
+seeds = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(**sizes, seed=st.none() | seeds, epoch=st.integers(0, 1000))
+def test_each_example_once_an_epoch(count, batch_size, seed, epoch):
+    batches = indices(count, batch_size=batch_size, seed=seed)
+    read_batches = [targets for _, targets in read(batches, epoch)]
+    lengths = [len(targets) for targets in read_batches]
+    assert batches.steps_per_epoch == len(lengths) == -(-count // batch_size)
+    assert all(length == batch_size for length in lengths[:-1]) and 1 <= lengths[-1] <= batch_size
+    seen = np.concatenate(read_batches)
+    np.testing.assert_array_equal(np.sort(seen), np.arange(count))
+    np.testing.assert_array_equal(seen, batches.order(epoch))
+    if seed is None:
+        np.testing.assert_array_equal(seen, np.arange(count))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds, epoch=st.integers(0, 1000), other=st.integers(0, 1000), **sizes)
+def test_order_is_a_function_of_seed_and_epoch(count, batch_size, seed, epoch, other):
+    order = indices(count, batch_size=batch_size, seed=seed).order(epoch)
+    np.testing.assert_array_equal(order, indices(count, batch_size=1, seed=seed).order(epoch))
+    if count >= 20:  # two permutations of 20 agree once in 2e18
+        assert epoch == other or (order != indices(count, batch_size=batch_size, seed=seed).order(other)).any()
+        assert (order != indices(count, batch_size=batch_size, seed=(seed + 1) % 2**32).order(epoch)).any()
+
+
+@settings(max_examples=12, deadline=None)
+@given(batch_size=st.sampled_from([1, 2, 3, 5, 8, 13, 36, 37, 50]), epoch=st.integers(0, 3), seed=st.integers(0, 5))
+def test_augmented_bytes_do_not_depend_on_the_batch(batch_size, epoch, seed):
+    whole = dict(zip(range(COUNT), *read(augmented(COUNT, seed=None), epoch)[0][:1], strict=True))
+    for images, targets in read(augmented(batch_size, seed=seed), epoch):
+        for image, index in zip(images, targets, strict=True):
+            np.testing.assert_array_equal(image, whole[index])
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("start", [0, 1, 4])
+def test_start_within_an_epoch(start, graph):
+    batches = augmented(8)
+    assert_same(read(batches, 2, start=start, graph=graph), read(batches, 2)[start:])
+
+
+def test_epochs_differ_and_repeat():
+    first, second = read(augmented(COUNT), 0)[0], read(augmented(COUNT), 1)[0]
+    by_index = [images[np.argsort(targets)] for images, targets in (first, second)]
+    assert (first[1] != second[1]).any()
+    assert not (by_index[0] == by_index[1]).all((1, 2, 3)).any()
+    assert_same([first, second], [read(augmented(COUNT), epoch)[0] for epoch in (0, 1)])
+
+
+def test_element_spec():
+    assert augmented(8).element_spec == (
+        tf.TensorSpec([None, 6, 5, 2], tf.float32),
+        tf.TensorSpec([None], tf.int64),
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "batch_size", "message"),
+    [
+        (3, 2, 1, "3 inputs and 2 targets: both need the same number"),
+        (0, 0, 1, "0 inputs and 0 targets: .* at least 1"),
+        (3, 3, 0, "batch_size is 0; it must be at least 1"),
+    ],
+)
+def test_impossible_splits(inputs, targets, batch_size, message):
+    with pytest.raises(ValueError, match=message):
+        InMemory(np.zeros((inputs, 2)), np.zeros(targets), batch_size=batch_size)
+
+
+def test_stream_opens_anywhere():
+    def make(epoch: int) -> tf.data.Dataset:
+        return tf.data.Dataset.range(10).map(lambda i: (i + 100 * epoch, -i)).batch(4)
+
+    stream = Stream(make, steps_per_epoch=3)
+    assert stream.element_spec == (tf.TensorSpec([None], tf.int64),) * 2
+    assert [len(targets) for _, targets in read(stream, 0)] == [4, 4, 2]
+    assert_same(read(stream, 7, start=2), [(np.array([708, 709]), np.array([-8, -9]))])
+    assert_same(read(stream, 7, start=1, graph=True), read(stream, 7)[1:])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.arange(256, dtype=np.uint8), np.arange(256) / 255),
+        (np.array([0.25, 1.0]), np.array([0.25, 1.0])),
+        (np.array([-2.0, 300.0], np.float32), np.array([-2.0, 300.0])),
+    ],
+)
+def test_to_float(pixels, expected):
+    """The same bits eager and in a graph, whose optimizer rewrites arithmetic."""
+    floats = to_float(tf.constant(pixels)).numpy()
+    assert floats.dtype == np.float32
+    np.testing.assert_allclose(floats, expected, rtol=2e-7)
+    np.testing.assert_array_equal(floats[[0, -1]], expected[[0, -1]])
+    np.testing.assert_array_equal(floats, tf.function(to_float)(tf.constant(pixels)).numpy())
+    np.testing.assert_array_equal(floats, tf.function(to_float, jit_compile=True)(tf.constant(pixels)).numpy())
+
+
+def pairs(count: int) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((np.zeros((count, 3), np.float32), np.arange(count)))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "steps"),
+    [
+        (pairs(10).batch(4), 3),
+        (pairs(10).batch(4).repeat().take(5), 5),
+        (pairs(10).batch(4).filter(lambda x, y: True).apply(tf.data.experimental.assert_cardinality(3)), 3),
+    ],
+    ids=["batched", "taken", "asserted"],
+)
+def test_datasets_of_known_length(dataset, steps):
+    batches = as_batches(dataset)
+    assert batches.steps_per_epoch == steps
+    assert batches.element_spec == (tf.TensorSpec([None, 3], tf.float32), tf.TensorSpec([None], tf.int64))
+    assert_same(read(batches, 0), list(dataset.as_numpy_iterator()))
+    assert_same(read(batches, 1, start=1), list(dataset.as_numpy_iterator())[1:])
+
+
+def test_batches_pass_as_they_are():
+    batches = indices(3, batch_size=1)
+    assert as_batches(batches) is batches
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (pairs(10).batch(4).repeat(), "number of batches is infinite; .*take"),
+        (pairs(10).batch(4).filter(lambda x, y: True), "number of batches is unknown; .*assert_cardinality"),
+        (pairs(0).batch(4), "number of batches is 0; it must be known and at least 1"),
+        (pairs(10).batch(4).map(lambda x, y: x), "must be pairs of tensors"),
+        (pairs(10).batch(4).map(lambda x, y: (x, y, y)), "must be pairs of tensors"),
+        (pairs(10).batch(4).map(lambda x, y: {"x": x, "y": y}), "must be pairs of tensors"),
+        (pairs(10).batch(4).map(lambda x, y: ((x, x), y)), "must be pairs of tensors"),
+        (pairs(10), r"must be batches of known rank: use dataset\.batch"),
+    ],
+    ids=["infinite", "unknown", "empty", "no-pair", "triple", "mapping", "nested", "unbatched"],
+)
+def test_datasets_that_cannot_be_trained_on(dataset, message):
+    with pytest.raises(ValueError, match=message):
+        as_batches(dataset)
