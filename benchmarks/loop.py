@@ -347,7 +347,7 @@ def _fit_peer(job: Job, folder: Path) -> dict[str, Any]:
     model.compile(
         optimizer=instantiate(cfg.optimizer, learning_rate=instantiate(cfg.schedule), _convert_="all"),
         loss=instantiate(cfg.loss, _convert_="all"),
-        metrics=[instantiate(metric, name=name, _convert_="all") for name, metric in cfg.metric.items()],
+        metrics=[_keras_metric(name, metric) for name, metric in cfg.metric.items()],
         steps_per_execution=steps if job.epoch_per_execution else 1,
     )
     train, val = _arrays(data, "train"), _arrays(data, "val")
@@ -372,6 +372,16 @@ def _fit_peer(job: Job, folder: Path) -> dict[str, Any]:
     epochs = [dict(zip(named, map(float, values), strict=True)) for values in zip(*named.values(), strict=True)]
     in_force = tf.config.threading.get_intra_op_parallelism_threads() or build.available_cores()
     return {**facts, "threads": in_force, "marks": marks, "history": epochs}
+
+
+def _keras_metric(name: str, metric: Any) -> Any:
+    """The metric of a config, or what Keras has in its place."""
+    import keras
+    from hydra.utils import instantiate
+
+    if metric._target_ == "src.metrics.MeanIoU":
+        return keras.metrics.MeanIoU(num_classes=metric.num_classes, sparse_y_pred=False, name=name)
+    return instantiate(metric, name=name, _convert_="all")
 
 
 def _facts(cfg: Any, model: Any, data: Any) -> dict[str, Any]:

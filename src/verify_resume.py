@@ -189,7 +189,7 @@ def _trial(overrides: list[str], directory: Path, straight: Path, plan: list[int
 
 def newest_step(directory: Path) -> int:
     """The step of the newest good checkpoint, 0 without one."""
-    from src.checkpoints import DamagedCheckpoint, read_manifest
+    from src.manifest import DamagedCheckpoint, read_manifest
 
     prefixes = sorted((directory / "checkpoints").glob("ckpt-*.json"), key=os.path.getmtime, reverse=True)
     for path in prefixes:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from src.checkpoints import CheckpointError, Checkpoints
+from src.checkpoints import Checkpoints
 from src.data.pipeline import InMemory
+from src.manifest import CheckpointError
 from tests.test_trainer import assert_same, digits, make_trainer, small_trainer, weights
 
 
@@ -161,8 +162,8 @@ def test_a_save_that_fails_leaves_the_last_good_one(saved, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("src.checkpoints.replace", full)
-    with pytest.raises(CheckpointError, match=r"could not be written \(.*No space left"):
+    monkeypatch.setattr("src.manifest.replace", full)
+    with pytest.raises(CheckpointError, match=r"no checkpoint could be written in .*No space left"):
         Checkpoints(folder).save(trainer.state)
     monkeypatch.undo()
     assert sorted(path.name for path in folder.iterdir()) == before

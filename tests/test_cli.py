@@ -70,9 +70,9 @@ def test_a_completed_run(completed):
     run = only_run(project / "outputs" / "digits")
     assert re.fullmatch(NAME, run.name)
     record = Record(run).read()
-    first, second, *more = result.stdout.splitlines()
+    first, second = result.stdout.splitlines()
     assert re.fullmatch(rf"val/accuracy {record['best']['value']:.6f}  \(epoch 1 of 1, \d+\.\d s\)", first)
-    assert project / second == run and len(more) == 2 and all(line.startswith("  ") for line in more)
+    assert project / second == run and "next: python -m src.evaluate" in result.stderr
     assert "epoch 1/1" in result.stderr and "INFO" not in result.stdout and "Traceback" not in result.stderr
 
     expected = {".hydra", "run.json", "history.jsonl", "train.log", "checkpoints", "summaries", "saved_model"}

@@ -8,17 +8,9 @@ import time
 
 import pytest
 
+from benchmarks.resume import ALL_STATE
 from src.runs.record import Record
 from src.verify_resume import command, compare, finish, newest_step, run_until, verify
-from tests.helpers import DIGITS
-
-# Everything that carries state: dropout's seeds, batch normalisation, averages, a schedule, augmentation, patience.
-ALL_STATE = [
-    *DIGITS,
-    *("model.dropout=0.3", "model.batch_norm=true", "optimizer=adamw", "+optimizer.use_ema=true", "schedule=cosine"),
-    *("callback=early_stopping", "callback.early_stopping.patience=2", "callback.early_stopping.min_delta=0.02"),
-    *("data.transforms.shift={_target_: src.data.transforms.Shift, max_pixels: 1}", "epochs=8"),
-]
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,7 @@ class Checkpoint(Callback):
 
     def _save(self, state: TrainState) -> None:
         if self._saved_at != (state.epoch, state.step):
-            log.debug("saved %s", self._newest.save(state))
+            began = self._clock()
+            log.debug("saved %s in %.3f s", self._newest.save(state), self._clock() - began)
             self._saved_at = state.epoch, state.step
         self._saved_seconds = self._clock()

@@ -62,7 +62,7 @@ def export(model: keras.Model, path: Path) -> Path:
     shape = model.input_shape[1:]
     module = tf.Module()
     module.weights = [v.value for v in model.variables]
-    module.serve = _serving_function(model, shape)
+    module.serve = serving_function(model, shape)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     for stale in path.parent.glob(".tmp-*"):
         delete(stale)
@@ -82,7 +82,9 @@ def export(model: keras.Model, path: Path) -> Path:
     return path
 
 
-def _serving_function(model: keras.Model, shape: tuple[int, ...]) -> tf.types.experimental.GenericFunction:
+def serving_function(model: keras.Model, shape: tuple[int, ...]) -> tf.types.experimental.GenericFunction:
+    """The exported function: raw uint8 pixels [N, *shape] -> `logits` float32 and `class` int32."""
+
     @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8, name="image")])
     def serve(image):
         logits = tf.cast(model(to_float(image), training=False), tf.float32)

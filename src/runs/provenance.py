@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPUTING = ("src.trainer", "src.build")
 # What stores, shows or starts, and computes nothing.
 NOT_COMPUTING = (
-    *("src.config", "src.runs", "src.files", "src.checkpoints"),
+    *("src.config", "src.runs", "src.files", "src.manifest", "src.checkpoints"),
     *(f"src.callbacks.{name}" for name in ("checkpoint", "export", "progress", "record", "summaries")),
 )
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "hydra-core", "omegaconf")

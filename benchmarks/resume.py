@@ -1,0 +1,435 @@
+"""Kill runs in every way, and show that nothing is lost: kills, signals, saves, damage, export, starts, reuse.
+
+    python -m benchmarks resume                     # all campaigns at full count: about half an hour on two cores
+    python -m benchmarks resume kills signals       # some of them
+    python -m benchmarks resume --share 0.1         # a tenth of each count
+
+Ends with a table; exit code 1 if anything that is promised did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.pairs import BenchmarkError
+from src.logs import quiet_stderr
+from src.runs.record import Record
+from src.verify_resume import command, compare, finish, newest_step, verify
+
+JOBS = 2  # processes at a time
+
+# Everything that carries state: dropout's seeds, batch normalisation, averages, a schedule, augmentation, patience.
+ALL_STATE = [
+    *("data=digits", "model=cnn", "model.dropout=0.3", "model.batch_norm=true"),
+    *("optimizer=adamw", "+optimizer.use_ema=true", "schedule=cosine", "callback=early_stopping"),
+    *("callback.early_stopping.patience=2", "callback.early_stopping.min_delta=0.02", "epochs=8"),
+    "data.transforms.shift={_target_: src.data.transforms.Shift, max_pixels: 1}",
+]
+# Graph calls of seconds, so that waiting for the end of one would show.
+LONG_CALLS = [*ALL_STATE, "batch_size=1", "model.filters=64", "epochs=2", "trainer.steps_per_call=100000"]
+
+
+class Row(NamedTuple):
+    """A campaign's line of the table."""
+
+    campaign: str
+    tries: int
+    held: int
+    remark: str
+
+
+def main(argv: list[str]) -> int:
+    """Run campaigns; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks resume", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("campaigns", nargs="*", help=f"of {', '.join(CAMPAIGNS)}; all by default")
+    parser.add_argument("--share", type=float, default=1.0, help="of each campaign's full count")
+    arguments = parser.parse_args(argv)
+    if unknown := set(arguments.campaigns) - set(CAMPAIGNS):
+        parser.error(f"unknown {', '.join(unknown)}; there is {', '.join(CAMPAIGNS)}")
+    rows = []
+    for name in arguments.campaigns or CAMPAIGNS:
+        count, campaign = CAMPAIGNS[name]
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+            row = campaign(Path(folder), max(1, round(count * arguments.share)))
+        rows.append(row)
+        print(f"{_line(row)}  ({time.monotonic() - began:.0f} s)", flush=True)
+    print("\n" + "\n".join(map(_line, rows)))
+    return 0 if all(row.tries == row.held for row in rows) else 1
+
+
+def _line(row: Row) -> str:
+    return f"{row.campaign:8} {row.held:4} of {row.tries:4} held  {row.remark}"
+
+
+def kills(folder: Path, count: int) -> Row:
+    """SIGKILL at random steps, two a trial; the final state must equal the straight run's bit for bit."""
+    trials, printed = max(1, count // 2), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        failed = verify(ALL_STATE, folder, trials=trials, kills=2, every_steps=7, jobs=JOBS)
+    *_, summary, lost = printed.getvalue().strip().splitlines()
+    killed = int(re.search(r"(\d+) kills", summary)[1])
+    return Row("kills", trials, trials - failed, f"{killed} kills; {lost}")
+
+
+def signals(folder: Path, count: int) -> Row:
+    """SIGINT, SIGTERM and SIGUSR1 at random moments of a run; no step lost, a quick end, equal bits at the end."""
+    straight = folder / "straight" / "run"
+    began = time.monotonic()
+    finish(LONG_CALLS, straight)
+    length, generator = time.monotonic() - began, random.Random(0)
+    plans = [
+        (number, generator.choice([signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]), generator.uniform(0, length))
+        for number in range(count)
+    ]
+
+    def one(plan: tuple[int, signal.Signals, float]) -> tuple[str, float, list[str]]:
+        number, kind, delay = plan
+        directory = folder / f"signal-{number}" / "run"
+        process = subprocess.Popen(command(LONG_CALLS, directory), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay)
+        phase, sent = _phase(directory), time.monotonic()
+        process.send_signal(kind)
+        process.wait(60)
+        seconds, wrong = time.monotonic() - sent, []
+        record = Record(directory).read() if (directory / "run.json").exists() else None
+        if process.returncode in (128 + kind, -kind):
+            limit = 1 + _save_seconds(directory) if phase == "training" else 10
+            wrong += [f"took {seconds:.1f} s while {phase}"] if seconds > limit else []
+            if phase == "training" and record["status"] != "interrupted":
+                wrong.append(f"status {record['status']}")
+            if record and record["step"] != newest_step(directory):
+                wrong.append(f"step {record['step']} recorded, {newest_step(directory)} saved")
+        elif process.returncode:
+            wrong.append(f"exit code {process.returncode}")
+        finish(LONG_CALLS, directory)
+        wrong += compare(directory, straight)
+        shutil.rmtree(directory)
+        return phase, seconds, wrong
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        results = list(pool.map(one, plans))
+    for number, (phase, _, wrong) in enumerate(results):
+        if wrong:
+            print(f"signal {number} ({plans[number][1].name} while {phase}): {', '.join(wrong)}")
+    slowest = max([seconds for phase, seconds, _ in results if phase == "training"], default=0.0)
+    phases = ", ".join(f"{phase} {n}" for phase, n in Counter(phase for phase, _, _ in results).items())
+    held = sum(not wrong for _, _, wrong in results)
+    return Row("signals", count, held, f"moments: {phases}; longest from signal to exit while training {slowest:.2f} s")
+
+
+def _phase(directory: Path) -> str:
+    log = directory / "train.log"
+    text = log.read_text() if log.exists() else ""
+    if "INFO src.callbacks.export" in text:
+        return "done"
+    epochs = len(re.findall(r"INFO src.callbacks.progress: epoch", text))
+    if epochs == 2:
+        return "export"
+    return "training" if epochs else "start"
+
+
+def _save_seconds(directory: Path) -> float:
+    """How long the run took to save when it was interrupted: the log's last two times."""
+    times = [float(m) for m in re.findall(r"saved \S+ckpt-\d+ in ([\d.]+) s", (directory / "train.log").read_text())]
+    return times[-1] if times else 0.0
+
+
+def saves(folder: Path, count: int) -> Row:
+    """SIGKILL while checkpoints are being saved, one after another."""
+    context, generator = _fork_context(), random.Random(0)
+    inside, held, most, step = context.Value("b", 0), 0, 0, 0
+    landed = tried = 0
+    while landed < count and tried < 3 * count:
+        tried += 1
+        child = context.Process(target=_save_for_ever, args=(folder, inside))
+        child.start()
+        _wait_for(lambda child=child, step=step: _newest_logged_step(folder) > step + 1 or not child.is_alive())
+        time.sleep(generator.random() * 0.05)
+        was_inside = bool(inside.value)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        if not was_inside:
+            continue
+        landed += 1
+        stems = {path.name.partition(".")[0].removesuffix("_temp") for path in folder.glob("ckpt-*")}
+        most = max(most, len(stems))
+        found = newest_step_in(folder)
+        ok = child.exitcode == -signal.SIGKILL and found > step and len(stems) <= 2 + 1
+        checker = context.Process(target=_check_saved, args=(folder, found))
+        checker.start()
+        checker.join()
+        held += ok and checker.exitcode == 0
+        step = found
+    return Row(
+        "saves", landed, held, f"kills inside a save; at most {most} checkpoints on disk, 2 to keep; none left _temp"
+    )
+
+
+def _save_for_ever(folder: Path, inside) -> None:
+    """In a child: every weight of a checkpoint is its step."""
+    import numpy as np
+
+    from src.checkpoints import Checkpoints
+
+    state = _small_state()
+    checkpoints = Checkpoints(folder, max_to_keep=2)
+    checkpoints.restore(state)
+    for step in range(state.step + 1, 10**9):
+        for variable in state.model.trainable_variables:
+            variable.assign(np.full(variable.shape, step))
+        state.step = step
+        inside.value = 1
+        checkpoints.save(state)
+        inside.value = 0
+
+
+def _check_saved(folder: Path, step: int) -> None:
+    """In a child: the newest checkpoint is whole and of one step, and nothing else is left after the restore."""
+    import numpy as np
+
+    from src.checkpoints import Checkpoints
+
+    state = _small_state()
+    Checkpoints(folder, max_to_keep=2).restore(state)
+    whole = state.step == step and all(np.all(v.numpy() == step) for v in state.model.trainable_variables)
+    left = [path for path in folder.iterdir() if "temp" in path.name or "tmp" in path.name]
+    os._exit(0 if whole and not left else 1)
+
+
+def newest_step_in(folder: Path) -> int:
+    """The step of the newest good checkpoint in a folder of checkpoints."""
+    from src.manifest import newest_good, read_manifest
+
+    prefix = newest_good(folder)
+    return read_manifest(prefix)["step"] if prefix else 0
+
+
+def _newest_logged_step(folder: Path) -> int:
+    steps = [0]
+    for path in folder.glob("ckpt-*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            steps.append(json.loads(path.read_text())["step"])
+    return max(steps)
+
+
+def damage(folder: Path, count: int) -> Row:
+    """A file of the newest checkpoint flipped, cut, emptied or overwritten; it is named and the one before is used."""
+    context = _fork_context()
+    reader, writer = context.Pipe(duplex=False)
+    child = context.Process(target=_damage, args=(folder, count, writer))
+    child.start()
+    child.join()
+    if child.exitcode or not reader.poll():
+        raise BenchmarkError("damage: the child failed")
+    held, kinds = reader.recv()
+    return Row("damage", count, held, ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
+
+
+def _damage(folder: Path, count: int, results) -> None:
+    import logging
+
+    import numpy as np
+
+    from src.checkpoints import Checkpoints
+
+    messages = io.StringIO()
+    logging.getLogger("src").addHandler(logging.StreamHandler(messages))
+    logging.getLogger("src").propagate = False
+    state, checkpoints = _small_state(), Checkpoints(folder, max_to_keep=3)
+    for step in (1, 2, 3):
+        for variable in state.model.trainable_variables:
+            variable.assign(np.full(variable.shape, step))
+        state.step = step
+        checkpoints.save(state)
+    generator, held, kinds = random.Random(0), 0, Counter()
+    files = ["ckpt-3.data-00000-of-00001", "ckpt-3.index", "ckpt-3.json", "checkpoint"]
+    for _ in range(count):
+        name, how = generator.choice(files), generator.choice(["flip", "truncate", "empty", "garbage"])
+        path = folder / name
+        intact = path.read_bytes()
+        path.write_bytes(damaged(intact, how, generator))
+        messages.truncate(0)
+        Checkpoints(folder).restore(state)
+        expected = 3 if name == "checkpoint" else 2
+        right = state.step == expected and all(np.all(v.numpy() == expected) for v in state.model.trainable_variables)
+        named = name == "checkpoint" or ("ckpt-3 is damaged" in messages.getvalue() and name in messages.getvalue())
+        held += right and named
+        kinds[f"{how} {path.suffix.partition('-')[0] or 'state file'}"] += 1
+        path.write_bytes(intact)
+    results.send((held, dict(sorted(kinds.items()))))
+
+
+def damaged(content: bytes, how: str, generator: random.Random) -> bytes:
+    """A file's content with one bit flipped, its end cut off, emptied, or random."""
+    changed = bytearray(content)
+    if how == "flip":
+        changed[generator.randrange(len(changed))] ^= 1 << generator.randrange(8)
+    elif how == "truncate":
+        del changed[generator.randrange(len(changed)) :]
+    else:
+        changed = bytearray() if how == "empty" else bytearray(generator.randbytes(len(changed)))
+    return bytes(changed)
+
+
+def export(folder: Path, count: int) -> Row:
+    """SIGKILL during an export; what is at the version's path loads and gives the model's own bits, or is not there."""
+    context, generator = _fork_context(), random.Random(0)
+    inside, held, found, landed, tried = context.Value("b", 0), 0, 0, 0, 0
+    while landed < count and tried < 3 * count:
+        tried += 1
+        base = folder / f"export-{tried}"
+        child = context.Process(target=_export_for_ever, args=(base, inside))
+        inside.value = 0
+        child.start()
+        _wait_for(lambda child=child: bool(inside.value) or not child.is_alive())
+        time.sleep(generator.random() * 0.5)
+        was_inside = bool(inside.value)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        if not was_inside:
+            continue
+        landed += 1
+        visible = [path.name for path in base.iterdir() if not path.name.startswith(".")] if base.exists() else []
+        if visible:
+            found += 1
+            checker = context.Process(target=_check_export, args=(base,))
+            checker.start()
+            checker.join()
+        held += visible in ([], ["1"]) and (not visible or checker.exitcode == 0)
+        shutil.rmtree(base, ignore_errors=True)
+    return Row("export", landed, held, f"kills inside an export; {found} times a whole version was there")
+
+
+def _export_for_ever(base: Path, inside) -> None:
+    """In a child: the same model again and again."""
+    from src.callbacks.export import export as export_model
+
+    model = _small_state().model
+    base.mkdir(parents=True)
+    (base / ".outputs").write_bytes(_outputs(model))
+    while True:
+        inside.value = 1
+        export_model(model, base / "1")
+        inside.value = 0
+
+
+def _check_export(base: Path) -> None:
+    import numpy as np
+    import tensorflow as tf
+
+    serve = tf.saved_model.load(str(base / "1")).signatures["serving_default"]
+    logits = serve(image=tf.constant(np.arange(192, dtype=np.uint8).reshape(3, 8, 8, 1)))["logits"]
+    os._exit(0 if logits.numpy().tobytes() == (base / ".outputs").read_bytes() else 1)
+
+
+def _outputs(model) -> bytes:
+    import numpy as np
+    import tensorflow as tf
+
+    from src.callbacks.export import serving_function
+
+    serve = serving_function(model, model.input_shape[1:])
+    return serve(tf.constant(np.arange(192, dtype=np.uint8).reshape(3, 8, 8, 1)))["logits"].numpy().tobytes()
+
+
+def starts(folder: Path, count: int) -> Row:
+    """Processes that start the same config at once: one trains, the others say so, or wait for its result."""
+    held, remarks = 0, []
+    for wait in ("false", "true"):
+        overrides = [*ALL_STATE, f"seed={7 if wait == 'true' else 8}", f"wait={wait}"]
+        line = [sys.executable, "-m", "src.train", *overrides]
+        environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+        options = {
+            "cwd": folder,
+            "env": environment,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+        processes = [subprocess.Popen(line, **options) for _ in range(count)]
+        ended = [(*process.communicate(), process.returncode) for process in processes]
+        trained = sum("exported" in errors for _, errors, _ in ended)
+        refused = sum("is being trained by process" in errors and code == 1 for _, errors, code in ended)
+        reused = sum("already completed, reused" in output and code == 0 for output, _, code in ended)
+        expected = reused if wait == "true" else refused + reused
+        held += trained == 1 and expected == count - 1
+        remarks.append(f"wait={wait}: {trained} trained, {refused} refused, {reused} reused")
+    directories = len(list(folder.glob("outputs/digits/*/run.json")))
+    return Row("starts", 2, held if directories == 2 else 0, f"{count} at once; {'; '.join(remarks)}")
+
+
+def reuse(folder: Path, count: int) -> Row:
+    """A completed run's command: its recorded result in under 1.5 s, without TensorFlow."""
+    directory = folder / "run"
+    finish(ALL_STATE, directory)
+    seconds, held = [], 0
+    for _ in range(count):
+        began = time.monotonic()
+        found = subprocess.run(
+            [sys.executable, "-X", "importtime", *command(ALL_STATE, directory)[1:]], capture_output=True, text=True
+        )
+        seconds.append(time.monotonic() - began)
+        quick = seconds[-1] < 1.5 and found.returncode == 0 and "reused" in found.stdout
+        held += quick and not re.search(r"\| +(tensorflow|keras)\b", found.stderr)
+    return Row("reuse", count, held, f"median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s")
+
+
+def _small_state():
+    import keras
+
+    from src.models.cnn import cnn
+    from src.state import TrainState
+
+    keras.utils.set_random_seed(0)
+    model = cnn(input_shape=(8, 8, 1), num_classes=10, dropout=0.2)
+    return TrainState(model=model, optimizer=keras.optimizers.Adam(), metrics={"loss": keras.metrics.Mean()})
+
+
+def _fork_context():
+    """Children that need not import TensorFlow again: the parent has, and runs no op."""
+    with quiet_stderr():
+        import tensorflow  # noqa: F401
+
+        import src.callbacks.export
+        import src.checkpoints  # noqa: F401
+    return multiprocessing.get_context("fork")
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise BenchmarkError("a child did not get where it should")
+        time.sleep(0.002)
+
+
+CAMPAIGNS: dict[str, tuple[int, Callable[[Path, int], Row]]] = {
+    "kills": (100, kills),
+    "signals": (50, signals),
+    "saves": (300, saves),
+    "damage": (500, damage),
+    "export": (100, export),
+    "starts": (20, starts),
+    "reuse": (20, reuse),
+}
