@@ -35,6 +35,7 @@ from src.logs import quiet_stderr
 from src.runs.record import Record
 from src.verify_resume import command, compare, finish, newest_step, verify
 
+LONG_EPOCHS = 4
 JOBS = 2  # processes at a time
 
 # Everything that carries state: dropout's seeds, batch normalisation, averages, a schedule, augmentation, patience.
@@ -45,7 +46,7 @@ ALL_STATE = [
     "data.transforms.shift={_target_: src.data.transforms.Shift, max_pixels: 1}",
 ]
 # Graph calls of seconds, so that waiting for the end of one would show.
-LONG_CALLS = [*ALL_STATE, "batch_size=1", "model.filters=64", "epochs=2", "trainer.steps_per_call=100000"]
+LONG_CALLS = [*ALL_STATE, "batch_size=2", "model.filters=64", f"epochs={LONG_EPOCHS}", "trainer.steps_per_call=100000"]
 
 
 class Row(NamedTuple):
@@ -93,6 +94,7 @@ def kills(folder: Path, count: int) -> Row:
 
 def signals(folder: Path, count: int) -> Row:
     """SIGINT, SIGTERM and SIGUSR1 at random moments of a run; no step lost, a quick end, equal bits at the end."""
+    _fork_context()
     straight = folder / "straight" / "run"
     began = time.monotonic()
     finish(LONG_CALLS, straight)
@@ -144,9 +146,9 @@ def _phase(directory: Path) -> str:
     if "INFO src.callbacks.export" in text:
         return "done"
     epochs = len(re.findall(r"INFO src.callbacks.progress: epoch", text))
-    if epochs == 2:
+    if epochs == LONG_EPOCHS:
         return "export"
-    return "training" if epochs else "start"
+    return "training" if epochs else "start"  # the first call, which traces, is part of the start
 
 
 def _save_seconds(directory: Path) -> float:
@@ -198,7 +200,7 @@ def _save_for_ever(folder: Path, inside) -> None:
     for step in range(state.step + 1, 10**9):
         for variable in state.model.trainable_variables:
             variable.assign(np.full(variable.shape, step))
-        state.step = step
+        state.count_steps(step - state.step)
         inside.value = 1
         checkpoints.save(state)
         inside.value = 0
@@ -260,7 +262,7 @@ def _damage(folder: Path, count: int, results) -> None:
     for step in (1, 2, 3):
         for variable in state.model.trainable_variables:
             variable.assign(np.full(variable.shape, step))
-        state.step = step
+        state.count_steps(step - state.step)
         checkpoints.save(state)
     generator, held, kinds = random.Random(0), 0, Counter()
     files = ["ckpt-3.data-00000-of-00001", "ckpt-3.index", "ckpt-3.json", "checkpoint"]
@@ -408,6 +410,7 @@ def _small_state():
 
 def _fork_context():
     """Children that need not import TensorFlow again: the parent has, and runs no op."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # every child would say that it found none
     with quiet_stderr():
         import tensorflow  # noqa: F401
 

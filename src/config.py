@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,11 +23,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.runs.branch import Parent, find_parent
 from src.runs.decision import STALE
 from src.runs.identity import identity_config, register_resolvers
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 CONFIG_NAME = "train"
+
+# What a run was told once, and a branch of it is not.
+NOT_INHERITED = {"resume", "parent.config_hash", "parent.step", "rerun", "stale", "wait", "max_seconds"}
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -87,12 +91,19 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def compose(overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None) -> DictConfig:
+def compose(
+    overrides: list[str],
+    *,
+    config_dir: str | None = None,
+    config_name: str | None = None,
+    filled_in: Sequence[str] = (),
+) -> DictConfig:
     """Compose one run's config, `hydra` included, and check it.
 
     Args:
         overrides: as on the command line, without sweeps.
         config_dir: a further folder of configs.
+        filled_in: further overrides, of keys that a user cannot give.
 
     Raises:
         ConfigError: unknown option or key, wrong type or range, or a monitor that no metric bears.
@@ -112,7 +123,7 @@ def compose(overrides: list[str], *, config_dir: str | None = None, config_name:
         for override in parsed:
             if override not in groups:
                 _check_key(override, values)
-        cfg = _hydra_compose(name, [*search_path, *overrides])
+        cfg = _hydra_compose(name, [*search_path, *overrides, *filled_in])
     _check_types(parsed, values, _plain(cfg))
     _check_values(cfg)
     return cfg
@@ -122,6 +133,27 @@ def expand(overrides: list[str]) -> list[list[str]]:
     """The jobs of a sweep over the product of all `key=a,b`, each as a list of overrides without sweeps."""
     parsed = [_parse(text) for text in overrides]
     return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+
+
+def branch(overrides: list[str]) -> tuple[list[str], Parent | None]:
+    """With `resume=RUN` among the overrides: RUN's own before them, where they name others, and where it stands.
+
+    Raises:
+        ConfigError: RUN is none, or several.
+    """
+    parsed = [_parse(text) for text in overrides]
+    named = [override for override in parsed if override.key_or_group == "resume"]
+    if not named or named[-1].value() is None:
+        return overrides, None
+    if named[-1].is_sweep_override():
+        raise ConfigError(f"{named[-1].input_line}: a sweep branches from one run; type a command for each")
+    try:
+        parent = find_parent(Path(str(named[-1].value())))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    own = {override.key_or_group for override in parsed} | NOT_INHERITED
+    inherited = [text for text in parent.overrides if _parse(text).key_or_group not in own]
+    return [*inherited, *overrides], parent
 
 
 def check_monitor(cfg: DictConfig) -> None:
@@ -189,7 +221,7 @@ def _check_key(override: Override, values: dict[str, Any]) -> None:
     added = override.is_add() or override.is_force_add()
     if key.startswith("hydra.") or (added and "." in key):
         return
-    if key == "run" or key.startswith("run."):
+    if key.partition(".")[0] in ("run", "parent"):
         raise ConfigError(f"{override.input_line}: {key} is filled in by the run itself and cannot be given")
     keys = [".".join(path) for path, _ in _leaves(values, branches=True) if path[0] not in ("hydra", "run")]
     if key in keys:

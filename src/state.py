@@ -38,6 +38,7 @@ class Progress:
 
     step: int = 0
     epoch: int = 0
+    epoch_step: int = 0
     best: Best | None = None
     stop_reason: str | None = None
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -80,9 +81,15 @@ class TrainState:
         """Training steps done since the run began."""
         return self._progress.step
 
-    @step.setter
-    def step(self, value: int) -> None:
-        self._progress.step = value
+    @property
+    def epoch_step(self) -> int:
+        """Training steps done of the epoch that is under way."""
+        return self._progress.epoch_step
+
+    def count_steps(self, steps: int) -> None:
+        """Training has done this many steps more."""
+        self._progress.step += steps
+        self._progress.epoch_step += steps
 
     @property
     def epoch(self) -> int:
@@ -119,9 +126,21 @@ class TrainState:
     def end_epoch(self, metrics: Mapping[str, float]) -> None:
         """Count the epoch and keep its monitored value if it is the best."""
         self._progress.epoch += 1
+        self._progress.epoch_step = 0
         value = metrics[self.monitor]
         if (self.best is None and not math.isnan(value)) or (self.best and self.is_better(value, self.best.value)):
             self._progress.best = Best(value, self.epoch, self.step)
+
+    def constant_learning_rates(self) -> dict[str, float]:
+        """The rates that the optimizer keeps as variables, which a restore would bring back; {} with a schedule."""
+        return {v.path: float(v) for v in self.optimizer.variables if v.path.endswith("learning_rate")}
+
+    def branch(self, learning_rates: Mapping[str, float]) -> None:
+        """Make a restored state the start of a new run: with its own rates, not stopped, its callbacks anew."""
+        self._progress.stop_reason, self._progress.memory = None, {}
+        for variable in self.optimizer.variables:
+            if variable.path in learning_rates:
+                variable.assign(learning_rates[variable.path])
 
     def tensors(self) -> tf.train.Checkpoint:
         """Everything that determines the future, as plain lists: Keras objects leave seeds and averages out."""

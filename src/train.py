@@ -28,8 +28,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src.config import CONFIG_DIR, CONFIG_NAME, ConfigError, compose, expand
+from src.config import CONFIG_DIR, CONFIG_NAME, ConfigError, branch, compose, expand
 from src.logs import quiet_stderr
+from src.runs.branch import begin_branch
 from src.runs.decision import Action, decide
 from src.runs.identity import ID_DIGITS, config_hash, identity_config, register_resolvers
 from src.runs.lock import hold
@@ -73,11 +74,23 @@ def _command(argv: list[str]) -> None:
     if arguments.shell_completion or arguments.experimental_rerun:
         _run_in_hydra()
         return
-    where = {"config_dir": arguments.config_dir, "config_name": arguments.config_name}
+    overrides, parent = branch(arguments.overrides)
+    filled_in = [f"parent.config_hash='{parent.config_hash}'", f"parent.step={parent.step}"] if parent else []
+    flags = [argument for argument in argv if argument not in arguments.overrides]
+    sys.argv[1:] = [*flags, *overrides, *filled_in]
+    jobs = [
+        compose(job, config_dir=arguments.config_dir, config_name=arguments.config_name, filled_in=filled_in)
+        for job in (expand(overrides) if arguments.multirun else [overrides])
+    ]
+    for cfg in jobs:
+        if parent and cfg.epochs <= parent.epoch:
+            raise ConfigError(
+                f"epochs is {cfg.epochs}, and {parent.directory} has done {parent.epoch}: "
+                "a branch counts those of its parent, so give more"
+            )
     if not arguments.multirun:
-        _single(compose(arguments.overrides, **where))
+        _single(jobs[0])
         return
-    jobs = [compose(overrides, **where) for overrides in expand(arguments.overrides)]
     for cfg in jobs:
         directory = _directory(cfg, cfg.hydra.sweep)
         with hold(lock_path(directory), wait=cfg.wait):
@@ -199,7 +212,7 @@ def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: l
         config_hash=config_hash(cfg),
         fingerprints=fingerprints(identity_config(cfg)),
         process={"pid": os.getpid(), "host": socket.gethostname()},
-        parent=None,
+        parent=dict(cfg.parent) if cfg.parent.config_hash else None,
         error=None,
         environment={**here, "threads": then.get("threads")},
     )
@@ -224,13 +237,18 @@ def _fit(cfg: DictConfig, record: Record, before: dict[str, Any]) -> tuple[float
     state, parameters = trainer.state, trainer.model.count_params()
     record.update(parameters=parameters)
     log.info("%s  %s parameters  threads: %d", record.directory, f"{parameters:,}", threads)
-    restored = Checkpoints(record.directory / "checkpoints").restore(state)
-    if restored:
-        log.info("continuing after step %d, epoch %d, from %s", state.step, state.epoch, restored)
     try:
         trainer.check(data.train, has_val=data.val is not None)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if cfg.parent.config_hash:
+        begin_branch(Path(cfg.resume), record.directory, step=cfg.parent.step)
+    learning_rates = state.constant_learning_rates()
+    restored = Checkpoints(record.directory / "checkpoints").restore(state)
+    if restored and state.step == cfg.parent.step:
+        state.branch(learning_rates)
+    if restored:
+        log.info("continuing after step %d, epoch %d, from %s", state.step, state.epoch, restored)
     with stop_on_signals(trainer.interrupt) as received, _time_limit(cfg.max_seconds, trainer.interrupt):
         try:
             trainer.fit(data.train, data.val, epochs=cfg.epochs)

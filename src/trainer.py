@@ -209,14 +209,13 @@ class Trainer:
 
     def _train_epoch(self, train: Batches) -> None:
         state, steps = self.state, train.steps_per_epoch
-        first = state.step - state.epoch * steps
-        run, cursor = self._graph_loop(train, self._train_step), train.open(state.epoch, first)
-        while first < steps and not state.stop_reason:
+        run, cursor = self._graph_loop(train, self._train_step), train.open(state.epoch, state.epoch_step)
+        while (first := state.epoch_step) < steps and not state.stop_reason:
             began = time.perf_counter()
             losses, learning_rate = run(cursor, tf.constant(first), tf.constant(self._call_length(steps - first)))
             state.losses, seconds = losses.numpy(), time.perf_counter() - began
             done = len(state.losses)
-            first, state.step = first + done, state.step + done
+            state.count_steps(done)
             if done and not math.isfinite(state.losses[-1]):
                 raise NonFiniteLoss(
                     f"the loss or the gradient of step {state.step} is not finite; the weights are those before it. "

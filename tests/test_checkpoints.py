@@ -180,7 +180,7 @@ def save_for_ever(folder: str) -> None:
     for step in range(first + 1, 10**6):
         for variable in trainer.model.trainable_variables:
             variable.assign(np.full(variable.shape, step))
-        trainer.state.step = step
+        trainer.state.count_steps(step - trainer.state.step)
         checkpoints.save(trainer.state)
 
 

@@ -23,6 +23,7 @@ NOT_IDENTITY = (
     "hydra",
     "name",
     "run",
+    "resume",  # a path; what it leads to is parent
     "wait",
     "rerun",
     "stale",

@@ -121,7 +121,7 @@ def test_a_nan_is_written_as_such(tmp_path):
     callback = Summaries(directory=str(tmp_path), graph=False)
     trainer = small_trainer()
     callback.on_train_begin(trainer.state)
-    trainer.state.step = 1
+    trainer.state.count_steps(1 - trainer.state.step)
     callback.on_epoch_end(trainer.state, {"val/loss": float("nan")})
     callback.close()
     assert np.isnan(scalars(tmp_path)["val"]["loss"][0][1])

@@ -1,0 +1,68 @@
+"""Branching: a new run that starts from another's checkpoint.
+
+parent = find_parent(Path("outputs/digits/cnn-...-1a2b3c4d"))
+parent.config_hash, parent.step     # what the branch's identity counts; never a path
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.manifest import copy_checkpoint, listed, newest_good, read_manifest
+from src.runs.record import Record
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Where a branch starts: the newest good checkpoint of a run."""
+
+    directory: Path
+    config_hash: str
+    overrides: tuple[str, ...]
+    step: int
+    epoch: int
+
+
+def find_parent(directory: Path) -> Parent:
+    """The state that a branch of this run starts from.
+
+    Raises:
+        ValueError: it is no run, or has no checkpoint yet.
+        CheckpointError: all its checkpoints are damaged.
+    """
+    record = Record(directory).read()
+    if record is None:
+        raise ValueError(f"resume={directory} is no run: it has no run.json. Runs are outputs/<name>/<label>-<id>")
+    prefix = newest_good(directory / "checkpoints")
+    if prefix is None:
+        raise ValueError(f"resume={directory} has no checkpoint yet, so there is nothing to start from")
+    manifest = read_manifest(prefix)
+    return Parent(
+        directory=directory,
+        config_hash=record["config_hash"],
+        overrides=tuple(record["overrides"]),
+        step=manifest["step"],
+        epoch=manifest["epoch"],
+    )
+
+
+def begin_branch(source: Path, directory: Path, *, step: int) -> None:
+    """Copy the parent's checkpoint, and its best one, into a new run's folder; nothing where that has been done.
+
+    Args:
+        source, directory: run directories.
+        step: of the checkpoint that the branch's identity counts.
+
+    Raises:
+        ValueError: the parent has gone on since.
+    """
+    if listed(directory / "checkpoints"):
+        return
+    prefix = newest_good(source / "checkpoints")
+    if prefix is None or read_manifest(prefix)["step"] != step:
+        raise ValueError(f"{source} has gone on since step {step}; type the command again to branch from where it is")
+    best = newest_good(source / "checkpoints" / "best")
+    if best is not None:
+        copy_checkpoint(best, directory / "checkpoints" / "best")
+    copy_checkpoint(prefix, directory / "checkpoints")

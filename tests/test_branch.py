@@ -1,0 +1,87 @@
+"""resume=RUN starts a new run from another's checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from src.runs.record import Record
+from src.verify_resume import compare
+from tests.helpers import DIGITS, only_run, train
+
+BASE = [*DIGITS, "schedule=constant", "model.dropout=0.2"]
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+    """A run of two epochs, and beside it one of four."""
+    folder = tmp_path_factory.mktemp("parent")
+    for epochs in (2, 4):
+        (folder / str(epochs)).mkdir()
+        assert train(*BASE, f"epochs={epochs}", cwd=folder / str(epochs)).returncode == 0
+    return folder
+
+
+def branches(folder) -> list:
+    return [path for path in folder.glob("outputs/digits/*e4*") if (path / "run.json").exists()]
+
+
+@pytest.mark.slow
+def test_a_branch_goes_on_as_the_parent_would_have(parent, tmp_path):
+    """With a constant rate, two epochs and a branch to four are four epochs, bit for bit, wherever the parent lies."""
+    run = only_run(parent / "2" / "outputs" / "digits")
+    found = train(f"resume={run}", "epochs=4", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    (branch,) = branches(tmp_path)
+    straight = only_run(parent / "4" / "outputs" / "digits")
+    assert compare(branch, straight) == ["history.jsonl"]  # it has its own epochs alone
+    assert [line["epoch"] for line in Record(branch).history()] == [3, 4]
+    record, of_parent = Record(branch).read(), Record(run).read()
+    assert record["parent"] == {"config_hash": of_parent["config_hash"], "step": of_parent["step"]}
+    assert record["id"] not in (of_parent["id"], Record(straight).read()["id"])
+
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(run, moved)
+    again = train(f"resume={moved}", "epochs=4", cwd=tmp_path)
+    assert "already completed, reused" in again.stdout
+    assert len(branches(tmp_path)) == 1
+
+
+@pytest.mark.slow
+def test_a_changed_rate_is_not_undone(parent, tmp_path):
+    """A constant rate is among what a checkpoint restores; the branch's own counts."""
+    run = only_run(parent / "2" / "outputs" / "digits")
+    found = train(f"resume={run}", "epochs=3", "optimizer.learning_rate=0.125", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    import tensorflow as tf
+
+    branch = only_run(tmp_path / "outputs" / "digits")
+    reader = tf.train.load_checkpoint(str(branch / "checkpoints"))
+    rates = [reader.get_tensor(f"optimizer/{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(2)]
+    assert 0.125 in rates
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["resume=nowhere"], "resume=nowhere is no run"),
+        (["resume={run}", "epochs=2"], "has done 2: a branch counts those of its parent, so give more"),
+        (["resume={run}", "epochs=4", "parent.step=1"], "parent.step is filled in by the run itself"),
+        (["--multirun", "resume={run},{run}", "epochs=4"], "a sweep branches from one run"),
+    ],
+)
+def test_mistakes(parent, tmp_path, overrides, message):
+    run = only_run(parent / "2" / "outputs" / "digits")
+    found = train(*(text.format(run=run) for text in overrides), cwd=tmp_path)
+    assert found.returncode == 2
+    assert message in found.stderr
+
+
+@pytest.mark.slow
+def test_another_architecture_is_refused(parent, tmp_path):
+    run = only_run(parent / "2" / "outputs" / "digits")
+    found = train(f"resume={run}", "epochs=4", "model.dense=32", cwd=tmp_path)
+    assert found.returncode == 1
+    assert "does not fit this model: its variable" in found.stderr
+    assert len(found.stderr.splitlines()) < 6
