@@ -160,10 +160,10 @@ def _save_seconds(directory: Path) -> float:
 def saves(folder: Path, count: int) -> Row:
     """SIGKILL while checkpoints are being saved, one after another."""
     context, generator = _fork_context(), random.Random(0)
-    inside, held, most, step = context.Value("b", 0), 0, 0, 0
-    landed = tried = 0
+    inside, held, most, landed, tried = context.Value("b", 0), 0, 0, 0, 0
     while landed < count and tried < 3 * count:
         tried += 1
+        step, inside.value = newest_step_in(folder), 0
         child = context.Process(target=_save_for_ever, args=(folder, inside))
         child.start()
         _wait_for(lambda child=child, step=step: _newest_logged_step(folder) > step + 1 or not child.is_alive())
@@ -182,7 +182,6 @@ def saves(folder: Path, count: int) -> Row:
         checker.start()
         checker.join()
         held += ok and checker.exitcode == 0
-        step = found
     return Row(
         "saves", landed, held, f"kills inside a save; at most {most} checkpoints on disk, 2 to keep; none left _temp"
     )
@@ -404,13 +403,13 @@ def _small_state():
     from src.state import TrainState
 
     keras.utils.set_random_seed(0)
-    model = cnn(input_shape=(8, 8, 1), num_classes=10, dropout=0.2)
+    with quiet_stderr():  # the first op of a process says that it found no GPU
+        model = cnn(input_shape=(8, 8, 1), num_classes=10, dropout=0.2)
     return TrainState(model=model, optimizer=keras.optimizers.Adam(), metrics={"loss": keras.metrics.Mean()})
 
 
 def _fork_context():
     """Children that need not import TensorFlow again: the parent has, and runs no op."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # every child would say that it found none
     with quiet_stderr():
         import tensorflow  # noqa: F401
 

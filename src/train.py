@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from src.runs.branch import begin_branch
 from src.runs.decision import Action, decide
 from src.runs.identity import ID_DIGITS, config_hash, identity_config, register_resolvers
 from src.runs.lock import hold
-from src.runs.provenance import environment, fingerprints
+from src.runs.provenance import environment, environment_changes, fingerprints
 from src.runs.record import Record
 from src.signals import stop_on_signals
 
@@ -46,6 +46,7 @@ _failures: list[Exception] = []
 
 def main() -> None:
     """The command line; exits with 0 completed, 1 failed, 2 wrong command or config, 128 + n ended by signal n."""
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the end of training
     show_trace = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves exceptions, and what is said of them, to us
     try:
@@ -102,7 +103,10 @@ def _single(cfg: DictConfig) -> None:
     directory = _directory(cfg, cfg.hydra.run)
     with hold(lock_path(directory), wait=cfg.wait):
         if _prepare(cfg, directory) == "reuse":
-            _report(Record(directory), note="already completed, reused")
+            record = Record(directory)
+            _report(record, note="already completed, reused")
+            if changed := environment_changes((record.read() or {}).get("environment") or {}, environment()):
+                print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
             return
         sys.argv.append(f"hydra.run.dir='{directory}'")
         _run_in_hydra()
@@ -178,8 +182,9 @@ def train(cfg: DictConfig, directory: Path, *, overrides: list[str]) -> float:
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         description = None if stopped else {"type": type(error).__name__, "message": str(error)}
-        record.update(status="interrupted" if stopped else "failed", finished=_now(), error=description)
         log.debug("ended by an exception", exc_info=True)
+        with suppress(OSError):  # as on a full disk, which must not hide the error
+            record.update(status="interrupted" if stopped else "failed", finished=_now(), error=description)
         raise
     if signal_number:
         sys.exit(128 + signal_number)
@@ -188,10 +193,8 @@ def train(cfg: DictConfig, directory: Path, *, overrides: list[str]) -> float:
 
 def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: list[str]) -> None:
     here, then = environment(), before.get("environment") or {}
-    changed = [key for key in ("packages", "python", "processor") if key in then and then[key] != here[key]]
-    if changed:
-        shown = "; ".join(f"{key}: {then[key]} -> {here[key]}" for key in changed)
-        log.warning("continued in another environment, results may differ in their last bits (%s)", shown)
+    if before and (changed := environment_changes(then, here)):
+        log.warning("continued in another environment, so last bits may differ: %s", ", ".join(changed))
     record.update(
         id=config_hash(cfg)[:ID_DIGITS],
         name=cfg.name,
@@ -220,7 +223,8 @@ def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: l
 
 def _fit(cfg: DictConfig, record: Record, before: dict[str, Any]) -> tuple[float, int]:
     """Build, restore, fit, and complete the record. Returns the best value and the signal that ended it, or 0."""
-    threads = (before.get("environment") or {}).get("threads") or cfg.trainer.threads
+    recorded = (before.get("environment") or {}).get("threads")
+    threads = recorded or cfg.trainer.threads
     with quiet_stderr():
         from src import build
         from src.callbacks.record import RecordCallback
@@ -228,6 +232,8 @@ def _fit(cfg: DictConfig, record: Record, before: dict[str, Any]) -> tuple[float
         from src.trainer import Interrupted
 
         threads = build.set_up_process(threads=threads or build.available_cores())
+    if recorded and threads != recorded:
+        log.warning("this process runs %d threads, the run began with %d: last bits may differ", threads, recorded)
     begun = record.read()
     assert begun is not None
     record.update(environment={**begun["environment"], "threads": threads})

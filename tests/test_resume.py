@@ -56,3 +56,30 @@ def test_killed_before_the_first_checkpoint(straight, tmp_path):
     assert Record(directory).read()["status"] == "running"
     finish(ALL_STATE, directory)
     assert compare(directory, straight) == []
+
+
+@pytest.mark.slow
+def test_a_full_disk_fails_with_one_line_and_goes_on_when_there_is_room(straight, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        directory = disk / "run"
+        found = subprocess.run(command(ALL_STATE, directory), capture_output=True, text=True, check=False)
+        assert found.returncode == 1, found.stderr
+        lines = found.stderr.strip().splitlines()
+        assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
+        assert "No space left" in lines[-1] or "could be written" in lines[-1]
+        assert "type the same command" in lines[-1]
+        assert "Traceback" not in found.stderr
+        kept = newest_step(directory)
+        assert kept > 0
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        again = subprocess.run(command(ALL_STATE, directory), capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stderr
+        assert f"continuing after step {kept}" in again.stderr
+        assert compare(directory, straight) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)

@@ -68,6 +68,16 @@ def environment() -> dict[str, Any]:
     }
 
 
+def environment_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between the environments of two starts of a run, as `keras 3.15.0 -> 3.15.1`."""
+    pairs = {key: (then.get(key), now[key]) for key in ("python", "processor")}
+    packages = then.get("packages") or {}
+    pairs |= {name: (packages.get(name), version) for name, version in now["packages"].items()}
+    before, after = ((environment.get("git") or {}).get("commit", "")[:10] for environment in (then, now))
+    pairs["commit"] = (before, after)
+    return [f"{key} {old} -> {new}" for key, (old, new) in pairs.items() if old and old != new]
+
+
 def _git() -> dict[str, Any] | None:
     def git(*args: str) -> str:
         return subprocess.run(

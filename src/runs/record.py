@@ -13,6 +13,7 @@ from typing import Any
 
 from src.files import replace
 
+WAY_OUT = "make room, then type the same command: it goes on from the last checkpoint"
 STATUSES = ("running", "completed", "interrupted", "failed", "pruned")
 
 
@@ -49,13 +50,19 @@ class Record:
             raise AssertionError(values)
         record = {**(self.read() or {}), **values}
         self.directory.mkdir(parents=True, exist_ok=True)
-        replace(self.path, json.dumps(_finite(record), indent=2) + "\n")
+        try:
+            replace(self.path, json.dumps(_finite(record), indent=2) + "\n")
+        except OSError as error:
+            raise OSError(f"{self.path} cannot be written ({error.strerror}); {WAY_OUT}") from error
         return record
 
     def append_epoch(self, values: dict[str, Any]) -> None:
         """Add a line to history.jsonl and flush it."""
-        with self.history_path.open("a") as file:
-            file.write(json.dumps(_finite(values)) + "\n")
+        try:
+            with self.history_path.open("a") as file:
+                file.write(json.dumps(_finite(values)) + "\n")
+        except OSError as error:
+            raise OSError(f"{self.history_path} cannot be written ({error.strerror}); {WAY_OUT}") from error
 
     def history(self) -> list[dict[str, Any]]:
         """The epochs, in order; a torn last line is left out."""
