@@ -15,6 +15,11 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
+# A value typed as make's own variable would be lost in silence.
+ifneq (,$(filter-out ARGS=% PYTHON=% VENV=%,$(MAKEOVERRIDES)))
+$(error Give options as ARGS="$(filter-out ARGS=% PYTHON=% VENV=%,$(MAKEOVERRIDES))")
+endif
+
 train: $(READY) ## train a model:  make train ARGS="optimizer=adam epochs=20"
 	@$(RUN) src.train $(value ARGS)
 

@@ -6,6 +6,7 @@ trainer = build_trainer(cfg, data, run_dir=Path("outputs/digits/x"))
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,10 +24,10 @@ from src.data.image_data import ImageData
 from src.trainer import Trainer
 
 
-def set_up_process(*, threads: int) -> int:
-    """Make the process deterministic and set its thread count, before any op has run. Returns the count in force.
+def set_up_process(*, threads: int, deterministic: bool = True) -> int:
+    """Set the process's thread count before any op has run, and make its ops deterministic.
 
-    A process that has already run ops keeps the threads that it began with.
+    Returns the count in force: a process that has already run ops keeps the threads that it began with.
     """
     threading = tf.config.threading
     try:
@@ -34,7 +35,8 @@ def set_up_process(*, threads: int) -> int:
         threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:
         threads = threading.get_intra_op_parallelism_threads() or available_cores()
-    tf.config.experimental.enable_op_determinism()
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     tf.zeros([])  # starts the runtime here, where the caller may hold back what it announces
     return threads
 
@@ -76,6 +78,8 @@ def build_trainer(
         callbacks["checkpoint"] = callbacks.pop("checkpoint")
     options = cast(dict[str, Any], OmegaConf.to_container(cfg.trainer, resolve=True))
     options.pop("threads")
+    if unknown := set(options) - set(inspect.signature(Trainer).parameters):
+        raise ConfigError(f"trainer has no option {', '.join(sorted(unknown))}")
     return Trainer(
         model=model,
         optimizer=optimizer,

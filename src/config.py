@@ -31,7 +31,19 @@ CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 CONFIG_NAME = "train"
 
 # What a run was told once, and a branch of it is not.
-NOT_INHERITED = {"resume", "parent.config_hash", "parent.step", "rerun", "stale", "wait", "max_seconds"}
+NOT_INHERITED = {
+    "resume",
+    "parent.config_hash",
+    "parent.step",
+    "parent.checkpoint",
+    "rerun",
+    "stale",
+    "wait",
+    "max_seconds",
+}
+
+# Mappings of objects by name; null leaves one out.
+NAMED_MEMBERS = (("callback",), ("metric",), ("data", "transforms"))
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -68,8 +80,8 @@ def _one_of(*allowed: str) -> Check:
 
 CHECKS: dict[str, Check] = {
     "name": (
-        lambda x: isinstance(x, str) and bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", x)),
-        "a folder's name: letters, digits, '.', '_' and '-'",
+        lambda x: isinstance(x, str) and bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", x)),
+        "a folder's name: at most 100 letters, digits, '.', '_' and '-'",
     ),
     "epochs": _integer(1),
     "batch_size": _integer(1),
@@ -87,6 +99,9 @@ CHECKS: dict[str, Check] = {
     "callback.checkpoint.every_seconds": _number(0, above=True, optional=True),
     "callback.early_stopping.patience": _integer(1),
     "callback.early_stopping.min_delta": _number(0),
+    "schedule.warmup_epochs": _number(0, optional=True),
+    "schedule.warmup_fraction": _number(0, high=1, optional=True),
+    "schedule.final_fraction": _number(0, high=1),
     "data.image_size": _integer(1, optional=True),
 }
 
@@ -124,8 +139,9 @@ def compose(
             if override not in groups:
                 _check_key(override, values)
         cfg = _hydra_compose(name, [*search_path, *overrides, *filled_in])
-    _check_types(parsed, values, _plain(cfg))
+    _check_types(parsed, base, cfg)
     _check_values(cfg)
+    _check_mode(parsed, base)
     return cfg
 
 
@@ -203,6 +219,8 @@ def _check_option(override: Override, *, has_others: bool) -> None:
         return
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
+        if option is None and group == "experiment":  # its own default
+            continue
         if not isinstance(option, str) or (option not in options and "/" not in option and not has_others):
             raise ConfigError(
                 f"{override.input_line}: {group} has no option {_shown(option)}; it has {', '.join(options)}"
@@ -241,24 +259,52 @@ def _check_key(override: Override, values: dict[str, Any]) -> None:
     raise ConfigError(f"{override.input_line}: there is no key {key!r}{hint}")
 
 
-def _check_types(overrides: list[Override], base: dict[str, Any], full: dict[str, Any]) -> None:
+def _check_types(overrides: list[Override], base: DictConfig, full: DictConfig) -> None:
     """Every value must be of the type of the option's own default, where that says one."""
-    defaults = dict(_leaves(base))
+    defaults = dict(_leaves(_resolved(base)))
     given = {override.key_or_group: override.input_line for override in overrides}
-    for path, value in _leaves(full):
+    for path, value in _leaves(_resolved(full)):
         default = defaults.get(path)
-        if default is None or value is None or _interpolated(default) or _interpolated(value):
+        if default is None or isinstance(default, dict) or "???" in (default, value):
             continue
-        if not isinstance(value, int if isinstance(default, int) else type(default)) or (
-            isinstance(value, bool) != isinstance(default, bool)
+        if isinstance(value, bool) == isinstance(default, bool) and isinstance(
+            value, int | float if isinstance(default, float) else type(default)
         ):
-            if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-                continue
-            key = ".".join(path)
-            raise ConfigError(
-                f"{given.get(key, key)}: {key} is {_shown(value)}, a {_kind(value)}; "
-                f"it must be a {_kind(default)}, such as its default {_shown(default)}"
-            )
+            continue
+        key = ".".join(path)
+        raise ConfigError(
+            f"{given.get(key, key)}: {key} is {_shown(value)}{'' if value is None else f', {_kind(value)}'}; "
+            f"it must be {_kind(default)}, such as its default {_shown(default)}"
+        )
+
+
+def _check_members(cfg: DictConfig) -> None:
+    """What is added to a mapping of objects must say what object it is."""
+    for path in NAMED_MEMBERS:
+        for name, member in (OmegaConf.select(cfg, ".".join(path)) or {}).items():
+            if member is not None and "_target_" not in member:
+                key = ".".join((*path, str(name)))
+                raise ConfigError(
+                    f"{key} has no _target_, so nothing would come of it; {'.'.join(path)} has "
+                    f"{', '.join(str(n) for n in OmegaConf.select(cfg, '.'.join(path)) if n != name)}"
+                )
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    plain = _plain(cfg)
+    plain.pop("hydra", None)
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(plain), resolve=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {_first_line(error)}") from error
+
+
+def _check_mode(overrides: list[Override], base: DictConfig) -> None:
+    """The mode is written beside the monitor: that of another one would choose the worst epoch as the best."""
+    given = {override.key_or_group: override for override in overrides}
+    if "monitor" in given and "mode" not in given and given["monitor"].value() != base.monitor:
+        line = given["monitor"].input_line
+        raise ConfigError(f"{line}: say which way is better, mode=min or mode=max, beside another monitor")
 
 
 def _check_values(cfg: DictConfig) -> None:
@@ -276,6 +322,7 @@ def _check_values(cfg: DictConfig) -> None:
                 continue
             raise ConfigError(f"{key} is {_shown(value)}; it must be {allowed}")
     check_monitor(cfg)
+    _check_members(cfg)
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
@@ -301,8 +348,8 @@ def _shown(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {bool: "boolean", int: "whole number", float: "number", str: "text", list: "list", dict: "mapping"}
-    return names.get(type(value), type(value).__name__)
+    names = {bool: "a boolean", int: "a whole number", float: "a number", str: "text", list: "a list"}
+    return names.get(type(value), "null" if value is None else "a mapping")
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:

@@ -13,14 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.config import ConfigError
 from src.logs import quiet_stderr
-from src.runs.identity import register_resolvers
+from src.runs.identity import identity_config, register_resolvers
+from src.runs.provenance import differences, fingerprints
 from src.runs.record import Record
 
 SPLITS = ("train", "val", "test")
 TOLERANCE = 1e-6
 USAGE = f"""usage: python -m src.evaluate RUN [split={"|".join(SPLITS)}]
 
-  RUN  a run's directory: outputs/<name>/<label>-<id>"""
+  RUN  a run's directory: outputs/<name>/<label>-<id>; the split is test where the data has one, else val"""
 
 
 def main() -> None:
@@ -32,7 +33,10 @@ def main() -> None:
     try:
         run, split = _parse(arguments)
         cfg = load_config(run)
-        results = evaluate(cfg, run, split)
+        record = Record(run).read() or {}
+        if changed := differences(record.get("fingerprints") or {}, fingerprints(identity_config(cfg))):
+            print(f"note: changed since this run: {', '.join(changed)}", file=sys.stderr)
+        split, results = evaluate(cfg, run, split)
     except Exception as error:
         print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
@@ -56,8 +60,11 @@ def load_config(run: Path) -> DictConfig:
     return cast(DictConfig, OmegaConf.load(path))
 
 
-def evaluate(cfg: DictConfig, run: Path, split: str) -> dict[str, tuple[float, float]]:
-    """Loss and metrics by name, each as measured with the best weights and with the SavedModel.
+def evaluate(cfg: DictConfig, run: Path, split: str | None) -> tuple[str, dict[str, tuple[float, float]]]:
+    """The split, and loss and metrics by name, each as measured with the best weights and with the SavedModel.
+
+    Args:
+        split: None takes test, or val where there is no test.
 
     Raises:
         ValueError: the data has no such split.
@@ -77,6 +84,7 @@ def evaluate(cfg: DictConfig, run: Path, split: str) -> dict[str, tuple[float, f
     if not saved_model.is_dir():
         raise FileNotFoundError(f"{saved_model} is not there; type the run's command again to complete it")
     data = build.build_data(cfg)
+    split = split or ("val" if data.test is None else "test")
     batches = data.split(split)
     trainer = build.build_trainer(cast(DictConfig, OmegaConf.merge(cfg, {"callback": None})), data, run_dir=run)
     if Checkpoints(run / "checkpoints" / BEST).restore_weights(trainer.state) is None:
@@ -86,16 +94,16 @@ def evaluate(cfg: DictConfig, run: Path, split: str) -> dict[str, tuple[float, f
     loaded = tf.saved_model.load(str(saved_model))
     serve = loaded.signatures["serving_default"]
     exported = trainer.evaluate_outputs(lambda image: serve(image=image)["logits"], data.raw(split))
-    return {name: (ours[name], exported[name]) for name in ours}
+    return split, {name: (ours[name], exported[name]) for name in ours}
 
 
-def _parse(arguments: list[str]) -> tuple[Path, str]:
+def _parse(arguments: list[str]) -> tuple[Path, str | None]:
     options = [a for a in arguments if a.startswith("split=")]
     paths = [a for a in arguments if a not in options]
-    split = options[-1].partition("=")[2] if options else "test"
+    split = options[-1].partition("=")[2] if options else None
     if len(paths) != 1:
         raise ConfigError(f"{' '.join(arguments)!r}: one run is wanted\n{USAGE}")
-    if split not in SPLITS:
+    if split not in (None, *SPLITS):
         raise ConfigError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
     return Path(paths[0]), split
 

@@ -37,20 +37,23 @@ class MeanIoU(keras.metrics.Metric):
         """Count a batch.
 
         Args:
-            y_true: integers [...].
+            y_true: integers [...] or [..., 1].
             y_pred: logits or probabilities [..., num_classes].
 
         Raises:
             tf.errors.InvalidArgumentError: a target is out of range.
         """
-        classes, targets = self.num_classes, tf.cast(y_true, tf.int32)
-        tf.debugging.assert_less(
+        classes = self.num_classes
+        targets = tf.reshape(tf.cast(y_true, tf.int32), [-1])
+        predicted = tf.reshape(tf.argmax(y_pred, axis=-1, output_type=tf.int32), [-1])
+        tf.debugging.assert_equal(tf.size(targets), tf.size(predicted), "one target for each prediction")
+        in_range = tf.debugging.assert_less(
             tf.cast(tf.reduce_max(tf.bitcast(targets, tf.uint32)), tf.int64),  # a negative one is huge
             tf.constant(classes, tf.int64),
             f"targets must be 0 to {classes - 1}, one for each class that the model tells apart",
         )
-        cells = tf.reshape(targets * classes + tf.argmax(y_pred, axis=-1, output_type=tf.int32), [-1])
-        none = tf.constant([], tf.int64)
+        with tf.control_dependencies([in_range] if in_range is not None else []):
+            none, cells = tf.constant([], tf.int64), targets * classes + predicted
         counts = tf.raw_ops.DenseBincount(input=cells, size=classes**2, weights=none, binary_output=False)
         self.confusion.assign_add(tf.reshape(counts, [classes, classes]))
 

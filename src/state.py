@@ -124,11 +124,11 @@ class TrainState:
         return gain > min_delta
 
     def end_epoch(self, metrics: Mapping[str, float]) -> None:
-        """Count the epoch and keep its monitored value if it is the best."""
+        """Count the epoch and keep its monitored value if it is finite and the best."""
         self._progress.epoch += 1
         self._progress.epoch_step = 0
         value = metrics[self.monitor]
-        if (self.best is None and not math.isnan(value)) or (self.best and self.is_better(value, self.best.value)):
+        if math.isfinite(value) and (self.best is None or self.is_better(value, self.best.value)):
             self._progress.best = Best(value, self.epoch, self.step)
 
     def constant_learning_rates(self) -> dict[str, float]:
@@ -136,8 +136,8 @@ class TrainState:
         return {v.path: float(v) for v in self.optimizer.variables if v.path.endswith("learning_rate")}
 
     def branch(self, learning_rates: Mapping[str, float]) -> None:
-        """Make a restored state the start of a new run: with its own rates, not stopped, its callbacks anew."""
-        self._progress.stop_reason, self._progress.memory = None, {}
+        """Make a restored state the start of a new run: its own rates and best, not stopped, its callbacks anew."""
+        self._progress.best, self._progress.stop_reason, self._progress.memory = None, None, {}
         for variable in self.optimizer.variables:
             if variable.path in learning_rates:
                 variable.assign(learning_rates[variable.path])
@@ -163,5 +163,5 @@ class TrainState:
 
     def variables(self) -> dict[str, list[keras.Variable]]:
         """All variables by group, in saved order."""
-        metrics = [v for metric in self.metrics.values() for v in metric.variables]
+        metrics = [v for _, metric in sorted(self.metrics.items()) for v in metric.variables]
         return {"model": self.model.variables, "optimizer": self.optimizer.variables, "metrics": metrics}

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import socket
 import sys
 import threading
@@ -30,6 +31,7 @@ from omegaconf import DictConfig
 
 from src.config import CONFIG_DIR, CONFIG_NAME, ConfigError, branch, compose, expand
 from src.logs import quiet_stderr
+from src.manifest import listed
 from src.runs.branch import begin_branch
 from src.runs.decision import Action, decide
 from src.runs.identity import ID_DIGITS, config_hash, identity_config, register_resolvers
@@ -49,21 +51,34 @@ def main() -> None:
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the end of training
     show_trace = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves exceptions, and what is said of them, to us
+    code: Any = 0
     try:
         _command(sys.argv[1:])
+    except SystemExit as ended:
+        code = ended.code
     except KeyboardInterrupt:
-        sys.exit(130)
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        code = 130
     except Exception as error:
         if show_trace:
             traceback.print_exc()
         print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)
-        sys.exit(EXIT_WRONG if isinstance(error, ConfigError) else EXIT_FAILED)
+        code = EXIT_WRONG if isinstance(error, ConfigError) else EXIT_FAILED
+    if "tensorflow" in sys.modules and isinstance(code, int):
+        # All is written. Taking TensorFlow down in order would take most of a second.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _command(argv: list[str]) -> None:
     from hydra._internal.utils import get_args_parser
 
     register_resolvers()
+    argv.sort(key=lambda argument: argument not in ("-m", "--multirun"))  # wherever it was typed
+    sys.argv[1:] = argv
     arguments = get_args_parser().parse_args(argv)
     asks_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
     if asks_only:
@@ -75,8 +90,10 @@ def _command(argv: list[str]) -> None:
     if arguments.shell_completion or arguments.experimental_rerun:
         _run_in_hydra()
         return
+    if arguments.config_path:
+        raise ConfigError("--config-path is not supported: add a folder of options with --config-dir")
     overrides, parent = branch(arguments.overrides)
-    filled_in = [f"parent.config_hash='{parent.config_hash}'", f"parent.step={parent.step}"] if parent else []
+    filled_in = parent.overrides_of_branch() if parent else []
     flags = [argument for argument in argv if argument not in arguments.overrides]
     sys.argv[1:] = [*flags, *overrides, *filled_in]
     jobs = [
@@ -92,6 +109,11 @@ def _command(argv: list[str]) -> None:
     if not arguments.multirun:
         _single(jobs[0])
         return
+    if len(threads := {cfg.trainer.threads for cfg in jobs}) > 1:
+        raise ConfigError(
+            f"trainer.threads is {' and '.join(map(str, threads))} in one sweep, whose jobs share a process: "
+            "give one trainer.threads=..., or sweep them apart"
+        )
     for cfg in jobs:
         directory = _directory(cfg, cfg.hydra.sweep)
         with hold(lock_path(directory), wait=cfg.wait):
@@ -130,7 +152,7 @@ def lock_path(directory: Path) -> Path:
 def _prepare(cfg: DictConfig, directory: Path) -> Action:
     """Decide what happens with the run, and set aside what must not be touched, before Hydra opens the directory."""
     action, set_aside = _decide(cfg, directory, rerun=cfg.rerun)
-    if set_aside and directory.exists():
+    if set_aside and any((directory / name).exists() for name in ("run.json", "checkpoints")):
         kept = directory.with_name(f"{directory.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
         directory.rename(kept)
         print(f"the earlier run is kept in {kept}", file=sys.stderr)
@@ -231,9 +253,14 @@ def _fit(cfg: DictConfig, record: Record, before: dict[str, Any]) -> tuple[float
         from src.checkpoints import Checkpoints
         from src.trainer import Interrupted
 
-        threads = build.set_up_process(threads=threads or build.available_cores())
-    if recorded and threads != recorded:
-        log.warning("this process runs %d threads, the run began with %d: last bits may differ", threads, recorded)
+        wanted = threads or build.available_cores()
+        # XLA lacks deterministic kernels for some ops, max-pooling's gradient among them, and then refuses all.
+        threads = build.set_up_process(threads=wanted, deterministic=not cfg.trainer.jit_compile)
+    if threads != wanted:
+        raise ConfigError(
+            f"this run needs {wanted} threads, and its process already runs {threads}: "
+            f"jobs of one sweep share a process. Type its command alone, or give trainer.threads={threads}"
+        )
     begun = record.read()
     assert begun is not None
     record.update(environment={**begun["environment"], "threads": threads})
@@ -246,12 +273,20 @@ def _fit(cfg: DictConfig, record: Record, before: dict[str, Any]) -> tuple[float
     try:
         trainer.check(data.train, has_val=data.val is not None)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        groups = ("model", "data", "loss", "metric")
+        chosen = HydraConfig.get().runtime.choices
+        raise ConfigError(f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
     if cfg.parent.config_hash:
-        begin_branch(Path(cfg.resume), record.directory, step=cfg.parent.step)
+        begin_branch(Path(cfg.resume), record.directory, checkpoint=cfg.parent.checkpoint)
     learning_rates = state.constant_learning_rates()
     restored = Checkpoints(record.directory / "checkpoints").restore(state)
     if restored and state.step == cfg.parent.step:
+        steps = data.train.steps_per_epoch
+        if state.step != state.epoch * steps + state.epoch_step:
+            raise ConfigError(
+                f"{cfg.resume} did {state.step} steps in {state.epoch} epochs, and an epoch has {steps} steps here: "
+                "a branch needs the batch_size and the data of its parent"
+            )
         state.branch(learning_rates)
     if restored:
         log.info("continuing after step %d, epoch %d, from %s", state.step, state.epoch, restored)
@@ -260,12 +295,15 @@ def _fit(cfg: DictConfig, record: Record, before: dict[str, Any]) -> tuple[float
             trainer.fit(data.train, data.val, epochs=cfg.epochs)
         except Interrupted as interrupted:
             record.update(status="interrupted", finished=_now())
-            log.warning("%s: saved after step %d; the same command goes on from there", interrupted, state.step)
+            saved = bool(listed(record.directory / "checkpoints"))
+            kept = "saved; the same command goes on from there" if saved else "without a checkpoint"
+            log.warning("%s: ended after step %d, %s", interrupted, state.step, kept)
             return (state.best.value if state.best else math.nan), (received or [0])[0]
         if state.stop_reason:
             log.info("stopped after epoch %d: %s", state.epoch, state.stop_reason)
         record.update(status="completed", finished=_now())
-    return _report(record), 0
+    # A signal too late to stop this run still ends the sweep that it is part of.
+    return _report(record), received[0] if received and HydraConfig.get().mode == RunMode.MULTIRUN else 0
 
 
 def _report(record: Record, *, note: str = "") -> float:
@@ -278,9 +316,16 @@ def _report(record: Record, *, note: str = "") -> float:
     print(f"{values['monitor']} {value:.6f}  ({where}, {values['seconds']:.1f} s{', ' if note else ''}{note})")
     print(directory, flush=True)
     if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
-        print(f"next: python -m src.evaluate {directory}", file=sys.stderr)
+        print(f"next: {_python()} -m src.evaluate {directory}", file=sys.stderr)
         print(f"      tensorboard --logdir {os.path.dirname(directory) or '.'}", file=sys.stderr)
     return value
+
+
+def _python() -> str:
+    """How the user can type this Python: its environment may not be the active one."""
+    found = shutil.which("python")
+    same = found and Path(found).absolute() == Path(sys.executable).absolute()
+    return "python" if same else os.path.relpath(sys.executable)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import MappingProxyType
 
 import keras
@@ -50,7 +51,8 @@ class Trainer:
         jit_compile: compile the steps with XLA.
 
     Raises:
-        ValueError: a metric is called `loss`; clip_norm or steps_per_call is not positive.
+        ValueError: a metric is called `loss`; clip_norm or steps_per_call is not positive; the optimizer scales the
+            loss.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class Trainer:
         clip_norm: float | None = None,
         jit_compile: bool = False,
     ) -> None:
+        if getattr(optimizer, "loss_scale_factor", None) or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError("loss scaling is not supported: leave loss_scale_factor out")
         if "loss" in metrics:
             raise ValueError("a metric is named 'loss'; the loss is always measured: give the metric another name")
         for name, value in {"steps_per_call": steps_per_call, "clip_norm": clip_norm}.items():
@@ -86,6 +90,7 @@ class Trainer:
         )
         self._steps_per_call = steps_per_call
         self._seconds_per_step = math.inf
+        self._adapted: dict[int, tuple[Batches | tf.data.Dataset, Batches]] = {}
         self._graphs: dict[tuple[int, Callable], Callable] = {}
         self._results_graph = tf.function(self._compute_results)
         self._train_step = tf.function(self.train_step, jit_compile=True) if jit_compile else self.train_step
@@ -96,7 +101,8 @@ class Trainer:
     def train_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """One gradient step on a batch; returns its loss.
 
-        Where the loss or the gradient is not finite, the weights stay as they are and NaN is returned.
+        Where the loss or the gradient is not finite, trained weights and optimizer stay as they are and NaN is
+        returned; what the forward pass itself changes, as batch normalisation's averages, does not.
         """
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
@@ -106,17 +112,14 @@ class Trainer:
         norm = tf.linalg.global_norm(gradients)
         if self._clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=norm)
-        finite = tf.math.is_finite(loss + norm)
+        finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
         tf.cond(finite, lambda: self._apply(gradients, variables), lambda: False)
         self._update_metrics(loss, targets, outputs)
         return tf.where(finite, loss, math.nan)
 
     def eval_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Measure one batch; returns its loss. Nothing is trained."""
-        outputs = self.model(inputs, training=False)
-        loss = self._total_loss(targets, outputs)
-        self._update_metrics(loss, targets, outputs)
-        return loss
+        return self._measure_batch(targets, self.model(inputs, training=False))
 
     def fit(
         self, train: Batches | tf.data.Dataset, val: Batches | tf.data.Dataset | None = None, *, epochs: int
@@ -129,12 +132,14 @@ class Trainer:
         Raises:
             NonFiniteLoss: naming the step.
             Interrupted: after `interrupt`, with the state as it is after the last step done.
-            ValueError: as `check`; before the first step.
+            ValueError: as `check`, before the first step; or a callback wants to stop where it may not.
         """
-        train, val, state = as_batches(train), None if val is None else as_batches(val), self.state
+        train, val, state = self._batches(train), None if val is None else self._batches(val), self.state
         self.check(train, has_val=val is not None)
         callbacks = list(self.callbacks.values())
-        try:
+        with ExitStack() as closing:
+            for callback in callbacks:
+                closing.callback(callback.close)
             for callback in callbacks:
                 callback.on_train_begin(state)
             while state.epoch < epochs and not state.stop_reason:
@@ -143,21 +148,27 @@ class Trainer:
                     break
                 metrics = {f"train/{name}": value for name, value in self._results().items()}
                 if val is not None:
-                    metrics |= {f"val/{name}": value for name, value in self._measure(val).items()}
+                    try:
+                        metrics |= {f"val/{name}": value for name, value in self._measure(val).items()}
+                    except Interrupted:
+                        self._raise_if_interrupted()
                 self._reset_metrics()
                 state.end_epoch(metrics)
-                self._notify("on_epoch_end", metrics)
+                for callback in callbacks:
+                    reason = callback.on_epoch_end(state, MappingProxyType(metrics))
+                    state.stop_reason = state.stop_reason or reason
                 self._raise_if_interrupted()
             for callback in callbacks:
                 callback.on_train_end(state)
-        finally:
-            for callback in callbacks:
-                callback.close()
         return state
 
     def evaluate(self, data: Batches | tf.data.Dataset) -> dict[str, float]:
-        """The loss and metrics over all examples of a split, weighted by examples: {"loss": ..., ...}."""
-        return self._measure(as_batches(data))
+        """The loss and metrics over all examples of a split, weighted by examples: {"loss": ..., ...}.
+
+        Raises:
+            Interrupted: `interrupt` has been called, and `resume` not.
+        """
+        return self._measure(self._batches(data))
 
     def evaluate_outputs(
         self, predict: Callable[[tf.Tensor], tf.Tensor], data: Batches | tf.data.Dataset
@@ -165,12 +176,9 @@ class Trainer:
         """As `evaluate`, of the outputs of any other `predict(inputs)` than the model's own: an exported one's."""
 
         def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-            outputs = predict(inputs)
-            loss = self._total_loss(targets, outputs)
-            self._update_metrics(loss, targets, outputs)
-            return loss
+            return self._measure_batch(targets, predict(inputs))
 
-        return self._measure(as_batches(data), step)
+        return self._measure(self._batches(data), step)
 
     def interrupt(self, reason: str) -> None:
         """Ask `fit` to stop after the step it is in. May be called from another thread."""
@@ -187,7 +195,7 @@ class Trainer:
 
         Raises:
             ValueError: the monitor is no metric of this training, or the loss or a metric cannot compare the model's
-                outputs with the targets; nothing has been computed or changed.
+                outputs with the targets or gives no scalar; nothing has been computed or changed.
         """
         splits = ("train", "val") if has_val else ("train",)
         names = [f"{split}/{name}" for split, name in itertools.product(splits, self.state.metrics)]
@@ -195,20 +203,36 @@ class Trainer:
             why = "" if has_val else " (there is no val split)"
             raise ValueError(f"monitor is {self.state.monitor!r}; this run measures {', '.join(names)}{why}")
         _, targets = train.element_spec
-        outputs = tf.TensorSpec(self.model.output.shape, self.model.output.dtype)
-        functions = {"loss": self._loss, **{name: metric.update_state for name, metric in self._metrics.items()}}
+        if not isinstance(output := getattr(self.model, "output", None), keras.KerasTensor):
+            raise ValueError("the model must be a functional or sequential one with a single output tensor")
+        outputs = tf.TensorSpec(output.shape, output.dtype)
+
+        def measured(metric: keras.metrics.Metric) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+            return lambda y, x: [metric.update_state(y, x), metric.result()][1]
+
+        functions = {"loss": self._loss, **{name: measured(metric) for name, metric in self._metrics.items()}}
         for name, function in functions.items():
             try:
-                tf.function(lambda y, x, f=function: f(y, x)).get_concrete_function(targets, outputs)
+                graph = tf.function(lambda y, x, f=function: f(y, x)).get_concrete_function(targets, outputs)
+                if getattr(graph.structured_outputs, "shape", None) != ():
+                    raise ValueError(f"it gives {graph.structured_outputs} instead of one number")
             except (ValueError, TypeError, tf.errors.OpError) as error:
                 reason = str(error).strip().splitlines()[-1].strip()
                 raise ValueError(
-                    f"{name} cannot compare the model's outputs {outputs.dtype} {outputs.shape} with the targets "
-                    f"{targets.dtype} {targets.shape} ({reason}); choose a model, loss and metric that fit the data"
+                    f"{name} cannot compare the model's outputs {outputs.dtype.name} {outputs.shape} with the "
+                    f"targets {targets.dtype.name} {targets.shape}; choose what fits together ({reason})"
                 ) from error
+
+    def _batches(self, data: Batches | tf.data.Dataset) -> Batches:
+        """`as_batches`, once for each dataset: the graphs are made for what it returns."""
+        if id(data) not in self._adapted:
+            self._adapted[id(data)] = data, as_batches(data)
+        return self._adapted[id(data)][1]
 
     def _train_epoch(self, train: Batches) -> None:
         state, steps = self.state, train.steps_per_epoch
+        if state.epoch_step > steps:
+            raise ValueError(f"this epoch has {steps} steps, and the state has done {state.epoch_step} of it already")
         run, cursor = self._graph_loop(train, self._train_step), train.open(state.epoch, state.epoch_step)
         while (first := state.epoch_step) < steps and not state.stop_reason:
             began = time.perf_counter()
@@ -218,18 +242,18 @@ class Trainer:
             state.count_steps(done)
             if done and not math.isfinite(state.losses[-1]):
                 raise NonFiniteLoss(
-                    f"the loss or the gradient of step {state.step} is not finite; the weights are those before it. "
+                    f"the loss or the gradient of step {state.step} is not finite; the step was not taken. "
                     "Look for a too high learning rate, or for NaN in the data"
                 )
             if done:
                 self._seconds_per_step = seconds / done
                 rates = {"learning_rate": float(learning_rate), "steps_per_second": done / seconds}
-                self._notify("on_log", {"train/loss": float(state.losses.mean()), **rates})
+                self._log({"train/loss": float(state.losses.mean()), **rates})
             self._raise_if_interrupted()
 
     def _graph_loop(self, batches: Batches, step: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Callable:
         """A graph of (cursor, first, count) -> (losses float32 [steps done], learning rate), made once a split."""
-        key = id(batches), step
+        key, trains = (id(batches), step), step is self._train_step
         if key not in self._graphs:
 
             @tf.function
@@ -238,7 +262,8 @@ class Trainer:
                 done, finite = tf.constant(0), tf.constant(True)
                 while tf.reduce_all([done < count, finite, ~self._stop.read_value()]):
                     loss = step(*batches.next(cursor, first + done))
-                    losses, finite = losses.write(done, loss), tf.math.is_finite(loss)
+                    losses = losses.write(done, loss)
+                    finite = tf.math.is_finite(loss) if trains else True
                     done += 1
                 return losses.stack()[:done], self.optimizer.learning_rate
 
@@ -268,16 +293,21 @@ class Trainer:
             for variable, value in zip(variables, held, strict=True):
                 variable.assign(value)
         if self._interrupt_reason and done < batches.steps_per_epoch:
-            self._raise_if_interrupted()
+            raise Interrupted(self._interrupt_reason)
         return results
 
     def _total_loss(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        loss = tf.cast(self._loss(targets, outputs), tf.float32)
-        return tf.add_n([loss, *self.model.losses]) if self.model.losses else loss
+        losses = [self._loss(targets, outputs), *self.model.losses]
+        return tf.add_n([tf.cast(loss, tf.float32) for loss in losses])
 
     def _apply(self, gradients: list[tf.Tensor], variables: list[keras.Variable]) -> bool:
         self.optimizer.apply(gradients, variables)
         return True
+
+    def _measure_batch(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        loss = self._total_loss(targets, outputs)
+        self._update_metrics(loss, targets, outputs)
+        return loss
 
     def _update_metrics(self, loss: tf.Tensor, targets: tf.Tensor, outputs: tf.Tensor) -> None:
         self._mean_loss.update_state(loss, sample_weight=tf.cast(tf.shape(targets)[0], tf.float32))
@@ -294,10 +324,16 @@ class Trainer:
         for metric in self.state.metrics.values():
             metric.reset_state()
 
-    def _notify(self, method: str, metrics: dict[str, float]) -> None:
-        for callback in self.callbacks.values():
-            reason = getattr(callback, method)(self.state, MappingProxyType(metrics))
-            self.state.stop_reason = self.state.stop_reason or reason
+    def _log(self, metrics: dict[str, float]) -> None:
+        state = self.state
+        for name, callback in self.callbacks.items():
+            reason = callback.on_log(state, MappingProxyType(metrics))
+            asked = state.step in callback.at_steps or (callback.every_steps and state.step % callback.every_steps == 0)
+            if reason and not asked:  # how long a call is depends on the machine; when training ends must not
+                raise ValueError(
+                    f"callback {name} stops at step {state.step}, which is none of its every_steps or at_steps"
+                )
+            state.stop_reason = state.stop_reason or reason
 
     def _raise_if_interrupted(self) -> None:
         if self._interrupt_reason:

@@ -8,6 +8,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 
+from src.runs import provenance
+
+
+@pytest.fixture(autouse=True)
+def files_as_they_are():
+    """A process reads the code that it fingerprints once; a test that edits some is many processes in one."""
+    provenance.read_once.cache_clear()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def tfds_folder(tmp_path_factory):

@@ -46,7 +46,7 @@ STOP = "callback=early_stopping "
         ("model.filters=many", ["model.filters is 'many'", "12"]),
         # out of range
         ("epochs=0", ["epochs is 0", "at least 1"]),
-        ("epochs=null", ["epochs is null", "at least 1"]),
+        ("epochs=null", ["epochs is null", "a whole number"]),
         ("batch_size=-1", ["batch_size is -1", "at least 1"]),
         ("seed=-1", ["seed is -1", "at least 0"]),
         ("seed=4294967296", ["seed is 4294967296", "at most 4294967295"]),

@@ -48,7 +48,8 @@ class Checkpoint(Callback):
         self._saved_seconds = clock()
 
     def on_train_begin(self, state: TrainState) -> None:
-        self._saved_at, self._saved_seconds = (state.epoch, state.step), self._clock()
+        self._saved_at = (state.epoch, state.step) if state.step else None  # it was restored, or it is new
+        self._saved_seconds = self._clock()
 
     def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         late = self._every_seconds and self._clock() - self._saved_seconds >= self._every_seconds

@@ -20,6 +20,7 @@ from src.callbacks.base import Callback
 from src.checkpoints import Checkpoints
 from src.data.pipeline import to_float
 from src.files import delete, fsync
+from src.manifest import CheckpointError, read_manifest
 from src.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,12 @@ class Export(Callback):
         variables = [v.value for v in state.model.variables]
         last = [v.numpy() for v in variables]
         try:
-            Checkpoints(self._best).restore_weights(state)
+            prefix = Checkpoints(self._best).restore_weights(state)
+            if state.best and (prefix is None or read_manifest(prefix)["step"] != state.best.step):
+                raise CheckpointError(
+                    f"the best checkpoint, of step {state.best.step}, is no longer in {self._best}; "
+                    "put it back, or start afresh with rerun=true"
+                )
             path = export(state.model, self._directory / VERSION)
         finally:
             for variable, value in zip(variables, last, strict=True):

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from src.callbacks.base import Callback
+from src.files import delete
 from src.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,10 @@ class Summaries(Callback):
     def on_train_begin(self, state: TrainState) -> None:
         if state.step:
             self._written = last_steps(self._directory)
-        elif self._graph:
+            return
+        for path in self._directory.glob("*/events.out.tfevents.*"):  # of a start that saved nothing
+            delete(path)
+        if self._graph:
             self._guard(self._write_graph, state)
 
     def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> None:

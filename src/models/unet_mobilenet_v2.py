@@ -45,7 +45,7 @@ def unet_mobilenet_v2(
     if not all(size and size % 32 == 0 for size in (height, width)):
         raise ValueError(
             "unet_mobilenet_v2 takes images whose height and width are multiples of 32, "
-            f"not {height}x{width}: resize them to such a size"
+            f"not {height}x{width}: resize them, as with data.image_size=128"
         )
 
     images = keras.Input(input_shape, name="images")

@@ -19,9 +19,18 @@ class Parent:
 
     directory: Path
     config_hash: str
+    checkpoint: str
     overrides: tuple[str, ...]
     step: int
     epoch: int
+
+    def overrides_of_branch(self) -> list[str]:
+        """What the branch's config says of its parent."""
+        return [
+            f"parent.config_hash='{self.config_hash}'",
+            f"parent.step={self.step}",
+            f"parent.checkpoint='{self.checkpoint}'",
+        ]
 
 
 def find_parent(directory: Path) -> Parent:
@@ -41,18 +50,19 @@ def find_parent(directory: Path) -> Parent:
     return Parent(
         directory=directory,
         config_hash=record["config_hash"],
+        checkpoint=manifest["checksum"],
         overrides=tuple(record["overrides"]),
         step=manifest["step"],
         epoch=manifest["epoch"],
     )
 
 
-def begin_branch(source: Path, directory: Path, *, step: int) -> None:
-    """Copy the parent's checkpoint, and its best one, into a new run's folder; nothing where that has been done.
+def begin_branch(source: Path, directory: Path, *, checkpoint: str) -> None:
+    """Copy the parent's checkpoint into a new run's folder; nothing where that has been done.
 
     Args:
         source, directory: run directories.
-        step: of the checkpoint that the branch's identity counts.
+        checkpoint: the checksum that the branch's identity counts.
 
     Raises:
         ValueError: the parent has gone on since.
@@ -60,9 +70,6 @@ def begin_branch(source: Path, directory: Path, *, step: int) -> None:
     if listed(directory / "checkpoints"):
         return
     prefix = newest_good(source / "checkpoints")
-    if prefix is None or read_manifest(prefix)["step"] != step:
-        raise ValueError(f"{source} has gone on since step {step}; type the command again to branch from where it is")
-    best = newest_good(source / "checkpoints" / "best")
-    if best is not None:
-        copy_checkpoint(best, directory / "checkpoints" / "best")
+    if prefix is None or read_manifest(prefix)["checksum"] != checkpoint:
+        raise ValueError(f"{source} has gone on since; type the command again to branch from where it is now")
     copy_checkpoint(prefix, directory / "checkpoints")

@@ -42,10 +42,10 @@ def decide(
         StaleRun: code or data have changed and `stale` is `ask`; names what.
         ValueError: the directory's run has another config with the same 8 digits.
     """
-    if record is None:
-        return "start", rerun
     if rerun:
         return "start", True
+    if record is None:  # checkpoints without a record could be of any code
+        return "start", has_checkpoints
     if record.get("config_hash") != config_hash:
         raise ValueError(
             f"run {record.get('id')} has another config whose hash begins alike; give this one another name=..."

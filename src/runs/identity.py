@@ -27,17 +27,18 @@ NOT_IDENTITY = (
     "wait",
     "rerun",
     "stale",
-    "dry_run",
     "max_seconds",
     "log_every_steps",
-    "data.data_dir",
     "callback.progress",
     "callback.checkpoint.max_to_keep",
-    "callback.*.every_steps",
-    "callback.*.every_seconds",
+    "callback.checkpoint.every_steps",
+    "callback.checkpoint.every_seconds",
+    "callback.summaries.every_steps",
     "callback.summaries.graph",
     "trainer.steps_per_call",
 )
+# Where a named and versioned data set lies does not change it.
+NOT_IDENTITY_OF_A_DATASET = ("data.data_dir",)
 # Mappings whose order is part of what they say.
 ORDERED = ("data.transforms",)
 
@@ -45,12 +46,14 @@ ORDERED = ("data.transforms",)
 def identity_config(cfg: DictConfig) -> dict[str, Any]:
     """The part of a config that decides the result, resolved and in canonical form.
 
-    Nulls are left out, so a new option with a null default keeps old ids, and 1.0 counts as 1.
+    Nulls and empty mappings are left out, so a new option with a null default keeps old ids; 1.0 counts as 1.
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     plain.pop("hydra", None)
     plain["run"] = dict.fromkeys(plain.get("run") or {})
-    return _canonical(OmegaConf.to_container(OmegaConf.create(plain), resolve=True), ())
+    resolved = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(plain), resolve=True))
+    is_dataset = (resolved.get("data") or {}).get("dataset") is not None
+    return _canonical(resolved, (), NOT_IDENTITY + (NOT_IDENTITY_OF_A_DATASET if is_dataset else ()))
 
 
 def config_hash(cfg: DictConfig) -> str:
@@ -81,16 +84,17 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_label", lambda *, _root_: label(_root_), replace=True)
 
 
-def _canonical(value: Any, path: tuple[str, ...]) -> Any:
+def _canonical(value: Any, path: tuple[str, ...], left_out: tuple[str, ...]) -> Any:
     if isinstance(value, dict):
         kept = {
-            key: _canonical(item, (*path, key))
+            key: canonical
             for key, item in value.items()
-            if item is not None and not _matches((*path, key), NOT_IDENTITY)
+            if not _matches((*path, key), left_out)
+            and (canonical := _canonical(item, (*path, key), left_out)) not in (None, {})
         }
         return list(kept.items()) if _matches(path, ORDERED) else kept
     if isinstance(value, list):
-        return [_canonical(item, path) for item in value]
+        return [_canonical(item, path, left_out) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

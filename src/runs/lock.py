@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-log = logging.getLogger(__name__)
 
 _held: dict[Path, int] = {}  # by path, the process that took it: a forked child does not hold its parent's
 
@@ -66,5 +64,5 @@ def _lock(descriptor: int, path: Path, wait: bool) -> None:
             pass
         if not wait:
             raise Locked(f"run {path.name} is being trained by {holder}; wait for it with wait=true") from None
-        log.info("waiting for run %s, which is being trained by %s", path.name, holder)
+        print(f"waiting for run {path.name}, which is being trained by {holder}", file=sys.stderr, flush=True)
         fcntl.flock(descriptor, fcntl.LOCK_EX)

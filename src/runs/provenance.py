@@ -7,10 +7,12 @@ environment()           # commit, packages, Python, processor
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -40,7 +42,7 @@ def fingerprints(config: dict[str, Any]) -> dict[str, Any]:
         (name and version), and for a `path` in it a hash of its files' names, sizes and times.
     """
     modules = [*COMPUTING, *(target.rpartition(".")[0] for target in _targets(config))]
-    code = {_shown(path): _hash(path.read_bytes()) for path in _with_imports(modules)}
+    code = {_shown(path): _hash(read_once(path)) for path in _with_imports(modules)}
     data = config.get("data") or {}
     found = {key: data[key] for key in ("dataset",) if data.get(key) is not None}
     if data.get("path") is not None:
@@ -126,7 +128,8 @@ def _with_imports(modules: list[str]) -> list[Path]:
             continue
         found[path] = None
         found.update(dict.fromkeys(path.parent.glob("*.npz")))
-        for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        waiting.append(module.rpartition(".")[0])  # whose __init__ runs as well
+        for node in ast.walk(ast.parse(read_once(path), str(path))):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
@@ -139,13 +142,21 @@ def _with_imports(modules: list[str]) -> list[Path]:
 
 
 def _own_file(module: str) -> Path | None:
-    """The file of a module of the project's, or of the user's in the working directory; None for any other."""
-    for folder in (ROOT, Path.cwd()):
+    """The file of a module of the project's or the user's; None for one of Python or of an installed package."""
+    installed = (sys.prefix, sys.base_prefix)
+    others = [Path(folder) for folder in sys.path if folder and not folder.startswith(installed)]
+    for folder in (ROOT, Path.cwd(), *others) if module else ():
         path = folder.joinpath(*module.split("."))
         for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
             if file.is_file() and "site-packages" not in file.parts:
                 return file
     return None
+
+
+@functools.cache
+def read_once(path: Path) -> bytes:
+    """A file's content as this process first saw it: what it imports, whatever is edited while a sweep goes on."""
+    return path.read_bytes()
 
 
 def _listing(path: Path) -> str:

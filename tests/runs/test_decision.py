@@ -20,7 +20,8 @@ def decided(status, now, **options):
 @pytest.mark.parametrize(
     ("status", "now", "options", "expected"),
     [
-        (None, NEW, {}, ("start", False)),
+        (None, NEW, {}, ("start", True)),
+        (None, NEW, {"has_checkpoints": False}, ("start", False)),
         (None, NEW, {"rerun": True}, ("start", True)),
         ("completed", OLD, {}, ("reuse", False)),
         ("completed", OLD, {"stale": "rerun"}, ("reuse", False)),

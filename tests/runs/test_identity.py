@@ -7,7 +7,16 @@ import pytest
 from omegaconf import OmegaConf, open_dict
 
 from src.config import compose
-from src.runs.identity import ID_DIGITS, LABEL_LENGTH, NOT_IDENTITY, config_hash, identity_config, label, run_id
+from src.runs.identity import (
+    ID_DIGITS,
+    LABEL_LENGTH,
+    NOT_IDENTITY,
+    NOT_IDENTITY_OF_A_DATASET,
+    config_hash,
+    identity_config,
+    label,
+    run_id,
+)
 
 OVERRIDES = ["optimizer=sgd", "model.filters=8", "epochs=3", "seed=7"]
 
@@ -39,7 +48,7 @@ def all_keys() -> list[str]:
 def is_matched(key: str) -> bool:
     parts = key.split(".")
     heads = [".".join(parts[: i + 1]) for i in range(len(parts))]
-    return any(fnmatchcase(head, pattern) for head in heads for pattern in NOT_IDENTITY)
+    return any(fnmatchcase(head, pattern) for head in heads for pattern in NOT_IDENTITY + NOT_IDENTITY_OF_A_DATASET)
 
 
 def test_every_leaf_changes_the_id_unless_it_is_in_the_table(cfg):
