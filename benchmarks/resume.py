@@ -96,18 +96,25 @@ def signals(folder: Path, count: int) -> Row:
     """SIGINT, SIGTERM and SIGUSR1 at random moments of a run; no step lost, a quick end, equal bits at the end."""
     _fork_context()
     straight = folder / "straight" / "run"
-    began = time.monotonic()
     finish(LONG_CALLS, straight)
-    length, generator = time.monotonic() - began, random.Random(0)
+    generator = random.Random(0)
+    kinds = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+    record = Record(straight).read()
+    assert record is not None
+    # Most while training, some before it and some around its end, where the model is exported.
+    moments = {"start": (None, 6.0), "training": (1, 0.6 * record["seconds"]), "end": (LONG_EPOCHS, 0.5)}
+    chosen = generator.choices([*moments], weights=[1, 3, 1], k=count)
     plans = [
-        (number, generator.choice([signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]), generator.uniform(0, length))
-        for number in range(count)
+        (number, generator.choice(kinds), moments[moment][0], generator.uniform(0, moments[moment][1]))
+        for number, moment in enumerate(chosen)
     ]
 
-    def one(plan: tuple[int, signal.Signals, float]) -> tuple[str, float, list[str]]:
-        number, kind, delay = plan
+    def one(plan: tuple[int, signal.Signals, int | None, float]) -> tuple[str, float, list[str]]:
+        number, kind, epoch, delay = plan
         directory = folder / f"signal-{number}" / "run"
         process = subprocess.Popen(command(LONG_CALLS, directory), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if epoch is not None:
+            _wait_for(lambda: _epochs(directory) >= epoch or process.poll() is not None)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(delay)
         phase, sent = _phase(directory), time.monotonic()
@@ -140,12 +147,17 @@ def signals(folder: Path, count: int) -> Row:
     return Row("signals", count, held, f"moments: {phases}; longest from signal to exit while training {slowest:.2f} s")
 
 
+def _epochs(directory: Path) -> int:
+    log = directory / "train.log"
+    return len(re.findall(r"INFO src.callbacks.progress: epoch", log.read_text())) if log.exists() else 0
+
+
 def _phase(directory: Path) -> str:
     log = directory / "train.log"
     text = log.read_text() if log.exists() else ""
     if "INFO src.callbacks.export" in text:
         return "done"
-    epochs = len(re.findall(r"INFO src.callbacks.progress: epoch", text))
+    epochs = _epochs(directory)
     if epochs == LONG_EPOCHS:
         return "export"
     return "training" if epochs else "start"  # the first call, which traces, is part of the start
