@@ -274,3 +274,21 @@ def test_evaluate_refuses(completed, arguments, text):
     arguments = [argument.replace("RUN", run) for argument in arguments]
     result = run_module("src.evaluate", *arguments, cwd=project, PYTHONPATH=str(project))
     assert result.returncode == 2 and text in result.stdout + result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_lost_record_does_not_pass_old_checkpoints_for_new(project):
+    run = only_run(project / "outputs" / "digits")
+    (run / "run.json").unlink()
+    result = train(*RUN, "trainer.jit_compile=false", cwd=project)
+    assert result.returncode == 0, result.stderr
+    assert "the earlier run is kept in" in result.stderr and "continuing" not in result.stderr
+
+
+def test_xla(project):
+    result = train(*RUN, "trainer.jit_compile=true", cwd=project)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_sweep_has_one_thread_count(project):
+    result = train("--multirun", *RUN, "trainer.threads=1,2", cwd=project)
+    assert result.returncode == 2 and "in one sweep, whose jobs share a process" in result.stderr

@@ -79,6 +79,14 @@ STOP = "callback=early_stopping "
         ("seed=???", ["seed", "issing"]),
         ("epochs=${nope}", ["epochs", "'nope'"]),
         ("epochs=${nope:1}", ["epochs", "nope"]),
+        # null, where a missing key would mean something else; a member that is no object; another monitor's mode
+        ("data.shuffle=null", ["data.shuffle is null", "a boolean"]),
+        ("model.batch_norm=null", ["model.batch_norm is null", "a boolean"]),
+        ("data.batch_size=abc", ["data.batch_size is 'abc'", "a whole number"]),
+        ("schedule.warmup_epochs=abc", ["schedule.warmup_epochs is 'abc'", "a number"]),
+        ("+callback.early_stoping.patience=3", ["callback.early_stoping has no _target_", "early_stopping"]),
+        ("+data.transforms.flp.p=0.5", ["data.transforms.flp has no _target_", "shift"]),
+        ("data=digits monitor=val/loss", ["monitor=val/loss", "mode=min or mode=max"]),
         # no override, or a sweep without --multirun
         ("epochs", ["'epochs'", "key=value"]),
         ("=5", ["'=5'", "key=value"]),

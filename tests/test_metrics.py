@@ -54,3 +54,19 @@ def test_empty_reset_and_config():
     assert keras.metrics.deserialize(keras.metrics.serialize(metric)).num_classes == 4
     with pytest.raises(ValueError, match="num_classes is 1"):
         MeanIoU(num_classes=1)
+
+
+@pytest.mark.parametrize("examples", [1, 4])
+def test_masks_may_have_a_channel(examples):
+    random = np.random.default_rng(0)
+    masks, logits = random.integers(0, 3, [examples, 4, 4, 1]), random.normal(size=[examples, 4, 4, 3])
+    with_channel, without = MeanIoU(num_classes=3), MeanIoU(num_classes=3)
+    with_channel.update_state(masks, logits)
+    without.update_state(masks[..., 0], logits)
+    assert float(with_channel.result()) == float(without.result()) > 0
+    assert int(tf.reduce_sum(with_channel.confusion.value)) == masks.size
+
+
+def test_one_target_for_each_prediction():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one target for each prediction"):
+        MeanIoU(num_classes=3).update_state(tf.zeros([2, 4]), tf.zeros([2, 5, 3]))

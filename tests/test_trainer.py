@@ -375,3 +375,111 @@ def test_xla_trains_as_well():
     compiled.fit(keras_free, epochs=1)
     assert compiled.state.step == 3
     assert compiled.evaluate(keras_free)["loss"] == pytest.approx(plain.evaluate(keras_free)["loss"], rel=1e-3)
+
+
+def test_a_non_finite_validation_loss_does_not_cut_validation_short():
+    images, labels = digits(64)
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    recorder, model = Recorder(), cnn(input_shape=(8, 8, 1), num_classes=10)
+    trainer = Trainer(
+        model=model,
+        optimizer=keras.optimizers.Adam(),
+        loss=lambda y, x: tf.where(tf.shape(x)[0] == 8, math.nan, cross_entropy(y, x)),
+        metrics={"accuracy": keras.metrics.SparseCategoricalAccuracy()},
+        callbacks={"recorder": recorder},
+    )
+    trainer.fit(InMemory(images, labels, batch_size=16), InMemory(images, labels, batch_size=8), epochs=1)
+    assert math.isnan(recorder.epochs[0]["val/loss"])
+    right = model.predict(images, verbose=0).argmax(-1) == labels
+    assert recorder.epochs[0]["val/accuracy"] == pytest.approx(right.mean(), abs=1e-6)
+
+
+class StopBelow(Callback):
+    def __init__(self, **options) -> None:
+        self.every_steps = options.get("every_steps")
+
+    def on_log(self, state, metrics):
+        return "low enough" if state.step >= 4 else None
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 3, 100])
+def test_a_stop_within_an_epoch_does_not_depend_on_the_length_of_calls(steps_per_call):
+    data = InMemory(*digits(100), batch_size=10)
+    trainer = small_trainer(callbacks={"stop": StopBelow(every_steps=3)}, steps_per_call=steps_per_call)
+    if steps_per_call == 1:  # a call ends at step 4, where the callback is not asked
+        with pytest.raises(ValueError, match="callback stop stops at step 4, which is none of its every_steps"):
+            trainer.fit(data, epochs=1)
+    else:
+        trainer.fit(data, epochs=1)
+        assert (trainer.state.step, trainer.state.epoch, trainer.state.stop_reason) == (6, 0, "low enough")
+
+
+def test_each_callback_is_closed_whatever_happens():
+    class Breaks(Callback):
+        def on_epoch_end(self, state, metrics):
+            raise RuntimeError("the cause")
+
+        def close(self):
+            raise OSError("cannot close")
+
+    recorder = Recorder()
+    trainer = small_trainer(callbacks={"recorder": recorder, "breaks": Breaks(), "more": Breaks()})
+    with pytest.raises(OSError, match="cannot close") as caught:
+        trainer.fit(InMemory(*digits(16), batch_size=16), epochs=1)
+    assert recorder.calls == ["begin", "close"]
+    assert "the cause" in str(caught.value.__context__.__context__)
+
+
+def test_an_infinite_monitor_is_never_the_best():
+    class Infinite(keras.metrics.Metric):
+        def update_state(self, y_true, y_pred):
+            pass
+
+        def result(self):
+            return tf.constant(math.inf)
+
+    trainer = small_trainer(metrics={"odd": Infinite()}, monitor="train/odd", mode="max")
+    assert trainer.fit(InMemory(*digits(16), batch_size=16), epochs=1).best is None
+
+
+def test_float64():
+    inputs = keras.Input((2,), dtype="float64")
+    dense = keras.layers.Dense(1, dtype="float64", kernel_regularizer=keras.regularizers.L2(0.1))
+    trainer = Trainer(
+        model=keras.Model(inputs, dense(inputs)),
+        optimizer=keras.optimizers.SGD(0.01),
+        loss=keras.losses.MeanSquaredError(dtype="float64"),
+    )
+    data = InMemory(np.ones((8, 2)), np.ones((8, 1)), batch_size=4)
+    before = trainer.evaluate(data)["loss"]
+    trainer.fit(data, epochs=2)
+    assert trainer.evaluate(data)["loss"] < before
+
+
+def test_evaluating_a_dataset_again_makes_no_new_graph():
+    dataset, trainer = tf.data.Dataset.from_tensor_slices(digits(32)).batch(16), small_trainer()
+    assert trainer.evaluate(dataset) == trainer.evaluate(dataset)
+    assert len(trainer._graphs) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": keras.optimizers.SGD(0.1, loss_scale_factor=8.0)}, "loss scaling is not supported"),
+        (
+            {"metrics": {"f1": keras.metrics.Precision(thresholds=[0.2, 0.5])}},
+            "instead of one number|f1 cannot compare",
+        ),
+    ],
+)
+def test_what_would_train_wrongly_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        small_trainer(**options).fit(InMemory(*digits(16), batch_size=16), epochs=1)
+
+
+def test_several_outputs_are_refused():
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(inputs)
+    model = keras.Model(inputs, [keras.layers.Dense(10)(flat), keras.layers.Dense(2)(flat)])
+    with pytest.raises(ValueError, match="a single output tensor"):
+        make_trainer(model).fit(InMemory(*digits(16), batch_size=16), epochs=1)

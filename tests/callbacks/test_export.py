@@ -103,3 +103,11 @@ def test_a_failed_export_leaves_the_old_one(run, monkeypatch):
         export(trainer.model, base / "1")
     assert [path.name for path in base.iterdir()] == ["1"]
     assert (base / "1" / "saved_model.pb").stat().st_mtime_ns == before
+
+
+def test_without_the_best_checkpoint_nothing_else_is_exported_as_the_best(run, tmp_path):
+    _, trainer, _ = run
+    callback = Export(directory=str(tmp_path / "saved_model"), best=str(tmp_path / "best"))
+    with pytest.raises(RuntimeError, match=r"the best checkpoint, of step \d+, is no longer in .*rerun=true"):
+        callback.on_train_end(trainer.state)
+    assert not (tmp_path / "saved_model").exists()

@@ -125,3 +125,13 @@ def test_a_nan_is_written_as_such(tmp_path):
     callback.on_epoch_end(trainer.state, {"val/loss": float("nan")})
     callback.close()
     assert np.isnan(scalars(tmp_path)["val"]["loss"][0][1])
+
+
+def test_a_start_that_saved_nothing_leaves_no_trace(tmp_path):
+    """Killed before its first checkpoint, a run starts anew: so do its summaries."""
+    for _ in range(2):
+        _, _, run = fit(tmp_path, epochs=2)
+        run()
+    found = scalars(tmp_path)
+    assert [step for step, _ in found["train"]["batch_loss"]] == [2, 4, 6, 8]
+    assert [step for step, _ in found["val"]["loss"]] == [4, 8]

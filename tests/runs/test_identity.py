@@ -132,3 +132,9 @@ def test_single_run_and_sweep_job_lie_in_the_same_directory():
     assert re.fullmatch(rf"outputs/digit_scenes/{label(cfg)}-[0-9a-f]{{{ID_DIGITS}}}", cfg.hydra.run.dir)
     assert cfg.hydra.run.dir == f"{cfg.hydra.sweep.dir}/{cfg.hydra.sweep.subdir}"
     assert cfg.hydra.run.dir.endswith(f"-{run_id(cfg)}")
+
+
+def test_ids_stay():
+    """Pinned: where this changes, finished runs are no longer found. A new key with a null default changes nothing."""
+    assert run_id(compose(["data=digits", "model=cnn"])) == "7ce799e4"
+    assert run_id(compose(["data=digits", "model=cnn", "+model.new=null", "+trainer.more={}"])) == "7ce799e4"
