@@ -35,10 +35,13 @@ def test_a_branch_goes_on_as_the_parent_would_have(parent, tmp_path):
     assert found.returncode == 0, found.stderr
     (branch,) = branches(tmp_path)
     straight = only_run(parent / "4" / "outputs" / "digits")
-    assert compare(branch, straight) == ["history.jsonl"]  # it has its own epochs alone
+    different = [line for line in compare(branch, straight) if not line.startswith("checkpoints/best")]
+    assert set(different) <= {"history.jsonl", "run.json best", "checkpoints progress/.ATTRIBUTES/VARIABLE_VALUE"}
     assert [line["epoch"] for line in Record(branch).history()] == [3, 4]
     record, of_parent = Record(branch).read(), Record(run).read()
-    assert record["parent"] == {"config_hash": of_parent["config_hash"], "step": of_parent["step"]}
+    parent_now = {"config_hash": of_parent["config_hash"], "step": of_parent["step"]}
+    assert parent_now.items() < record["parent"].items()
+    assert record["best"]["epoch"] in (3, 4)  # the best of its own epochs, of which it has the weights
     assert record["id"] not in (of_parent["id"], Record(straight).read()["id"])
 
     moved = tmp_path / "elsewhere"
@@ -76,6 +79,14 @@ def test_mistakes(parent, tmp_path, overrides, message):
     found = train(*(text.format(run=run) for text in overrides), cwd=tmp_path)
     assert found.returncode == 2
     assert message in found.stderr
+
+
+@pytest.mark.slow
+def test_an_epoch_of_other_steps_is_refused(parent, tmp_path):
+    run = only_run(parent / "2" / "outputs" / "digits")
+    found = train(f"resume={run}", "epochs=4", "batch_size=64", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "a branch needs the batch_size and the data of its parent" in found.stderr
 
 
 @pytest.mark.slow

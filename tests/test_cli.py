@@ -72,7 +72,7 @@ def test_a_completed_run(completed):
     record = Record(run).read()
     first, second = result.stdout.splitlines()
     assert re.fullmatch(rf"val/accuracy {record['best']['value']:.6f}  \(epoch 1 of 1, \d+\.\d s\)", first)
-    assert project / second == run and "next: python -m src.evaluate" in result.stderr
+    assert project / second == run and re.search(r"^next: \S*python\S* -m src.evaluate", result.stderr, re.M)
     assert "epoch 1/1" in result.stderr and "INFO" not in result.stdout and "Traceback" not in result.stderr
 
     expected = {".hydra", "run.json", "history.jsonl", "train.log", "checkpoints", "summaries", "saved_model"}
