@@ -30,6 +30,9 @@ POLL_SECONDS = 0.002
 # None of these is part of a run's identity: they make steps visible, and checkpoints frequent.
 WATCHED = ("log_every_steps=1", "trainer.steps_per_call=1", "callback.summaries.every_steps=1")
 
+# Summaries whose steps depend on how often they are written.
+WITHIN_EPOCHS = ("batch_loss", "learning_rate", "steps_per_second")
+
 
 class Unexpected(RuntimeError):
     """A run ended as it should not."""
@@ -97,6 +100,8 @@ def verify(
             steps, again = ", ".join(map(str, trial.killed_at)) or "never (it was over)", sum(trial.lost_steps)
             result = f"DIFFERS in {', '.join(trial.differences)}" if trial.differences else "equal bit for bit"
             print(f"trial {number}: killed after step {steps}; {again} steps done again; {result}", flush=True)
+    if not killed:
+        raise Unexpected("every run was over before it could be killed: give it more epochs")
     print(f"{trials - failed} of {trials} trials equal to the straight run, {killed} kills")
     print(f"most steps done again after a kill: {lost}, with a checkpoint every {every_steps} steps")
     return failed
@@ -144,8 +149,13 @@ def run_until(command: list[str], directory: Path, *, step: int, signal_number: 
 
 
 def compare(run: Path, straight: Path) -> list[str]:
-    """What differs between two finished runs: tensors of the newest and best checkpoint, record, history."""
+    """What differs between two finished runs: tensors of the newest and best checkpoint, record, history, summaries.
+
+    Of the summaries, what is written once an epoch must be equal, and no step may be there twice.
+    """
     import tensorflow as tf
+
+    from src.callbacks.summaries import read_scalars
 
     different = []
     for folder in ("checkpoints", "checkpoints/best"):
@@ -171,7 +181,14 @@ def compare(run: Path, straight: Path) -> list[str]:
     histories = [
         [{k: v for k, v in line.items() if k != "seconds"} for line in Record(p).history()] for p in (run, straight)
     ]
-    return different + (["history.jsonl"] if histories[0] != histories[1] else [])
+    different += ["history.jsonl"] if histories[0] != histories[1] else []
+    summaries = [read_scalars(path / "summaries") for path in (run, straight)]
+    for key in sorted(summaries[0].keys() | summaries[1].keys()):
+        points, expected = (sorted(found.get(key, [])) for found in summaries)
+        twice = len({step for step, _ in points}) < len(points)
+        if twice or (key[1] not in WITHIN_EPOCHS and points != expected):
+            different.append(f"summaries {'/'.join(key)}{' (a step twice)' if twice else ''}")
+    return different
 
 
 def _trial(overrides: list[str], directory: Path, straight: Path, plan: list[int], every_steps: int) -> Trial:

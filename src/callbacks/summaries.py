@@ -112,19 +112,25 @@ class Summaries(Callback):
 
 
 def last_steps(directory: Path) -> dict[tuple[str, str], int]:
-    """The last step written of each (split, tag); a torn end of a file is left out."""
-    steps: dict[tuple[str, str], int] = {}
+    """The last step written of each (split, tag)."""
+    return {key: max(step for step, _ in points) for key, points in read_scalars(directory).items()}
+
+
+def read_scalars(directory: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """(step, value) of each (split, tag) as written, duplicates included; a torn end of a file is left out."""
+    scalars: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for path in sorted(directory.glob("*/events.out.tfevents.*")):
         records = iter(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
         try:
             for record in records:
                 event = tf.compat.v1.Event.FromString(record)
                 for value in event.summary.value:
-                    key = path.parent.name, value.tag
-                    steps[key] = max(steps.get(key, 0), event.step)
+                    if value.tensor.dtype == tf.float32.as_datatype_enum:
+                        points = scalars.setdefault((path.parent.name, value.tag), [])
+                        points.append((event.step, float(tf.make_ndarray(value.tensor))))
         except tf.errors.DataLossError:
             pass
-    return steps
+    return scalars
 
 
 def _write_losses(steps: tf.Tensor, losses: tf.Tensor) -> None:
