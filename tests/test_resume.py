@@ -31,7 +31,7 @@ def test_ten_kills(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
 def test_signals_lose_no_step(number, straight, tmp_path):
-    """Even in the middle of a graph call of a whole epoch; the exit code says which signal it was."""
+    """The exit code says which signal it was. Calls of a whole epoch are for the campaign."""
     directory = tmp_path / "run"
     slow = command([*ALL_STATE, "trainer.steps_per_call=1"], directory, "log_every_steps=1")
     process = subprocess.Popen(slow, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
