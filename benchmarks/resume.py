@@ -84,6 +84,7 @@ def _line(row: Row) -> str:
 
 def kills(folder: Path, count: int) -> Row:
     """SIGKILL at random steps, two a trial; the final state must equal the straight run's bit for bit."""
+    _fork_context()
     trials, printed = max(1, count // 2), io.StringIO()
     with contextlib.redirect_stdout(printed):
         failed = verify(ALL_STATE, folder, trials=trials, kills=2, every_steps=7, jobs=JOBS)
@@ -421,7 +422,7 @@ def _small_state():
 
 
 def _fork_context():
-    """Children that need not import TensorFlow again: the parent has, and runs no op."""
+    """Import TensorFlow quietly; children forked from here need not import it again, as the parent runs no op."""
     with quiet_stderr():
         import tensorflow  # noqa: F401
 
