@@ -180,11 +180,7 @@ def saves(folder: Path, count: int) -> Row:
         child = context.Process(target=_save_for_ever, args=(folder, inside))
         child.start()
         _wait_for(lambda child=child, step=step: _newest_logged_step(folder) > step + 1 or not child.is_alive())
-        time.sleep(generator.random() * 0.05)
-        was_inside = bool(inside.value)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        if not was_inside:
+        if not _killed_inside(child, inside, delay=generator.random() * 0.05):
             continue
         landed += 1
         stems = {path.name.partition(".")[0].removesuffix("_temp") for path in folder.glob("ckpt-*")}
@@ -317,11 +313,7 @@ def export(folder: Path, count: int) -> Row:
         inside.value = 0
         child.start()
         _wait_for(lambda child=child: bool(inside.value) or not child.is_alive())
-        time.sleep(generator.random() * 0.5)
-        was_inside = bool(inside.value)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        if not was_inside:
+        if not _killed_inside(child, inside, delay=generator.random() * 0.5):
             continue
         landed += 1
         visible = [path.name for path in base.iterdir() if not path.name.startswith(".")] if base.exists() else []
@@ -429,6 +421,15 @@ def _fork_context():
         import src.callbacks.export
         import src.checkpoints  # noqa: F401
     return multiprocessing.get_context("fork")
+
+
+def _killed_inside(child, inside, *, delay: float) -> bool:
+    """Kill a child after a delay; whether it was then inside what the campaign is about."""
+    time.sleep(delay)
+    was_inside = bool(inside.value)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    return was_inside
 
 
 def _wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
