@@ -256,12 +256,13 @@ def _fit_ours(job: Job, folder: Path) -> dict[str, Any]:
     from src import build
     from src.callbacks.record import RecordCallback
     from src.config import compose
+    from src.machine import available_cores
     from src.runs.provenance import environment
     from src.runs.record import Record
 
     cfg = compose([*job.overrides, "callback.export=null"])
     _open_log(cfg, folder)
-    threads = build.set_up_process(threads=job.threads or cfg.trainer.threads or build.available_cores())
+    threads = build.set_up_process(threads=job.threads or cfg.trainer.threads or available_cores())
     data = build.build_data(cfg)
     record = Record(folder)
     record.update(status="running", environment=environment())
@@ -332,6 +333,7 @@ def _fit_peer(job: Job, folder: Path) -> dict[str, Any]:
 
     from src import build
     from src.config import compose
+    from src.machine import available_cores
 
     cfg = compose(list(job.overrides))
     if job.threads:
@@ -370,7 +372,7 @@ def _fit_peer(job: Job, folder: Path) -> dict[str, Any]:
     ).history
     named = {f"val/{k[4:]}" if k.startswith("val_") else f"train/{k}": v for k, v in history.items()}
     epochs = [dict(zip(named, map(float, values), strict=True)) for values in zip(*named.values(), strict=True)]
-    in_force = tf.config.threading.get_intra_op_parallelism_threads() or build.available_cores()
+    in_force = tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
     return {**facts, "threads": in_force, "marks": marks, "history": epochs}
 
 

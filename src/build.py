@@ -7,7 +7,6 @@ trainer = build_trainer(cfg, data, run_dir=Path("outputs/digits/x"))
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.callbacks.base import Callback
 from src.config import ConfigError
 from src.data.image_data import ImageData
+from src.machine import available_cores
 from src.trainer import Trainer
 
 
@@ -39,11 +39,6 @@ def set_up_process(*, threads: int, deterministic: bool = True) -> int:
         tf.config.experimental.enable_op_determinism()
     tf.zeros([])  # starts the runtime here, where the caller may hold back what it announces
     return threads
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def build_data(cfg: DictConfig) -> ImageData:

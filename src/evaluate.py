@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.config import ConfigError
 from src.logs import quiet_stderr
+from src.machine import available_cores
 from src.runs.identity import identity_config, register_resolvers
 from src.runs.provenance import differences, fingerprints
 from src.runs.record import Record
@@ -77,7 +78,7 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> tuple[str, dict[s
         from src.checkpoints import Checkpoints
 
         threads = ((Record(run).read() or {}).get("environment") or {}).get("threads")
-        build.set_up_process(threads=threads or build.available_cores())
+        build.set_up_process(threads=threads or available_cores())
     import tensorflow as tf
 
     saved_model = run / "saved_model" / VERSION

@@ -14,12 +14,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+PRUNE_SIGNAL = signal.SIGUSR2  # ends a run as the others do, and says that it is not worth going on
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, PRUNE_SIGNAL)
 
 
 @contextmanager
-def stop_on_signals(interrupt: Callable[[str], None]) -> Iterator[list[int]]:
-    """Call `interrupt(reason)` at the first of SIGINT, SIGTERM, SIGUSR1; yields the list of those received.
+def stop_on_signals(interrupt: Callable[[str], None], *, second_ends: bool = True) -> Iterator[list[int]]:
+    """Call `interrupt(reason)` at the first of SIGNALS; yields the list of those received.
+
+    Args:
+        second_ends: whether a second signal ends the process at once, or changes nothing.
 
     Outside of the main thread, where Python allows no handlers, it does nothing.
     """
@@ -34,8 +38,10 @@ def stop_on_signals(interrupt: Callable[[str], None]) -> Iterator[list[int]]:
         while number := int.from_bytes(os.read(reader, 1) or b"\0"):
             if number not in SIGNALS:
                 continue
-            if received:
+            if received and second_ends:
                 os._exit(128 + number)
+            if received:
+                continue
             received.append(number)
             interrupt(signal.Signals(number).name)
 

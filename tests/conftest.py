@@ -14,7 +14,7 @@ from src.runs import provenance
 @pytest.fixture(autouse=True)
 def files_as_they_are():
     """A process reads the code that it fingerprints once; a test that edits some is many processes in one."""
-    provenance.read_once.cache_clear()
+    provenance.forget()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -29,6 +29,7 @@ class Parent:
         return [
             f"parent.config_hash='{self.config_hash}'",
             f"parent.step={self.step}",
+            f"parent.epoch={self.epoch}",
             f"parent.checkpoint='{self.checkpoint}'",
         ]
 

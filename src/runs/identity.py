@@ -24,9 +24,11 @@ NOT_IDENTITY = (
     "name",
     "run",
     "resume",  # a path; what it leads to is parent
+    "parent.epoch",  # follows from its step
     "wait",
     "rerun",
     "stale",
+    "dry_run",
     "max_seconds",
     "log_every_steps",
     "callback.progress",

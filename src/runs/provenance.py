@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPUTING = ("src.trainer", "src.build")
 # What stores, shows or starts, and computes nothing.
 NOT_COMPUTING = (
-    *("src.config", "src.runs", "src.files", "src.manifest", "src.checkpoints"),
+    *("src.config", "src.checks", "src.machine", "src.runs", "src.files", "src.manifest", "src.checkpoints"),
     *(f"src.callbacks.{name}" for name in ("checkpoint", "export", "progress", "record", "summaries")),
 )
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "hydra-core", "omegaconf")
@@ -42,12 +42,12 @@ def fingerprints(config: dict[str, Any]) -> dict[str, Any]:
         (name and version), and for a `path` in it a hash of its files' names, sizes and times.
     """
     modules = [*COMPUTING, *(target.rpartition(".")[0] for target in _targets(config))]
-    code = {_shown(path): _hash(read_once(path)) for path in _with_imports(modules)}
+    code = _code(tuple(modules))
     data = config.get("data") or {}
     found = {key: data[key] for key in ("dataset",) if data.get(key) is not None}
     if data.get("path") is not None:
-        found["path"] = _listing(Path(data["path"]))
-    return {"code": code, "data": found}
+        found["path"] = listing(Path(data["path"]))
+    return {"code": dict(code), "data": found}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -117,6 +117,17 @@ def _targets(value: Any) -> Iterator[str]:
             yield from _targets(item)
 
 
+@functools.cache
+def _code(modules: tuple[str, ...]) -> dict[str, str]:
+    return {_shown(path): _hash(read_once(path)) for path in _with_imports(list(modules))}
+
+
+def forget() -> None:
+    """Look at the files anew, as another process would."""
+    for cached in (read_once, _code, listing):
+        cached.cache_clear()
+
+
 def _with_imports(modules: list[str]) -> list[Path]:
     """The files of modules and of all that they import, without installed packages."""
     found: dict[Path, None] = {}
@@ -159,7 +170,9 @@ def read_once(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _listing(path: Path) -> str:
+@functools.cache
+def listing(path: Path) -> str:
+    """A hash of the names, sizes and times of a folder's files; asked once a process, or sweep."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     lines = []
     for file in files:

@@ -1,0 +1,42 @@
+"""hydra/sweeper=grid: the product of all key=a,b, checked whole before the first job starts.
+
+Hydra's own `basic` composes each job once more before the launcher does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class GridSweeper(Sweeper):
+    """Runs all combinations with any launcher."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run all; SystemExit where not all were completed. Other launchers than the local one get one batch."""
+        from src.config import expand
+        from src.sweeps.local import prepare_for_others
+
+        jobs = expand(arguments)
+        if local := getattr(self.launcher, "local", None):
+            _, exit_code = local.run(jobs)
+            if exit_code:
+                raise SystemExit(exit_code)
+            return None
+        assert self.launcher is not None and self.config is not None
+        prepare_for_others(jobs, self.config, in_one_process=isinstance(self.launcher, BasicLauncher))
+        results = self.launcher.launch(jobs, initial_job_idx=0)
+        for result in results:
+            _ = result.return_value  # raises what the job raised
+        return [results]

@@ -1,0 +1,38 @@
+"""hydra/launcher=local: each job in a process of its own, some at a time, forked with TensorFlow imported.
+
+Hydra finds plugins in this namespace and imports them for every command; what they do is in src/sweeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class LocalLauncher(Launcher):
+    """Runs jobs on this machine; conf/hydra/launcher/local.yaml has the options."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from src.sweeps.local import Local, Options
+
+        self.local = Local(config, Options(**self._options))
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """For sweepers that work in batches, Hydra's own and others."""
+        entries, exit_code = self.local.run(job_overrides)
+        if exit_code > 128:
+            raise SystemExit(exit_code)
+        returns = []
+        for entry in entries:
+            status = JobStatus.COMPLETED if entry.value is not None and entry.reason is None else JobStatus.FAILED
+            value = entry.value if status == JobStatus.COMPLETED else RuntimeError(entry.reason or entry.status)
+            returns.append(JobReturn(overrides=list(entry.job.overrides), status=status, _return_value=value))
+        return returns

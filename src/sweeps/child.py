@@ -1,0 +1,94 @@
+"""What a child process of a sweep does: one run, with a log of its own.
+
+Pool(...).start(job.id, run_job, job.overrides, source, number=0, threads=1, again=False)
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.utils import run_job as run_in_hydra, setup_globals
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from src import job
+from src.logs import ConsoleHandler, quiet_stderr
+from src.runs import provenance
+from src.runs.lock import hold
+from src.signals import stop_on_signals
+from src.sweeps.plan import Source
+from src.sweeps.processes import log_to
+
+# What a run of the project imports while it trains: imported before the fork, no child pays for it.
+IMPORTED_BEFORE_FORK = (
+    "src.build",
+    "src.trainer",
+    "src.checkpoints",
+    "src.data.sources",
+    "src.callbacks.checkpoint",
+    "src.callbacks.early_stopping",
+    "src.callbacks.export",
+    "src.callbacks.progress",
+    "src.callbacks.record",
+    "src.callbacks.summaries",
+    "src.models.cnn",
+    "src.models.unet",
+    "src.metrics",
+    "src.schedules",
+)
+
+
+def import_before_fork() -> None:
+    """Import TensorFlow and what runs need of it, running no op, so that children can be forked with it."""
+    with quiet_stderr():
+        for module in IMPORTED_BEFORE_FORK:
+            importlib.import_module(module)
+
+
+def run_job(overrides: Sequence[str], source: Source, *, number: int, threads: int, again: bool) -> None:
+    """Run one job; raises what stopped it.
+
+    Args:
+        overrides, source: of the job; see `plan`.
+        number: of the job in its sweep, from 0.
+        threads: for a run that has none of its own yet.
+        again: it has been tried in this sweep already, so what lies there is this sweep's.
+    """
+    log_to(os.devnull)
+    setup_globals()
+    provenance.forget()
+    cfg = source.compose(overrides)
+    if again:
+        cfg.rerun = False
+    directory = job.run_directory(cfg, cfg.hydra.sweep)
+    with hold(job.lock_path(directory), wait=True):
+        if job.prepare(cfg, directory) == "reuse":
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        log_to(str(directory / f"{cfg.hydra.job.name}.log"))
+        with open_dict(cfg):
+            cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir = str(directory.parent), directory.name
+            cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
+        listen = functools.partial(stop_on_signals, second_ends=False)  # its parent says when it must end at once
+        returned = run_in_hydra(
+            hydra_context=HydraContext(config_loader=None, callbacks=Callbacks(cfg)),  # type: ignore[arg-type]
+            task_function=functools.partial(_task, listen=listen, threads=threads),
+            config=cfg,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        _ = returned.return_value  # raises what the task raised
+
+
+def _task(cfg: DictConfig, **options: Any) -> float:
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, ConsoleHandler):  # standard error is the log's file already
+            root.removeHandler(handler)
+    return job.task(cfg, **options)

@@ -1,0 +1,216 @@
+"""A sweep on this machine, from Hydra's config of it: how many jobs at a time, with what, and where its record lies.
+
+local = Local(config, Options(n_jobs=2))
+entries, exit_code = local.run([["seed=0"], ["seed=1"]])
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from src import job as jobs_
+from src.checks import ConfigError, integer, number, one_of
+from src.machine import available_cores, visible_gpus
+from src.runs.identity import ID_DIGITS
+from src.runs.lock import hold
+from src.runs.record import BadRecord, Record
+from src.sweeps.plan import Job, Source, plan
+from src.sweeps.processes import STARTS
+from src.sweeps.record import SweepRecord
+from src.sweeps.show import duration, print_jobs, print_results, summary, view_for
+from src.sweeps.sweep import ON_FAILURE, Entry, Sweep
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of hydra/launcher=local; see there."""
+
+    n_jobs: int | None = None
+    start: Any = None
+    on_failure: Any = "continue"
+    retries: int = 0
+    job_timeout_seconds: float | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is none of those allowed."""
+        for name, (good, allowed) in OPTION_CHECKS.items():
+            if not good(value := getattr(self, name)):
+                raise ConfigError(f"hydra.launcher.{name} is {value!r}; it must be {allowed}")
+
+
+OPTION_CHECKS = {
+    "n_jobs": integer(1, optional=True),
+    "start": one_of(*STARTS, optional=True),
+    "on_failure": one_of(*ON_FAILURE),
+    "retries": integer(0),
+    "job_timeout_seconds": number(0, above=True, optional=True),
+}
+
+
+class Local:
+    """Makes sweeps as a command's config says.
+
+    Args:
+        config: Hydra's config of the sweep.
+        options: of the launcher.
+    """
+
+    def __init__(self, config: DictConfig, options: Options) -> None:
+        options.check()
+        self._config, self._options = config, options
+        self._gpus = visible_gpus()
+        self.n_jobs = options.n_jobs or len(self._gpus) or available_cores()
+        self.source = source_of(config)
+
+    def open(self, planned: Sequence[Job], *, count: int | None = None, settings: str | None = None) -> Sweep:
+        """A sweep to add jobs to.
+
+        Args:
+            planned: jobs that are known by now, which say where its record lies.
+            count: how many there will be; those planned by default.
+        """
+        slots = max(1, min(self.n_jobs, count or len({job.id for job in planned})))
+        threads = max(1, available_cores() // slots)
+        sweep = Sweep(
+            sweeps_folder(planned),
+            source=self.source,
+            slots=[self._environment(slot) for slot in range(slots)],
+            threads=threads,
+            view=view_for(sys.stderr),
+            command=sys.argv[1:],
+            start=self._options.start or ("spawn" if self._gpus else "fork"),
+            on_failure=self._options.on_failure,
+            retries=self._options.retries,
+            job_timeout_seconds=self._options.job_timeout_seconds,
+            settings=OmegaConf.to_yaml(self._config) if settings is None else settings,
+            sweep_id=sweep_id(planned),
+        )
+        each = f"{threads} thread{'s' * (threads > 1)} each"
+        print(f"sweep {os.path.relpath(sweep.record.directory)}: {slots} at a time, {each}", file=sys.stderr)
+        return sweep
+
+    def run(self, overrides: Sequence[Sequence[str]]) -> tuple[list[Entry], int]:
+        """Run a batch of jobs to its end and print its results; returns the jobs and the exit code."""
+        planned = plan(overrides, self.source)
+        if self._config.dry_run:
+            self.print_plan(planned)
+            return [], 0
+        aside = [job for job in planned if job.set_aside]
+        if aside:
+            print(f"{len(aside)} earlier runs are kept, as <directory>.<time>", file=sys.stderr)
+        with self.open(planned) as sweep:
+            for job in planned:
+                sweep.add(job)
+            print(f"{len(planned)} jobs: {summary(sweep.entries, slots=self.n_jobs)}", file=sys.stderr)
+            while sweep.busy:
+                sweep.poll()
+        conclude(sweep)
+        return sweep.entries, sweep.exit_code
+
+    def print_plan(self, planned: Sequence[Job]) -> None:
+        """What would be done, and for how long."""
+        print_jobs(planned, sys.stdout)
+        seconds = estimated_seconds(planned, slots=self.n_jobs)
+        if seconds is None:
+            print("time: unknown, no run of this name has been completed yet", file=sys.stderr)
+        else:
+            print(f"time: about {duration(seconds)}, as the completed runs of this name took", file=sys.stderr)
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        if not self._gpus:
+            return {}
+        gpu = self._gpus[slot % len(self._gpus)]
+        return {"CUDA_VISIBLE_DEVICES": gpu, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
+
+def source_of(config: DictConfig) -> Source:
+    """How the jobs of this sweep are composed."""
+    folders = [source.path for source in config.hydra.runtime.config_sources if source.provider == "command-line"]
+    return Source(
+        hydra_overrides=tuple(config.hydra.overrides.hydra),
+        config_dir=folders[0] if folders else None,
+        config_name=config.hydra.job.config_name,
+    )
+
+
+def conclude(sweep: Sweep) -> None:
+    """Print all results, where they are kept, and what to type next."""
+    print_results(sweep.entries, sys.stdout)
+    sys.stdout.flush()
+    print(f"{summary(sweep.entries, slots=1)}: {os.path.relpath(sweep.record.directory)}/sweep.json", file=sys.stderr)
+    if sweep.exit_code:
+        print("the same command again runs only what is not completed", file=sys.stderr)
+    else:
+        folder = sweep.record.directory.parent.parent
+        print(f"next: tensorboard --logdir {os.path.relpath(folder)}", file=sys.stderr)
+
+
+def prepare_for_others(overrides: Sequence[Sequence[str]], config: DictConfig, *, in_one_process: bool) -> None:
+    """Check all jobs that another launcher will run, and set aside what it must not touch.
+
+    Raises:
+        ConfigError: a job is wrong, or the jobs cannot share a process.
+    """
+    source = source_of(config)
+    planned = plan(overrides, source)
+    configs = [source.compose(job.overrides) for job in planned]
+    if in_one_process and len(threads := {cfg.trainer.threads for cfg in configs}) > 1:
+        raise ConfigError(
+            f"trainer.threads is {' and '.join(map(str, threads))} in one sweep, whose jobs share a process: "
+            "give one trainer.threads=..., or hydra/launcher=local"
+        )
+    for job, cfg in zip(planned, configs, strict=True):
+        with hold(job.lock, wait=cfg.wait):
+            jobs_.prepare(cfg, job.directory)
+    SweepRecord.create(sweeps_folder(planned), sweep_id=sweep_id(planned), settings=OmegaConf.to_yaml(config))
+
+
+def sweeps_folder(planned: Sequence[Job]) -> Path:
+    """Where the records of sweeps over these jobs lie: beside the runs, or above them where they have many names."""
+    return Path(os.path.commonpath([job.directory.parent for job in planned])) / "sweeps"
+
+
+def sweep_id(planned: Sequence[Job]) -> str:
+    """8 hex digits of what the sweep computes: the set of its runs."""
+    names = sorted({job.config_hash for job in planned})
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:ID_DIGITS]
+
+
+def estimated_seconds(planned: Sequence[Job], *, slots: int) -> float | None:
+    """How long these jobs will take, by the epochs of completed runs beside them; of the same model where there are."""
+    rates = {folder: _epoch_seconds(folder) for folder in {job.directory.parent for job in planned}}
+    total, longest = 0.0, 0.0
+    for job in {job.id: job for job in planned if job.action != "reuse"}.values():
+        known = rates[job.directory.parent]
+        measured = known.get(_model(job.directory)) or [rate for group in known.values() for rate in group]
+        if not measured:
+            return None
+        before = Record(job.directory).read() if job.action == "resume" else None
+        seconds = statistics.median(measured) * (job.epochs - (before or {}).get("epoch", 0))
+        total, longest = total + seconds, max(longest, seconds)
+    return max(total / slots, longest)
+
+
+def _epoch_seconds(folder: Path) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {}
+    for path in folder.glob("*/run.json"):
+        try:
+            record = Record(path.parent).read() or {}
+        except BadRecord:
+            continue
+        if record.get("status") == "completed" and record.get("epoch") and record.get("seconds"):
+            rates.setdefault(_model(path.parent), []).append(record["seconds"] / record["epoch"])
+    return rates
+
+
+def _model(directory: Path) -> str:
+    return directory.name.partition("-")[0]  # as src.runs.identity.label begins

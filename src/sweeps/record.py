@@ -1,0 +1,94 @@
+"""A sweep's record: sweep.json in a folder of its own, which no other sweep takes.
+
+record = SweepRecord.create(Path("outputs/digits/sweeps"), sweep_id="1a2b3c4d", command=["seed=0,1"])
+record.write(entries, exit_code=0)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.files import replace
+
+if TYPE_CHECKING:
+    from src.sweeps.sweep import Entry
+
+WRITE_SECONDS = 1.0  # between two writes while jobs come to their end
+
+
+class SweepRecord:
+    """sweep.json, and Hydra's multirun.yaml beside it."""
+
+    def __init__(self, directory: Path, values: dict[str, Any]) -> None:
+        self.directory, self._values = directory, values
+        self._began, self._wrote, self._pending = time.monotonic(), -WRITE_SECONDS, True
+
+    @classmethod
+    def create(cls, folder: Path, *, sweep_id: str, command: Sequence[str] = (), settings: str = "") -> SweepRecord:
+        """Make the sweep's folder, `<time>-<id>`.
+
+        Args:
+            folder: of all sweeps; made if it is missing.
+            sweep_id: what tells this sweep from others.
+            command: the words after `python -m src.train`.
+            settings: what Hydra says of the sweep, for multirun.yaml.
+        """
+        started = datetime.now(UTC)
+        folder.mkdir(parents=True, exist_ok=True)
+        name, number = f"{started:%Y%m%dT%H%M%S}-{sweep_id}", 1
+        while True:
+            directory = folder / (name if number == 1 else f"{name}-{number}")
+            try:
+                directory.mkdir()
+                break
+            except FileExistsError:  # another sweep of the same jobs, in the same second
+                number += 1
+        if settings:
+            replace(directory / "multirun.yaml", settings)
+        values = {
+            "id": sweep_id,
+            "command": list(command),
+            "process": os.getpid(),
+            "started": started.isoformat(timespec="seconds"),
+        }
+        return cls(directory, values)
+
+    def write(self, entries: Sequence[Entry], *, changed: bool = True, exit_code: int | None = None) -> None:
+        """Write what there is to say; not more often than once a second, but for the last time, with `exit_code`."""
+        self._pending |= changed
+        now, over = time.monotonic(), exit_code is not None
+        if not over and (not self._pending or now - self._wrote < WRITE_SECONDS):
+            return
+        values = {
+            **self._values,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds") if over else None,
+            "seconds": round(now - self._began, 3),
+            "exit_code": exit_code,
+            "jobs": [_described(entry) for entry in entries],
+        }
+        replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n")
+        self._wrote, self._pending = now, False
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    return {
+        "number": entry.number,
+        "id": entry.job.id,
+        "overrides": list(entry.job.overrides),
+        "directory": str(entry.job.directory),
+        "status": entry.status,
+        "monitor": entry.job.monitor,
+        "mode": entry.job.mode,
+        "value": entry.value,
+        "epoch": entry.epoch,
+        "seconds": entry.seconds,
+        "tries": entry.tries,
+        "reason": entry.reason,
+        "shares": entry.shares and entry.shares.number,
+    }

@@ -1,0 +1,227 @@
+"""What a sweep shows: a live table on a terminal, a line for each change elsewhere, and at the end all results.
+
+view = view_for(sys.stderr)
+print_results(entries, sys.stdout)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from src.sweeps.plan import Job
+from src.sweeps.sweep import DONE, RUNNING, Entry, View
+
+REFRESH_SECONDS = 0.5
+PLAIN_WIDTH = 10_000  # a file's or a pipe's lines are as long as they need to be
+STYLES = {"running": "cyan", "completed": "green", "reused": "green", "failed": "red", "pruned": "yellow"}
+SHOWN = {"reused": "completed before", "locked": "elsewhere"}
+
+
+def view_for(stream: TextIO) -> View:
+    """A live table where the stream is a terminal, plain lines elsewhere."""
+    return LiveTable(stream) if stream.isatty() else Lines(stream)
+
+
+class Lines:
+    """A line for each job that starts or ends."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+
+    def changed(self, entry: Entry, entries: Sequence[Entry]) -> None:
+        if entry.status == "reused" or (entry.status == "interrupted" and not entry.tries):
+            return  # the summary counts them
+        print(f"[{entry.number}/{len(entries)}] {_line(entry, entries)}", file=self._stream, flush=True)
+
+    def tick(self, entries: Sequence[Entry], *, slots: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class LiveTable:
+    """The jobs that run, what is left, and what has failed; drawn by the sweep's own thread, which forks."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream)
+        self._live: Live | None = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live.start()
+        self._drawn = -REFRESH_SECONDS
+
+    def changed(self, entry: Entry, entries: Sequence[Entry]) -> None:
+        if self._live and entry.status == "failed":
+            self._live.console.print(Text(f"[{entry.number}/{len(entries)}] {_line(entry, entries)}", style="red"))
+        self._drawn = -REFRESH_SECONDS
+
+    def tick(self, entries: Sequence[Entry], *, slots: int) -> None:
+        if self._live is None or time.monotonic() - self._drawn < REFRESH_SECONDS:
+            return
+        self._drawn = time.monotonic()
+        running = [entry for entry in entries if entry.status == "running"]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("job", *swept_keys(entries), "status", "epoch", _monitor(entries), "left"):
+            table.add_column(column, justify="right" if column in ("job", "epoch", "left") else "left")
+        for entry in running:
+            epoch = f"{entry.epoch}/{entry.job.epochs}"
+            left = "" if entry.left_seconds is None else duration(entry.left_seconds)
+            table.add_row(str(entry.number), *_swept(entry, entries), _status(entry), epoch, _value(entry), left)
+        self._live.update(Group(table, Text(summary(entries, slots=slots))), refresh=True)
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+
+def summary(entries: Sequence[Entry], *, slots: int) -> str:
+    """How many jobs are in which state, and how long the rest will take."""
+    counts = {status: sum(entry.status == status for entry in entries) for status in dict.fromkeys(_order(entries))}
+    text = ", ".join(f"{count} {SHOWN.get(status, status)}" for status, count in counts.items())
+    left = left_seconds(entries, slots=slots)
+    return text + (f"; about {duration(left)} left" if left else "")
+
+
+def left_seconds(entries: Sequence[Entry], *, slots: int) -> float | None:
+    """How long the jobs that are not over will take, by the epochs done so far; None where none is done."""
+    measured = [entry for entry in entries if entry.epoch and entry.seconds and entry.shares is None]
+    if not measured:
+        return None
+    per_epoch = sum(entry.seconds for entry in measured) / sum(entry.epoch for entry in measured)
+    epochs = [max(0, e.job.epochs - e.epoch) for e in entries if e.status in RUNNING and e.shares is None]
+    return max(sum(epochs) / slots, max(epochs, default=0)) * per_epoch
+
+
+def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
+    """All jobs, best first: what differs between them, result, status, seconds and directory; then the failures."""
+    table, console = _table(stream)
+    table.add_column("job", justify="right", no_wrap=True)
+    for key in swept_keys(entries):
+        table.add_column(key, overflow="fold")
+    for name in (_monitor(entries), "epoch", "status", "seconds"):
+        table.add_column(name, justify="right" if name == "seconds" else "left", no_wrap=True)
+    table.add_column("directory", overflow="fold")
+    for entry in ranked(entries):
+        row = (str(entry.number), *_swept(entry, entries), _value(entry))
+        epoch = f"{entry.epoch}/{entry.job.epochs}"
+        seconds = f"{entry.seconds:.1f}" if entry.seconds else ""
+        table.add_row(*row, epoch, _status(entry), seconds, _relative(entry))
+    console.print(table)
+    for entry in entries:
+        if entry.reason and entry.tries:
+            reason = entry.reason.strip().splitlines()[0]
+            console.print(Text(f"job {entry.number} {entry.status}: {reason}", style="red"))
+
+
+def print_jobs(planned: Sequence[Job], stream: TextIO) -> None:
+    """What a sweep would do with each job."""
+    entries = [Entry(number=number, job=job) for number, job in enumerate(planned, start=1)]
+    table, console = _table(stream)
+    for name in ("job", *swept_keys(entries), "does", "directory"):
+        table.add_column(name, overflow="fold")
+    seen: dict[str, int] = {}
+    for entry in entries:
+        job = entry.job
+        does = {"start": "starts", "resume": "goes on", "reuse": "is completed"}[job.action]
+        if (first := seen.setdefault(job.id, entry.number)) != entry.number:
+            does = f"is job {first}"
+        elif job.set_aside:
+            does = "starts afresh"
+        table.add_row(str(entry.number), *_swept(entry, entries), does, _relative(entry))
+    console.print(table)
+
+
+def ranked(entries: Sequence[Entry]) -> list[Entry]:
+    """Best first, by each one's own monitor and mode; those without a result at the end."""
+
+    def key(entry: Entry) -> tuple:
+        done, value = entry.status in DONE, entry.value
+        if value is None:
+            return (2, entry.job.monitor, 0.0, entry.number)
+        return (0 if done else 1, entry.job.monitor, -value if entry.job.mode == "max" else value, entry.number)
+
+    return sorted(entries, key=key)
+
+
+def swept_keys(entries: Iterable[Entry]) -> list[str]:
+    """The keys whose values differ between the jobs, in the order typed."""
+    settings = [_settings(entry) for entry in entries]
+    names = dict.fromkeys(key for values in settings for key in values)
+    return [key for key in names if len({values.get(key) for values in settings}) > 1]
+
+
+def _table(stream: TextIO) -> tuple[Table, Console]:
+    terminal = stream.isatty()
+    console = Console(file=stream, width=None if terminal else PLAIN_WIDTH)
+    return Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False), console
+
+
+def duration(seconds: float) -> str:
+    """A time for eyes: 42 s, 3 min 5 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _settings(entry: Entry) -> dict[str, str]:
+    pairs = (text.lstrip("+").partition("=") for text in entry.job.overrides)
+    return {key: value for key, _, value in pairs}
+
+
+def _swept(entry: Entry, entries: Sequence[Entry]) -> list[str]:
+    settings = _settings(entry)
+    return [settings.get(key, "") for key in swept_keys(entries)]
+
+
+def _line(entry: Entry, entries: Sequence[Entry]) -> str:
+    settings = _settings(entry)
+    what = " ".join(f"{key}={settings[key]}" for key in swept_keys(entries) if key in settings)
+    parts = [what or entry.job.directory.name, SHOWN.get(entry.status, entry.status)]
+    if entry.status not in RUNNING and entry.value is not None:
+        parts.append(f"{entry.job.monitor} {entry.value:.6f}")
+    if entry.status not in RUNNING and entry.seconds:
+        parts.append(f"{entry.seconds:.1f} s")
+    if entry.status in ("failed", "waiting") and entry.reason:
+        parts.append(entry.reason.strip().splitlines()[0])
+    if entry.tries > 1:
+        parts.append(f"try {entry.tries}")
+    return "  ".join(parts)
+
+
+def _order(entries: Sequence[Entry]) -> list[str]:
+    known = ("reused", "completed", "pruned", "failed", "interrupted", "running", "locked", "waiting")
+    return [status for status in known if any(entry.status == status for entry in entries)]
+
+
+def _monitor(entries: Sequence[Entry]) -> str:
+    names = {entry.job.monitor for entry in entries}
+    return names.pop() if len(names) == 1 else "result"
+
+
+def _value(entry: Entry) -> str:
+    return "" if entry.value is None else f"{entry.value:.6f}"
+
+
+def _status(entry: Entry) -> Text:
+    again = f" (as job {entry.shares.number})" if entry.shares else ""
+    text = SHOWN.get(entry.status, entry.status) + again
+    if entry.reason == "not started":
+        text = "not started"
+    return Text(text, style=STYLES.get(entry.status, ""))
+
+
+def _relative(entry: Entry) -> str:
+    return os.path.relpath(entry.job.directory)

@@ -1,0 +1,373 @@
+"""The sweep: jobs go in, run side by side, and come out completed, failed, interrupted or pruned. None is run twice.
+
+with Sweep(folder, source=source, slots=[{}, {}], threads=1, view=Lines()) as sweep:
+    for job in plan([["seed=0"], ["seed=1"]]):
+        sweep.add(job)
+    while sweep.busy:
+        sweep.poll()
+sweep.exit_code
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from src.machine import memory_kills
+from src.runs.lock import Locked, hold, is_held
+from src.runs.record import BadRecord, Record
+from src.signals import PRUNE_SIGNAL
+from src.sweeps.child import import_before_fork, run_job
+from src.sweeps.plan import Job, Source
+from src.sweeps.processes import Ended, Pool, Start
+from src.sweeps.record import SweepRecord
+
+Status = Literal["waiting", "locked", "running", "completed", "reused", "failed", "interrupted", "pruned"]
+RUNNING: tuple[Status, ...] = ("waiting", "locked", "running")
+DONE: tuple[Status, ...] = ("completed", "reused", "pruned")
+OnFailure = Literal["continue", "stop"]
+ON_FAILURE = ("continue", "stop")
+
+POLL_SECONDS = 0.2
+LOCK_POLL_SECONDS = 0.5
+GRACE_SECONDS = 10.0  # to save, for a job that has run out of time
+
+
+@dataclass
+class Entry:
+    """A job in a sweep, and what has become of it.
+
+    Attributes:
+        number: in the sweep, from 1.
+        value: the best of the monitored metric; None where there is none.
+        reason: why it failed.
+        seconds: of training, over all its parts.
+        shares: the earlier entry with the same id, whose run this one is too.
+    """
+
+    number: int
+    job: Job
+    status: Status = "waiting"
+    value: float | None = None
+    reason: str | None = None
+    epoch: int = 0
+    seconds: float = 0.0
+    tries: int = 0
+    shares: Entry | None = None
+    pid: int | None = None
+    deadline: float | None = None
+    timed_out: bool = False
+    asked_again_at: float = 0.0
+
+    @property
+    def left_seconds(self) -> float | None:
+        """How long it will take from here, by its own epochs so far."""
+        if not self.epoch or self.status != "running":
+            return None
+        return self.seconds / self.epoch * max(0, self.job.epochs - self.epoch)
+
+
+class View(Protocol):
+    """What shows a sweep while it runs."""
+
+    def changed(self, entry: Entry, entries: Sequence[Entry]) -> None:
+        """An entry has another status than before."""
+
+    def tick(self, entries: Sequence[Entry], *, slots: int) -> None:
+        """Time has passed."""
+
+    def close(self) -> None:
+        """The sweep is over."""
+
+
+class Sweep:
+    """Runs jobs in processes of their own and keeps the sweep's record.
+
+    Args:
+        folder: where the sweep's own folder is made, `<time>-<id>`.
+        source: how the jobs' configs are composed.
+        slots: the environment of each of the jobs that run at a time.
+        threads: of each job whose run has no count of its own.
+        view: shows what happens.
+        command: the words after `python -m src.train`, for the record.
+        start: `fork` or `spawn`.
+        on_failure: `stop` ends the others, which save, as soon as one has failed.
+        retries: how often a failed job is tried again; it goes on from its last checkpoint.
+        job_timeout_seconds: how long one try of a job may take.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        source: Source,
+        slots: Sequence[dict[str, str]],
+        threads: int,
+        view: View,
+        command: Sequence[str] = (),
+        start: Start = "fork",
+        on_failure: OnFailure = "continue",
+        retries: int = 0,
+        job_timeout_seconds: float | None = None,
+        settings: str = "",
+        sweep_id: str = "",
+        run: Callable[..., Any] = run_job,
+    ) -> None:
+        self.entries: list[Entry] = []
+        self._leaders: dict[str, Entry] = {}
+        self._source, self._threads, self._view, self._start, self._run = source, threads, view, start, run
+        self._slots, self._on_failure, self._retries = len(slots), on_failure, retries
+        self._timeout = job_timeout_seconds
+        self._pool = Pool(start=start, slots=slots)
+        self._prepared = start == "spawn"
+        self._queue: list[Entry] = []
+        self._finished: list[Entry] = []
+        self._memory_kills = memory_kills()
+        self._signal: int | None = None
+        self._stopping = False
+        self._handlers: dict[int, Any] = {}
+        self.record = SweepRecord.create(folder, sweep_id=sweep_id, command=command, settings=settings)
+
+    def __enter__(self) -> Sweep:
+        self._handlers = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.kill()
+        for entry in self._queue:
+            self._finish(entry, "interrupted", reason="not started")
+        self._view.close()
+        self.record.write(self.entries, exit_code=self.exit_code)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is running or waiting to."""
+        return any(entry.status in RUNNING for entry in self.entries)
+
+    @property
+    def free_slots(self) -> int:
+        """How many more jobs could start at once; 0 once the sweep is being stopped."""
+        return 0 if self._stopping else self._pool.free_slots - len(self._queue)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop, by a signal or by a failure."""
+        return self._stopping
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all went well, 1 if a job failed or was ended, 128 + n if signal n ended the sweep."""
+        if self._signal and any(entry.status not in DONE for entry in self.entries):
+            return 128 + self._signal
+        return int(any(entry.status == "failed" or entry.reason for entry in self.entries))
+
+    def add(self, job: Job) -> Entry:
+        """Take a job in; one whose run is in the sweep already shares its result."""
+        entry = Entry(number=len(self.entries) + 1, job=job)
+        self.entries.append(entry)
+        leader = self._leaders.setdefault(job.id, entry)
+        if leader is not entry:
+            entry.shares = leader
+            self._share(entry)
+        elif job.action == "reuse":
+            self._read(entry)
+            self._finish(entry, "reused")
+        else:
+            self._queue.append(entry)
+        return entry
+
+    def poll(self, timeout_seconds: float = POLL_SECONDS) -> list[Entry]:
+        """Start what can start, wait a moment, and return what has come to its end since the last call."""
+        self._start_waiting()
+        for ended in self._pool.wait(timeout_seconds=0.0 if self._finished else timeout_seconds):
+            self._settle(ended)
+        now = time.monotonic()
+        for entry in self.entries:
+            if entry.status == "running":
+                self._read(entry)
+                self._watch_time(entry, now)
+        self._follow_orders()
+        finished, self._finished = self._finished, []
+        self.record.write(self.entries, changed=bool(finished))
+        self._view.tick(self.entries, slots=self._slots)
+        return finished
+
+    def prune(self, entry: Entry) -> None:
+        """End a run that is not worth going on; it saves and is `pruned`."""
+        self._pool.send(entry.number, PRUNE_SIGNAL)
+
+    def stop(self) -> None:
+        """Start nothing more, and end what runs after it has saved."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for entry in self.entries:
+            if entry.status == "running":
+                self._pool.send(entry.number, signal.SIGTERM)
+        for entry in self._queue:
+            self._finish(entry, "interrupted", reason="not started")
+        self._queue.clear()
+
+    def _hear(self, number: int, frame: Any) -> None:
+        if self._signal:  # a second time: at once
+            self._pool.kill()
+            os._exit(128 + number)
+        self._signal = number
+
+    def _follow_orders(self) -> None:
+        if self._signal and not self._stopping:
+            self._view.close()
+            running = sum(entry.status == "running" for entry in self.entries)
+            name = signal.Signals(self._signal).name
+            print(f"{name}: {running} running jobs save and end; once more ends them at once", file=sys.stderr)
+            self.stop()
+
+    def _start_waiting(self) -> None:
+        now = time.monotonic()
+        for entry in list(self._queue):
+            if self._stopping or not self._pool.free_slots:
+                return
+            if entry.status == "locked" and now < entry.asked_again_at:
+                continue
+            self._queue.remove(entry)
+            if is_held(entry.job.lock):
+                entry.asked_again_at = now + LOCK_POLL_SECONDS
+                self._queue.append(entry)
+                self._change(entry, "locked")
+            elif entry.status == "locked" and entry.job.is_done():  # by whoever had it
+                self._read(entry)
+                self._finish(entry, "reused")
+            else:
+                self._launch(entry)
+
+    def _launch(self, entry: Entry) -> None:
+        if not self._prepared:
+            import_before_fork()
+            self._prepared = True
+        entry.tries += 1
+        entry.timed_out = False
+        entry.pid = self._pool.start(
+            entry.number,
+            self._run,
+            entry.job.overrides,
+            self._source,
+            number=entry.number - 1,
+            threads=self._threads,
+            again=entry.tries > 1,
+        )
+        entry.deadline = time.monotonic() + self._timeout if self._timeout else None
+        self._change(entry, "running")
+
+    def _watch_time(self, entry: Entry, now: float) -> None:
+        if entry.deadline is None or now < entry.deadline:
+            return
+        self._pool.send(entry.number, signal.SIGKILL if entry.timed_out else signal.SIGTERM)
+        entry.timed_out = True
+        entry.deadline = now + GRACE_SECONDS
+
+    def _settle(self, ended: Ended) -> None:
+        """Say what became of a run whose process has ended, and see that its record says so."""
+        entry = self.entries[int(str(ended.key)) - 1]
+        record = self._read(entry) or {}
+        process = record.get("process") or {}
+        own = process == {"pid": ended.pid, "host": socket.gethostname()}
+        status: str = record.get("status", "") if own else ""
+        if status == "completed":
+            self._finish(entry, "completed")
+        elif not own and ended.exit_code == 0 and entry.job.is_done():
+            self._finish(entry, "reused")  # another process had completed it meanwhile
+        elif entry.timed_out:
+            self._fail(entry, {"type": "TimeoutError", "message": f"no end after {self._timeout:g} s"}, record)
+        elif status == "pruned":
+            self._finish(entry, "pruned")
+        elif status == "failed":
+            self._fail(entry, record.get("error") or {"type": "Unknown", "message": "failed"}, None)
+        elif ended.error:
+            self._fail(entry, ended.error, None)
+        elif self._stopping and (status == "interrupted" or ended.exit_code in _STOPPED):
+            self._finish(entry, "interrupted")
+        elif status == "interrupted":  # by its own max_seconds, or by a signal of someone else's
+            self._finish(entry, "interrupted", reason=_of_signal(ended.exit_code) if ended.exit_code else None)
+        else:
+            self._fail(entry, {"type": "ProcessDied", "message": self._cause(ended.exit_code)}, record if own else None)
+
+    def _cause(self, exit_code: int) -> str:
+        if exit_code >= 0:
+            return f"its process ended at once with exit code {exit_code}"
+        kills, self._memory_kills = memory_kills() - self._memory_kills, memory_kills()
+        because = ": out of memory" if exit_code == -signal.SIGKILL and kills else ""
+        return f"killed by {signal.Signals(-exit_code).name}{because}"
+
+    def _fail(self, entry: Entry, error: dict[str, Any], record: dict[str, Any] | None) -> None:
+        """A job has failed; `record` is its run's where the run itself could not say so."""
+        entry.reason = f"{error['type']}: {error['message']}"
+        if record:
+            with suppress(Locked, OSError, BadRecord), hold(entry.job.lock):
+                Record(entry.job.directory).update(status="failed", finished=_now(), error=error)
+        wrong = error["type"] == "ConfigError"
+        if entry.tries <= self._retries and not wrong and not self._stopping:
+            self._queue.insert(0, entry)
+            self._change(entry, "waiting")
+            return
+        self._finish(entry, "failed", reason=entry.reason)
+        if self._on_failure == "stop":
+            self.stop()
+
+    def _finish(self, entry: Entry, status: Status, *, reason: str | None = None) -> None:
+        entry.reason, entry.pid = reason, None
+        self._change(entry, status)
+        self._finished.append(entry)
+        for other in self.entries:
+            if other.shares is entry and other.status in RUNNING:
+                self._share(other)
+
+    def _share(self, entry: Entry) -> None:
+        leader = entry.shares
+        assert leader is not None
+        if leader.status in RUNNING:
+            return
+        entry.value, entry.seconds, entry.epoch = leader.value, leader.seconds, leader.epoch
+        entry.reason = leader.reason
+        self._change(entry, leader.status)
+        self._finished.append(entry)
+
+    def _change(self, entry: Entry, status: Status) -> None:
+        if status != entry.status:
+            entry.status = status
+            self._view.changed(entry, self.entries)
+
+    def _read(self, entry: Entry) -> dict[str, Any] | None:
+        """Bring the entry up to date with its run's record."""
+        try:
+            record = Record(entry.job.directory).read()
+        except BadRecord:
+            return None
+        if not record or record.get("config_hash") != entry.job.config_hash:
+            return None
+        best = record.get("best")
+        entry.value = best["value"] if best else None
+        entry.epoch, entry.seconds = record.get("epoch", 0), record.get("seconds", 0.0)
+        return record
+
+
+_STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)
+
+
+def _of_signal(exit_code: int) -> str:
+    number = exit_code - 128 if exit_code > 128 else -exit_code
+    return f"ended by {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {exit_code}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

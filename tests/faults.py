@@ -1,0 +1,44 @@
+"""A callback that fails in each way a process can, for sweeps that must outlive it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+
+from src.callbacks.base import Callback
+
+
+class Fault(Callback):
+    """Fail after the first epoch: `none`, `raise`, `exit0`, `exit1`, `_exit9`, `kill`, `segfault`, `hang`, `nan`.
+
+    Args:
+        kind: one of these; `once` raises unless `marker` is there, which it makes.
+        marker: a file.
+    """
+
+    def __init__(self, *, kind: str, marker: str = "", seed: int = 0) -> None:
+        self._kind, self._marker = kind, marker
+
+    def on_epoch_end(self, state, metrics):
+        if state.epoch != 1:
+            return
+        if self._kind == "raise":
+            raise LookupError("broken on purpose")
+        if self._kind == "exit0":
+            sys.exit(0)
+        if self._kind == "exit1":
+            sys.exit(1)
+        if self._kind == "_exit9":
+            os._exit(9)
+        if self._kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._kind == "segfault":
+            ctypes.string_at(0)
+        if self._kind == "hang":
+            time.sleep(3600)
+        if self._kind == "once" and not os.path.exists(self._marker):
+            open(self._marker, "w").close()
+            raise LookupError("broken once")
