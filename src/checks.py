@@ -97,12 +97,8 @@ def check_option(override: Override, options: list[str], *, has_others: bool) ->
     if override.is_delete():
         _check_deletion(override)
         return
-    if override.is_sweep_override():  # outside of a multirun, which Hydra says better
-        return
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
-        if option is None and group == "experiment":  # its own default
-            continue
         if not isinstance(option, str) or (option not in options and "/" not in option and not has_others):
             raise ConfigError(
                 f"{override.input_line}: {group} has no option {_shown(option)}; it has {', '.join(options)}"

@@ -93,28 +93,48 @@ class _Composer:
     def compose(self, overrides: list[str]) -> DictConfig:
         """As the function of this module."""
         parsed = [_parse(text) for text in overrides]
-        options = [override for override in parsed if self._options(override.key_or_group)]
-        settings = [override for override in parsed if override.key_or_group.startswith("hydra.")]
-        has_others = bool(self._search_path) or any(o.key_or_group == "hydra.searchpath" for o in settings)
-        for override in options:
-            checks.check_option(override, self._options(override.key_or_group), has_others=has_others)
-        base = self._base([str(override.input_line) for override in parsed if override in (*options, *settings)])
-        values = [override for override in parsed if override not in (*options, *settings)]
-        for override in values:
+        if sweeps := [str(override.input_line) for override in parsed if override.is_sweep_override()]:
+            raise ConfigError(f"{', '.join(map(repr, sweeps))} names several runs; sweep with --multirun")
+        searches = bool(self._search_path) or any(o.key_or_group == "hydra.searchpath" for o in parsed)
+        for override in parsed:
+            if options := self._options(override.key_or_group):
+                checks.check_option(override, options, has_others=searches)
+        base = self._base(parsed)
+        for override in self._values(parsed):
             checks.check_key(override, base.plain, self._options)
-        cfg = self._change(base, parsed, values)
+        cfg = self.compose_unchecked(parsed)
         checks.check_types(parsed, base.leaves, cfg)
         checks.check_values(cfg)
         checks.check_mode(parsed, base.cfg)
         return cfg
 
-    def _base(self, overrides: list[str]) -> _Base:
-        key = tuple(overrides)
+    def compose_unchecked(self, overrides: list[Override]) -> DictConfig:
+        """What Hydra gives for all overrides at once, from the base of their options."""
+        cfg = copy.deepcopy(self._base(overrides).cfg)
+        try:
+            ConfigLoaderImpl._apply_overrides_to_config(self._values(overrides), cfg)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise checks.composition_error(error) from error
+        task = [override for override in overrides if not override.is_hydra_override()]
+        form = cfg.hydra.job.config.override_dirname
+        cfg.hydra.overrides.task = [override.input_line for override in task]
+        cfg.hydra.job.override_dirname = get_overrides_dirname(
+            task, kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
+        )
+        return cfg
+
+    def _values(self, overrides: list[Override]) -> list[Override]:
+        """Overrides of single values; what Hydra itself reads while it composes goes to it with the options."""
+        return [o for o in overrides if not (self._options(o.key_or_group) or o.key_or_group.startswith("hydra."))]
+
+    def _base(self, overrides: list[Override]) -> _Base:
+        values = self._values(overrides)
+        key = tuple(str(override.input_line) for override in overrides if override not in values)
         if key not in self._bases:
             try:
                 cfg = self._hydra.compose_config(
                     config_name=self._name,
-                    overrides=[*self._search_path, *overrides],
+                    overrides=[*self._search_path, *key],
                     run_mode=RunMode.RUN,
                     from_shell=False,
                     with_log_configuration=False,
@@ -124,22 +144,6 @@ class _Composer:
             leaves = dict(checks.leaves(checks.resolved(cfg)))
             self._bases[key] = _Base(cfg=cfg, plain=checks.plain_values(cfg), leaves=leaves)
         return self._bases[key]
-
-    @staticmethod
-    def _change(base: _Base, overrides: list[Override], values: list[Override]) -> DictConfig:
-        """The base with single values changed: what Hydra gives for all overrides at once."""
-        cfg = copy.deepcopy(base.cfg)
-        try:
-            ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise checks.composition_error(error) from error
-        task = [override for override in overrides if not override.is_hydra_override()]
-        format_ = cfg.hydra.job.config.override_dirname
-        cfg.hydra.overrides.task = [override.input_line for override in task]
-        cfg.hydra.job.override_dirname = get_overrides_dirname(
-            task, kv_sep=format_.kv_sep, item_sep=format_.item_sep, exclude_keys=format_.exclude_keys
-        )
-        return cfg
 
     def _find_options(self, group: str) -> list[str]:
         loader = self._hydra.config_loader

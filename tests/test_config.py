@@ -1,9 +1,14 @@
 """A wrong command is refused before anything is imported or made; the message names what, why and the way out."""
 
 import pytest
-from omegaconf import OmegaConf
+from hydra import compose as hydra_compose, initialize_config_dir
+from hydra.errors import HydraException
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
+from omegaconf import OmegaConf, open_dict
 
+from src import config
 from src.config import ConfigError, compose, expand
+from src.runs.identity import config_hash
 
 STOP = "callback=early_stopping "
 
@@ -154,3 +159,52 @@ def test_expand():
         ["optimizer=sgd", "seed=0", "epochs=1"],
         ["optimizer=sgd", "seed=1", "epochs=1"],
     ]
+
+
+VALUES = {
+    "seed": ["0", "7"],
+    "epochs": ["3"],
+    "optimizer.learning_rate": ["0.1", "1e-05", "${oc.env:HOME,1}"],
+    "+model.new": ["null", "[1,{a: b}]", "'quoted, text'"],
+    "++trainer.clip_norm": ["1.5"],
+    "~callback.early_stopping": [],
+    "~data.transforms.noise": [],
+    "data.transforms": ["{}"],
+    "hydra.job.chdir": ["true"],
+    "hydra.launcher.n_jobs": ["3"],
+    "name": ["a-b"],
+}
+OPTIONS = {
+    "model": ["cnn", "unet"],
+    "optimizer": ["adam", "sgd", "rmsprop"],
+    "data": ["digits", "digit_scenes"],
+    "callback": ["default", "early_stopping"],
+    "hydra/launcher": ["local", "basic"],
+    "experiment": ["digits_fast"],
+}
+
+
+@st.composite
+def command(draw):
+    """Overrides in any order, some of the same option, which is what the composer keeps."""
+    keys = draw(st.lists(st.sampled_from([*VALUES, *OPTIONS]), unique=True, max_size=8))
+    choices = {**VALUES, **OPTIONS}
+    return [f"{key}={draw(st.sampled_from(choices[key]))}" if choices[key] else key for key in keys]
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(overrides=command())
+def test_composing_once_for_a_set_of_options_gives_what_hydra_gives(overrides):
+    composer = config._composer(None, "train")
+    try:
+        with initialize_config_dir(str(config.CONFIG_DIR), version_base="1.3"):
+            expected = hydra_compose("train", overrides, return_hydra_config=True)
+    except HydraException:
+        assume(False)
+    parsed = [config._parse(text) for text in overrides]
+    ours = composer.compose_unchecked(parsed)
+    for cfg in (ours, expected):
+        with open_dict(cfg):
+            del cfg.hydra.job.name  # `app` where the call is a test's own
+    assert OmegaConf.to_yaml(ours) == OmegaConf.to_yaml(expected)
+    assert config_hash(ours) == config_hash(expected)

@@ -27,6 +27,8 @@ NOT_COMPUTING = (
     *("src.config", "src.checks", "src.machine", "src.runs", "src.files", "src.manifest", "src.checkpoints"),
     *(f"src.callbacks.{name}" for name in ("checkpoint", "export", "progress", "record", "summaries")),
 )
+_contents: dict[Path, bytes] = {}
+
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "hydra-core", "omegaconf")
 
 
@@ -46,7 +48,7 @@ def fingerprints(config: dict[str, Any]) -> dict[str, Any]:
     data = config.get("data") or {}
     found = {key: data[key] for key in ("dataset",) if data.get(key) is not None}
     if data.get("path") is not None:
-        found["path"] = listing(Path(data["path"]))
+        found["path"] = _listing(Path(data["path"]))
     return {"code": dict(code), "data": found}
 
 
@@ -123,9 +125,18 @@ def _code(modules: tuple[str, ...]) -> dict[str, str]:
 
 
 def forget() -> None:
-    """Look at the files anew, as another process would."""
-    for cached in (read_once, _code, listing):
-        cached.cache_clear()
+    """Read all code anew, as another process would."""
+    _contents.clear()
+    _code.cache_clear()
+
+
+def look_again() -> None:
+    """In a forked child: read anew what has been changed since, but for what was imported before the fork."""
+    imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    for path, content in list(_contents.items()):
+        if str(path) not in imported and (not path.is_file() or path.read_bytes() != content):
+            del _contents[path]
+            _code.cache_clear()
 
 
 def _with_imports(modules: list[str]) -> list[Path]:
@@ -164,15 +175,15 @@ def _own_file(module: str) -> Path | None:
     return None
 
 
-@functools.cache
 def read_once(path: Path) -> bytes:
     """A file's content as this process first saw it: what it imports, whatever is edited while a sweep goes on."""
-    return path.read_bytes()
+    if path not in _contents:
+        _contents[path] = path.read_bytes()
+    return _contents[path]
 
 
-@functools.cache
-def listing(path: Path) -> str:
-    """A hash of the names, sizes and times of a folder's files; asked once a process, or sweep."""
+def _listing(path: Path) -> str:
+    """A hash of the names, sizes and times of a folder's files, or of a file's."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     lines = []
     for file in files:

@@ -62,7 +62,7 @@ def run_job(overrides: Sequence[str], source: Source, *, number: int, threads: i
     """
     log_to(os.devnull)
     setup_globals()
-    provenance.forget()
+    provenance.look_again()
     cfg = source.compose(overrides)
     if again:
         cfg.rerun = False

@@ -116,7 +116,7 @@ def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
         epoch = f"{entry.epoch}/{entry.job.epochs}"
         seconds = f"{entry.seconds:.1f}" if entry.seconds else ""
         table.add_row(*row, epoch, _status(entry), seconds, _relative(entry))
-    console.print(table)
+    _print(table, console)
     for entry in entries:
         if entry.reason and entry.tries:
             reason = entry.reason.strip().splitlines()[0]
@@ -138,7 +138,7 @@ def print_jobs(planned: Sequence[Job], stream: TextIO) -> None:
         elif job.set_aside:
             does = "starts afresh"
         table.add_row(str(entry.number), *_swept(entry, entries), does, _relative(entry))
-    console.print(table)
+    _print(table, console)
 
 
 def ranked(entries: Sequence[Entry]) -> list[Entry]:
@@ -164,6 +164,16 @@ def _table(stream: TextIO) -> tuple[Table, Console]:
     terminal = stream.isatty()
     console = Console(file=stream, width=None if terminal else PLAIN_WIDTH)
     return Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False), console
+
+
+def _print(table: Table, console: Console) -> None:
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as printed:
+        console.print(table)
+    for line in printed.get().splitlines():  # without the spaces that pad the last column
+        print(line.rstrip(), file=console.file)
 
 
 def duration(seconds: float) -> str:
