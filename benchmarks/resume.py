@@ -9,7 +9,6 @@ Ends with a table; exit code 1 if anything that is promised did not hold.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -22,14 +21,13 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
+from benchmarks.campaigns import ALL_STATE, Campaigns, Row, parser, run
 from benchmarks.pairs import BenchmarkError
 from src.logs import quiet_stderr
 from src.runs.record import Record
@@ -38,48 +36,13 @@ from src.verify_resume import command, compare, finish, newest_step, verify
 LONG_EPOCHS = 4
 JOBS = 2  # processes at a time
 
-# Everything that carries state: dropout's seeds, batch normalisation, averages, a schedule, augmentation, patience.
-ALL_STATE = [
-    *("data=digits", "model=cnn", "model.dropout=0.3", "model.batch_norm=true"),
-    *("optimizer=adamw", "+optimizer.use_ema=true", "schedule=cosine", "callback=early_stopping"),
-    *("callback.early_stopping.patience=2", "callback.early_stopping.min_delta=0.02", "epochs=8"),
-    "data.transforms.shift={_target_: src.data.transforms.Shift, max_pixels: 1}",
-]
 # Graph calls of seconds, so that waiting for the end of one would show.
 LONG_CALLS = [*ALL_STATE, "batch_size=2", "model.filters=64", f"epochs={LONG_EPOCHS}", "trainer.steps_per_call=100000"]
 
 
-class Row(NamedTuple):
-    """A campaign's line of the table."""
-
-    campaign: str
-    tries: int
-    held: int
-    remark: str
-
-
 def main(argv: list[str]) -> int:
     """Run campaigns; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks resume", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("campaigns", nargs="*", help=f"of {', '.join(CAMPAIGNS)}; all by default")
-    parser.add_argument("--share", type=float, default=1.0, help="of each campaign's full count")
-    arguments = parser.parse_args(argv)
-    if unknown := set(arguments.campaigns) - set(CAMPAIGNS):
-        parser.error(f"unknown {', '.join(unknown)}; there is {', '.join(CAMPAIGNS)}")
-    rows = []
-    for name in arguments.campaigns or CAMPAIGNS:
-        count, campaign = CAMPAIGNS[name]
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
-            row = campaign(Path(folder), max(1, round(count * arguments.share)))
-        rows.append(row)
-        print(f"{_line(row)}  ({time.monotonic() - began:.0f} s)", flush=True)
-    print("\n" + "\n".join(map(_line, rows)))
-    return 0 if all(row.tries == row.held for row in rows) else 1
-
-
-def _line(row: Row) -> str:
-    return f"{row.campaign:8} {row.held:4} of {row.tries:4} held  {row.remark}"
+    return run(CAMPAIGNS, parser("resume", __doc__, CAMPAIGNS).parse_args(argv))
 
 
 def kills(folder: Path, count: int) -> Row:
@@ -440,7 +403,7 @@ def _wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.002)
 
 
-CAMPAIGNS: dict[str, tuple[int, Callable[[Path, int], Row]]] = {
+CAMPAIGNS: Campaigns = {
     "kills": (100, kills),
     "signals": (50, signals),
     "saves": (300, saves),

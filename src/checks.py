@@ -21,6 +21,9 @@ from src.runs.identity import identity_config
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 
+# Groups of which a run needs no option.
+OPTIONAL_GROUPS = ("experiment", "search")
+
 # Mappings of objects by name; null leaves one out.
 NAMED_MEMBERS = (("callback",), ("metric",), ("data", "transforms"))
 
@@ -219,7 +222,7 @@ def _check_members(cfg: DictConfig) -> None:
 
 def _check_deletion(override: Override) -> None:
     key = override.key_or_group
-    if override.is_delete() and key != "experiment" and not re.search(r"[./]", key):
+    if override.is_delete() and key not in OPTIONAL_GROUPS and not re.search(r"[./]", key):
         raise ConfigError(f"{override.input_line}: a run needs {key}; give another value, {key}=...")
 
 

@@ -29,7 +29,17 @@ from src.checks import CONFIG_DIR, ConfigError, check_monitor
 from src.runs.branch import find_parent
 from src.runs.identity import register_resolvers
 
-__all__ = ["CONFIG_DIR", "CONFIG_NAME", "ConfigError", "branch", "check_monitor", "check_sweep", "compose", "expand"]
+__all__ = [
+    "CONFIG_DIR",
+    "CONFIG_NAME",
+    "ConfigError",
+    "branch",
+    "check_monitor",
+    "check_sweep",
+    "compose",
+    "expand",
+    "parse_override",
+]
 
 CONFIG_NAME = "train"
 
@@ -92,7 +102,7 @@ class _Composer:
 
     def compose(self, overrides: list[str]) -> DictConfig:
         """As the function of this module."""
-        parsed = [_parse(text) for text in overrides]
+        parsed = [parse_override(text) for text in overrides]
         if sweeps := [str(override.input_line) for override in parsed if override.is_sweep_override()]:
             raise ConfigError(f"{', '.join(map(repr, sweeps))} names several runs; sweep with --multirun")
         searches = bool(self._search_path) or any(o.key_or_group == "hydra.searchpath" for o in parsed)
@@ -129,7 +139,9 @@ class _Composer:
 
     def _base(self, overrides: list[Override]) -> _Base:
         values = self._values(overrides)
-        key = tuple(str(override.input_line) for override in overrides if override not in values)
+        options = [override for override in overrides if override not in values]
+        options.sort(key=lambda override: not override.is_hydra_override())  # as in a sweep's jobs
+        key = tuple(str(override.input_line) for override in options)
         if key not in self._bases:
             try:
                 cfg = self._hydra.compose_config(
@@ -152,13 +164,14 @@ class _Composer:
 
 def expand(overrides: list[str]) -> list[list[str]]:
     """The jobs of a sweep over the product of all `key=a,b`, each as a list of overrides without sweeps."""
-    parsed = [_parse(text) for text in overrides]
+    parsed = [parse_override(text) for text in overrides]
     return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
 
 
-def check_sweep(overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None) -> None:
-    """Check what all jobs of a sweep have in common, before Hydra judges it: compose the one of each first value."""
-    compose([_first(_parse(text)) for text in overrides], config_dir=config_dir, config_name=config_name)
+def check_sweep(overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None) -> DictConfig:
+    """Check what all jobs of a sweep have in common, before Hydra judges it; returns the job of each first value."""
+    first = [_first(parse_override(text)) for text in overrides]
+    return compose([*first, "hydra.mode=MULTIRUN"], config_dir=config_dir, config_name=config_name)
 
 
 def _first(override: Override) -> str:
@@ -168,7 +181,8 @@ def _first(override: Override) -> str:
     if override.is_discrete_sweep():
         value = next(iter(override.sweep_string_iterator()))
     else:
-        value = str(cast(IntervalSweep, override.value()).start)
+        start = cast(IntervalSweep, override.value()).start
+        value = f"{start:.17g}"  # a whole one as such, which suits keys of whole numbers too
     return f"{override.get_key_element()}={value}"
 
 
@@ -178,7 +192,7 @@ def branch(overrides: list[str]) -> list[str]:
     Raises:
         ConfigError: RUN is none, or several; or a key is given that a branch fills in.
     """
-    parsed = [_parse(text) for text in overrides]
+    parsed = [parse_override(text) for text in overrides]
     for override in parsed:
         if override.key_or_group.startswith("parent."):
             checks.refuse_filled_in(override)
@@ -192,11 +206,12 @@ def branch(overrides: list[str]) -> list[str]:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     own = {override.key_or_group for override in parsed} | NOT_INHERITED
-    inherited = [text for text in parent.overrides if _parse(text).key_or_group not in own]
+    inherited = [text for text in parent.overrides if parse_override(text).key_or_group not in own]
     return [*inherited, *overrides, *parent.overrides_of_branch()]
 
 
-def _parse(text: str) -> Override:
+def parse_override(text: str) -> Override:
+    """One `key=value`, `+key=value`, `++key=value` or `~key`; ConfigError says how to write it."""
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:

@@ -90,6 +90,7 @@ class Trainer:
         )
         self._steps_per_call = steps_per_call
         self._seconds_per_step = math.inf
+        self._checked: Batches | None = None
         self._adapted: dict[int, tuple[Batches | tf.data.Dataset, Batches]] = {}
         self._graphs: dict[tuple[int, Callable], Callable] = {}
         self._results_graph = tf.function(self._compute_results)
@@ -135,7 +136,8 @@ class Trainer:
             ValueError: as `check`, before the first step; or a callback wants to stop where it may not.
         """
         train, val, state = self._batches(train), None if val is None else self._batches(val), self.state
-        self.check(train, has_val=val is not None)
+        if train is not self._checked:
+            self.check(train, has_val=val is not None)
         callbacks = list(self.callbacks.values())
         with ExitStack() as closing:
             for callback in callbacks:
@@ -207,13 +209,14 @@ class Trainer:
             raise ValueError("the model must be a functional or sequential one with a single output tensor")
         outputs = tf.TensorSpec(output.shape, output.dtype)
 
-        def measured(metric: keras.metrics.Metric) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-            return lambda y, x: [metric.update_state(y, x), metric.result()][1]
-
-        functions = {"loss": self._loss, **{name: measured(metric) for name, metric in self._metrics.items()}}
+        functions = {"loss": self._loss, **{name: _measured(metric) for name, metric in self._metrics.items()}}
         for name, function in functions.items():
+
+            def compare(y: tf.Tensor, x: tf.Tensor, function: Callable = function) -> tf.Tensor:
+                return function(y, x)
+
             try:
-                graph = tf.function(lambda y, x, f=function: f(y, x)).get_concrete_function(targets, outputs)
+                graph = tf.function(compare).get_concrete_function(targets, outputs)
                 if getattr(graph.structured_outputs, "shape", None) != ():
                     raise ValueError(f"it gives {graph.structured_outputs} instead of one number")
             except (ValueError, TypeError, tf.errors.OpError) as error:
@@ -222,6 +225,7 @@ class Trainer:
                     f"{name} cannot compare the model's outputs {outputs.dtype.name} {outputs.shape} with the "
                     f"targets {targets.dtype.name} {targets.shape}; choose what fits together ({reason})"
                 ) from error
+        self._checked = train
 
     def _batches(self, data: Batches | tf.data.Dataset) -> Batches:
         """`as_batches`, once for each dataset: the graphs are made for what it returns."""
@@ -340,3 +344,11 @@ class Trainer:
             for callback in self.callbacks.values():
                 callback.on_interrupt(self.state, self._interrupt_reason)
             raise Interrupted(self._interrupt_reason)
+
+
+def _measured(metric: keras.metrics.Metric) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def measure(targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        metric.update_state(targets, outputs)
+        return metric.result()
+
+    return measure

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from benchmarks import pairs
+from benchmarks import campaigns, pairs, sweeps
 from benchmarks.__main__ import find, main
+from benchmarks.campaigns import Row
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,7 +24,7 @@ def prints(text: str, *, exit_code: int = 0) -> list[str]:
 def test_benchmarks_are_listed_with_what_they_compare(capsys):
     assert main([]) == 0
     listed = capsys.readouterr().out
-    assert "loop" in find() and "pairs" not in find()
+    assert set(find()) == {"loop", "resume", "sweeps"}
     assert all(re.search(rf"^  {name} +\S", listed, re.M) for name in find())
 
 
@@ -65,6 +67,50 @@ def test_a_disagreement_ends_with_exit_code_1(monkeypatch, capsys):
     monkeypatch.setattr(find()["loop"], "main", disagree)
     assert main(["loop"]) == 1
     assert "steps: ours 40, the peer 41" in capsys.readouterr().err
+
+
+def test_campaigns_do_their_share_and_fail_where_something_did_not_hold(capsys, tmp_path):
+    counts = {"good": (50, lambda folder, count: Row("good", count, count, "all")), "bad": (1, one_is_lost)}
+    arguments = campaigns.parser("test", "Test.", counts)
+    assert campaigns.run(counts, arguments.parse_args(["good", "--share", "0.1"])) == 0
+    assert re.search(r"^good +5 of +5 held  all$", capsys.readouterr().out, re.M)
+    assert campaigns.run(counts, arguments.parse_args([])) == 1
+    with pytest.raises(SystemExit, match="2"):
+        arguments.parse_args(["god"])
+    assert "unknown god; there is good, bad" in capsys.readouterr().err
+
+
+def one_is_lost(folder: Path, count: int) -> Row:
+    assert not any(folder.iterdir())
+    return Row("bad", count, count - 1, "one is lost")
+
+
+def test_without_joblib_s_launcher_the_extra_is_named(monkeypatch, capsys):
+    def version(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert main(["sweeps", "pairs"]) == 1
+    assert re.fullmatch(r"error: .*'\.\[bench\]'\n", capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_sweeps_are_measured_against_fresh_processes_and_joblib_with_equal_results(tmp_path, capsys):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra `bench`")
+    sweeps.pairs(tmp_path, 1, epochs=1, runs=2)
+    printed = capsys.readouterr().out
+    assert "1 interleaved rounds, equal results in all" in printed
+    number = r"\d+\.\d+"
+    for row in (sweeps.SWEEP, sweeps.FRESH, sweeps.JOBLIB):
+        assert re.search(rf"^{row}(  +{number}){{6}}$", printed, re.M), printed
+
+
+@pytest.mark.slow
+def test_sweeps_are_issued_again_and_their_parent_s_memory_is_sampled(capsys):
+    assert main(["sweeps", "again", "memory", "--share", "0.03"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^again +1 of +1 held  3 jobs: .* 3 known, no file of a run touched$", printed, re.M)
+    assert re.search(r"^memory +1 of +1 held  jobs 2 to 6: Rss \d+\.\d to \d+\.\d MB", printed, re.M)
 
 
 @pytest.mark.slow

@@ -201,7 +201,7 @@ def test_composing_once_for_a_set_of_options_gives_what_hydra_gives(overrides):
             expected = hydra_compose("train", overrides, return_hydra_config=True)
     except HydraException:
         assume(False)
-    parsed = [config._parse(text) for text in overrides]
+    parsed = [config.parse_override(text) for text in overrides]
     ours = composer.compose_unchecked(parsed)
     for cfg in (ours, expected):
         with open_dict(cfg):

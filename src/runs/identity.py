@@ -7,8 +7,10 @@ label(cfg)                              # unet-adam-lr0.003-cosine-e10-b32-s0
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import pickle
 import re
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -48,12 +50,18 @@ ORDERED = ("data.transforms",)
 def identity_config(cfg: DictConfig) -> dict[str, Any]:
     """The part of a config that decides the result, resolved and in canonical form.
 
-    Nulls and empty mappings are left out, so a new option with a null default keeps old ids; 1.0 counts as 1.
+    Nulls and empty mappings are left out, so a new option with a null default keeps old ids; 1.0 counts as 1. It is
+    shared between callers and not to be changed.
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     plain.pop("hydra", None)
     plain["run"] = dict.fromkeys(plain.get("run") or {})
-    resolved = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(plain), resolve=True))
+    return _identity(pickle.dumps(plain))
+
+
+@functools.lru_cache(maxsize=16)  # a command asks for the same one again and again
+def _identity(pickled: bytes) -> dict[str, Any]:
+    resolved = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(pickle.loads(pickled)), resolve=True))
     is_dataset = (resolved.get("data") or {}).get("dataset") is not None
     return _canonical(resolved, (), NOT_IDENTITY + (NOT_IDENTITY_OF_A_DATASET if is_dataset else ()))
 

@@ -6,7 +6,6 @@ Pool(...).start(job.id, run_job, job.overrides, source, number=0, threads=1, aga
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
 import os
 from collections.abc import Sequence
@@ -18,37 +17,12 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from src import job
-from src.logs import ConsoleHandler, quiet_stderr
+from src.logs import ConsoleHandler
 from src.runs import provenance
 from src.runs.lock import hold
 from src.signals import stop_on_signals
 from src.sweeps.plan import Source
 from src.sweeps.processes import log_to
-
-# What a run of the project imports while it trains: imported before the fork, no child pays for it.
-IMPORTED_BEFORE_FORK = (
-    "src.build",
-    "src.trainer",
-    "src.checkpoints",
-    "src.data.sources",
-    "src.callbacks.checkpoint",
-    "src.callbacks.early_stopping",
-    "src.callbacks.export",
-    "src.callbacks.progress",
-    "src.callbacks.record",
-    "src.callbacks.summaries",
-    "src.models.cnn",
-    "src.models.unet",
-    "src.metrics",
-    "src.schedules",
-)
-
-
-def import_before_fork() -> None:
-    """Import TensorFlow and what runs need of it, running no op, so that children can be forked with it."""
-    with quiet_stderr():
-        for module in IMPORTED_BEFORE_FORK:
-            importlib.import_module(module)
 
 
 def run_job(overrides: Sequence[str], source: Source, *, number: int, threads: int, again: bool) -> None:

@@ -24,10 +24,15 @@ from src.runs.identity import ID_DIGITS
 from src.runs.lock import hold
 from src.runs.record import BadRecord, Record
 from src.sweeps.plan import Job, Source, plan
-from src.sweeps.processes import STARTS
+from src.sweeps.processes import STARTS, Server, Start
 from src.sweeps.record import SweepRecord
 from src.sweeps.show import duration, print_jobs, print_results, summary, view_for
 from src.sweeps.sweep import ON_FAILURE, Entry, Sweep
+from src.sweeps.warm import prepare_fork
+
+LAUNCHER = "hydra_plugins.local_launcher.LocalLauncher"
+
+_early: list[Server] = []
 
 
 @dataclass(frozen=True)
@@ -71,28 +76,31 @@ class Local:
         self.n_jobs = options.n_jobs or len(self._gpus) or available_cores()
         self.source = source_of(config)
 
-    def open(self, planned: Sequence[Job], *, count: int | None = None, settings: str | None = None) -> Sweep:
+    def open(self, *, folder: Path, sweep_id: str, count: int) -> Sweep:
         """A sweep to add jobs to.
 
         Args:
-            planned: jobs that are known by now, which say where its record lies.
-            count: how many there will be; those planned by default.
+            folder: of the records of sweeps.
+            sweep_id: what tells this sweep from others.
+            count: how many different jobs there will be.
         """
-        slots = max(1, min(self.n_jobs, count or len({job.id for job in planned})))
+        slots = max(1, min(self.n_jobs, count))
         threads = max(1, available_cores() // slots)
+        start = self._options.start or default_start()
         sweep = Sweep(
-            sweeps_folder(planned),
+            folder,
             source=self.source,
             slots=[self._environment(slot) for slot in range(slots)],
             threads=threads,
             view=view_for(sys.stderr),
             command=sys.argv[1:],
-            start=self._options.start or ("spawn" if self._gpus else "fork"),
+            start=start,
             on_failure=self._options.on_failure,
             retries=self._options.retries,
             job_timeout_seconds=self._options.job_timeout_seconds,
-            settings=OmegaConf.to_yaml(self._config) if settings is None else settings,
-            sweep_id=sweep_id(planned),
+            server=_take_early() if start == "fork" else None,
+            settings=OmegaConf.to_yaml(self._config),
+            sweep_id=sweep_id,
         )
         each = f"{threads} thread{'s' * (threads > 1)} each"
         print(f"sweep {os.path.relpath(sweep.record.directory)}: {slots} at a time, {each}", file=sys.stderr)
@@ -107,7 +115,8 @@ class Local:
         aside = [job for job in planned if job.set_aside]
         if aside:
             print(f"{len(aside)} earlier runs are kept, as <directory>.<time>", file=sys.stderr)
-        with self.open(planned) as sweep:
+        count = len({job.id for job in planned})
+        with self.open(folder=sweeps_folder(planned), sweep_id=sweep_id(planned), count=count) as sweep:
             for job in planned:
                 sweep.add(job)
             print(f"{len(planned)} jobs: {summary(sweep.entries, slots=self.n_jobs)}", file=sys.stderr)
@@ -130,6 +139,25 @@ class Local:
             return {}
         gpu = self._gpus[slot % len(self._gpus)]
         return {"CUDA_VISIBLE_DEVICES": gpu, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
+
+def default_start() -> Start:
+    """Fork, but not with GPUs: CUDA does not survive it, and who knows what imports it."""
+    return "spawn" if visible_gpus() else "fork"
+
+
+def start_early(first: DictConfig) -> None:
+    """Import TensorFlow beside all that is still to be composed, if the sweep's first job is one to train."""
+    launcher = first.hydra.launcher
+    if first.dry_run or launcher.get("_target_") != LAUNCHER or (launcher.start or default_start()) != "fork":
+        return
+    record = Record(jobs_.run_directory(first, first.hydra.sweep)).read() or {}
+    if record.get("status") != "completed":
+        _early.append(Server("fork", prepare_fork))
+
+
+def _take_early() -> Server | None:
+    return _early.pop() if _early else None
 
 
 def source_of(config: DictConfig) -> Source:
@@ -163,15 +191,21 @@ def prepare_for_others(overrides: Sequence[Sequence[str]], config: DictConfig, *
     source = source_of(config)
     planned = plan(overrides, source)
     configs = [source.compose(job.overrides) for job in planned]
-    if in_one_process and len(threads := {cfg.trainer.threads for cfg in configs}) > 1:
-        raise ConfigError(
-            f"trainer.threads is {' and '.join(map(str, threads))} in one sweep, whose jobs share a process: "
-            "give one trainer.threads=..., or hydra/launcher=local"
-        )
+    if in_one_process:
+        check_threads(configs)
     for job, cfg in zip(planned, configs, strict=True):
         with hold(job.lock, wait=cfg.wait):
             jobs_.prepare(cfg, job.directory)
     SweepRecord.create(sweeps_folder(planned), sweep_id=sweep_id(planned), settings=OmegaConf.to_yaml(config))
+
+
+def check_threads(configs: Sequence[DictConfig]) -> None:
+    """Raise ConfigError where jobs that share a process differ in what is set once a process."""
+    if len(threads := {cfg.trainer.threads for cfg in configs}) > 1:
+        raise ConfigError(
+            f"trainer.threads is {' and '.join(map(str, threads))} in one sweep, whose jobs share a process: "
+            "give one trainer.threads=..., or hydra/launcher=local"
+        )
 
 
 def sweeps_folder(planned: Sequence[Job]) -> Path:

@@ -1,9 +1,12 @@
 """A process a job: whatever becomes of one, the others and the parent go on.
 
-pool = Pool(start="fork", slots=[{}, {}])       # two at a time; each slot's environment variables
-pool.start("a", function, 1, option=2)
-for ended in pool.wait(timeout_seconds=0.2):
-    ended.key, ended.exit_code, ended.error     # "a", 0, None
+    pool = Pool(slots=[{}, {}])             # two at a time; each slot's environment variables
+    pool.start("a", function, 1, option=2)
+    for ended in pool.wait(timeout_seconds=0.2):
+        ended.key, ended.exit_code, ended.error     # "a", 0, None
+
+The parent forks a server, which imports what all jobs need and forks a child for each. So nothing is imported twice,
+the parent may have threads, and it is none of TensorFlow's business.
 """
 
 from __future__ import annotations
@@ -11,14 +14,19 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
+import json
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
@@ -26,7 +34,11 @@ from typing import Any, Literal
 Start = Literal["fork", "spawn"]
 STARTS = ("fork", "spawn")
 
-PR_SET_PDEATHSIG = 1
+SERVER_POLL_SECONDS = 0.5  # for children whose own children keep their pipe open
+FAREWELL_SECONDS = 15.0  # for children whose server has died
+MESSAGE_LENGTH = 10_000  # of an error; a pipe holds 64 KiB
+
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -39,100 +51,226 @@ class Ended:
     error: dict[str, str] | None
 
 
-@dataclass
-class _Child:
-    process: Any
-    messages: Connection
-    slot: int
-
-
 class Pool:
     """Runs functions in child processes, at most one a slot.
 
     A child is in a process group of its own, so Ctrl-C on the terminal reaches the parent alone. When the parent dies
-    it gets SIGTERM. Until its function says otherwise, SIGTERM raises KeyboardInterrupt in it and SIGUSR2 does nothing.
+    it gets SIGTERM. Until its function says otherwise, SIGTERM raises KeyboardInterrupt in it, and SIGINT and SIGUSR2
+    do nothing.
 
     Args:
-        start: `fork` copies this process, with all that it has imported; it must have run no TensorFlow op. `spawn`
-            starts afresh.
         slots: the environment variables of each slot's children.
+        start: `fork` copies the server, with all that it has imported; `spawn` starts each child afresh.
+        prepare: called in the server before it forks.
+        server: one that has been started early.
     """
 
-    def __init__(self, *, start: Start, slots: Sequence[dict[str, str]]) -> None:
-        self._context: Any = multiprocessing.get_context(start)
-        self._slots = list(slots)
-        self._children: dict[Hashable, _Child] = {}
+    def __init__(
+        self,
+        *,
+        slots: Sequence[dict[str, str]],
+        start: Start = "fork",
+        prepare: Callable[[], None] | None = None,
+        server: Server | None = None,
+    ) -> None:
+        self._slots, self._start, self._prepare = list(slots), start, prepare
+        self._server = server
+        self._running: dict[Hashable, tuple[int, int]] = {}  # key: slot, process id
 
     @property
     def free_slots(self) -> int:
-        return len(self._slots) - len(self._children)
+        return len(self._slots) - len(self._running)
 
     def start(self, key: Hashable, function: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
         """Run `function(*args, **kwargs)` in a free slot; returns the process's id."""
-        slot = min(set(range(len(self._slots))) - {child.slot for child in self._children.values()})
-        receiver, sender = self._context.Pipe(duplex=False)
-        gc.freeze()  # a collection in the child would copy the pages of all that the parent has
-        process = self._context.Process(
-            target=_main, args=(sender, os.getpid(), self._slots[slot], function, args, kwargs), daemon=False
-        )
-        process.start()
-        gc.unfreeze()
-        sender.close()
-        self._children[key] = _Child(process, receiver, slot)
-        return process.pid
+        if self._server is None:
+            self._server = Server(self._start, self._prepare)
+        slot = min(set(range(len(self._slots))) - {slot for slot, _ in self._running.values()})
+        try:
+            pid = self._server.start(key, self._slots[slot], pickle.dumps((function, args, kwargs)))
+        except (EOFError, OSError) as error:
+            raise RuntimeError("the process that jobs are forked from has died before it could fork one") from error
+        self._running[key] = slot, pid
+        return pid
 
     def wait(self, *, timeout_seconds: float) -> list[Ended]:
         """Those that have ended; returns as soon as there is one."""
-        if not self._children:
+        try:
+            found = self._server.ended(timeout_seconds) if self._server and self._running else None
+        except (EOFError, OSError):
+            found = self._bury()
+        if found is None:
             time.sleep(timeout_seconds)
-        wait([child.process.sentinel for child in self._children.values()], timeout_seconds)
-        ended = []
-        for key, child in list(self._children.items()):
-            if child.process.exitcode is None:
-                continue
-            ended.append(Ended(key, child.process.pid, child.process.exitcode, _received(child.messages)))
-            child.messages.close()
-            child.process.close()
-            del self._children[key]
-        return ended
+        for ended in found or []:
+            del self._running[ended.key]
+        return found or []
 
     def send(self, key: Hashable, number: int) -> None:
         """Send a signal to a child that may have ended already."""
-        if (child := self._children.get(key)) and child.process.exitcode is None:
-            os.kill(child.process.pid, number)
+        if self._server and key in self._running:
+            self._server.signal(key, number)
 
-    def kill(self) -> None:
-        """End all children at once; nothing is saved."""
-        for child in self._children.values():
-            child.process.kill()
-            child.process.join()
+    def close(self) -> None:
+        """End all children that still run, at once; nothing is saved."""
+        if self._server:
+            self._server.close()
+            self._server = None
+
+    def _bury(self) -> list[Ended]:
+        """The server has died, so its children have got SIGTERM: wait for them."""
+        assert self._server is not None
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        for _, pid in self._running.values():
+            while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+                time.sleep(0.05)
+        self._server.close()
+        self._server = None
+        error = {"type": "ProcessDied", "message": "the process that jobs are forked from was killed"}
+        return [Ended(key, pid, -signal.SIGTERM, error) for key, (_, pid) in self._running.items()]
 
 
-def _received(messages: Connection) -> dict[str, str] | None:
+class Server:
+    """The process that children are forked from, as its parent sees it.
+
+    Args:
+        start: see Pool.
+        prepare: called in the server before the first fork.
+    """
+
+    def __init__(self, start: Start = "fork", prepare: Callable[[], None] | None = None) -> None:
+        self._connection, theirs = multiprocessing.Pipe()
+        self._started: dict[Hashable, int] = {}
+        self._ended: list[Ended] = []
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self._connection.close()
+                _serve(theirs, parent, start, prepare)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        theirs.close()
+
+    def start(self, key: Hashable, environment: dict[str, str], work: bytes) -> int:
+        """Have a child forked; returns its process id."""
+        self._connection.send(("start", key, environment, work))
+        while key not in self._started:
+            self._hear()
+        return self._started.pop(key)
+
+    def ended(self, timeout_seconds: float) -> list[Ended]:
+        """Children that have ended since the last call; waits for one."""
+        while self._connection.poll(0 if self._ended else timeout_seconds):
+            self._hear()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def signal(self, key: Hashable, number: int) -> None:
+        """Send a signal to a child, unless it has ended."""
+        self._connection.send(("signal", key, int(number)))
+
+    def close(self) -> None:
+        """End the server, and its children at once."""
+        with suppress(OSError):  # it is gone
+            self._connection.send(("close",))
+        self._connection.close()
+        os.waitpid(self.pid, 0)
+
+    def _hear(self) -> None:
+        what, *values = self._connection.recv()
+        if what == "started":
+            self._started[values[0]] = values[1]
+        else:
+            self._ended.append(Ended(*values))
+
+
+def _serve(connection: Connection, parent: int, start: Start, prepare: Callable[[], None] | None) -> None:
+    """The server's life."""
+    os.setpgrp()
+    _die_with(parent, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    if prepare:
+        prepare()
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy the pages of all that is here
+    children: dict[Hashable, tuple[int, Connection]] = {}
+    while True:
+        ready = wait([connection, *(messages for _, messages in children.values())], SERVER_POLL_SECONDS)
+        before = len(children)
+        for key, (pid, messages) in list(children.items()):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                connection.send(("ended", key, pid, os.waitstatus_to_exitcode(status), _error_in(messages)))
+                messages.close()
+                del children[key]
+        if connection not in ready:
+            if ready and len(children) == before:  # a pipe is closed a moment before its process can be waited for
+                time.sleep(0.01)
+            continue
+        try:
+            what, *values = connection.recv()
+        except EOFError:
+            what = "close"
+        if what == "start":
+            key, environment, work = values
+            messages, sender = multiprocessing.Pipe(duplex=False)
+            server = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                for end in (connection, messages, *(messages for _, messages in children.values())):
+                    end.close()
+                _live(sender, server, environment, work, afresh=start == "spawn")
+            sender.close()
+            children[key] = pid, messages
+            connection.send(("started", key, pid))
+        elif what == "signal" and values[0] in children:
+            os.kill(children[values[0]][0], values[1])
+        elif what == "close":
+            for pid, _ in children.values():
+                os.kill(pid, signal.SIGKILL)
+            os._exit(0)
+
+
+def _error_in(messages: Connection) -> dict[str, str] | None:
     try:
-        return messages.recv() if messages.poll() else None
+        return json.loads(messages.recv_bytes()) if messages.poll() else None
     except (EOFError, OSError):
         return None
 
 
-def _main(
-    messages: Connection,
-    parent: int,
-    environment: dict[str, str],
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> None:
+def _live(messages: Connection, server: int, environment: dict[str, str], work: bytes, *, afresh: bool) -> None:
     """The child's life; it ends here, whatever happens."""
-    os.setpgrp()
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     code = 1
     try:
-        _end_with(parent)
+        os.setpgrp()
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        _die_with(server, signal.SIGTERM)
         os.environ.update(environment)
+        if afresh:
+            with tempfile.TemporaryFile() as file:
+                file.write(work)
+                file.seek(0)
+                for descriptor in (file.fileno(), messages.fileno()):
+                    os.set_inheritable(descriptor, True)
+                arguments = map(str, (file.fileno(), messages.fileno(), server))
+                os.execv(sys.executable, [sys.executable, "-m", "src.sweeps.processes", *arguments])
+        code = _work(messages, work)
+    finally:
+        os._exit(code)  # taking TensorFlow down in order would take most of a second
+
+
+def _work(messages: Connection, work: bytes) -> int:
+    code = 1
+    try:
         logging.raiseExceptions = False
+        function, args, kwargs = pickle.loads(work)
         function(*args, **kwargs)
         code = 0
     except SystemExit as exit_:
@@ -140,30 +278,31 @@ def _main(
     except KeyboardInterrupt:
         code = 128 + signal.SIGTERM
     except BaseException as error:
-        messages.send({"type": type(error).__name__, "message": str(error)})
+        said = {"type": type(error).__name__, "message": str(error)[:MESSAGE_LENGTH]}
+        messages.send_bytes(json.dumps(said).encode())
     finally:
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # taking TensorFlow down in order would take most of a second
+    return code
 
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _end_with(parent: int) -> None:
-    """Let SIGTERM come when the parent dies."""
+def _die_with(parent: int, number: int) -> None:
+    """Get a signal when the parent dies."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
         if os.getppid() != parent:  # it died before that
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
         return
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=watch, daemon=True, name="parent").start()
 
@@ -180,3 +319,22 @@ def log_to(path: str) -> None:
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     faulthandler.enable(sys.stderr)
+
+
+def _live_afresh(work: int, messages: int, server: int) -> None:
+    """What a spawned child begins with: file descriptors of its work and for its message, and the server's id."""
+    code = 1
+    try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        _die_with(server, signal.SIGTERM)
+        with open(work, "rb") as file:
+            pickled = file.read()
+        code = _work(Connection(messages, readable=False), pickled)
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    from src.sweeps import processes  # under the name that pickles know
+
+    processes._live_afresh(*map(int, sys.argv[1:]))

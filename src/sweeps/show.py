@@ -39,8 +39,8 @@ class Lines:
         self._stream = stream or sys.stderr
 
     def changed(self, entry: Entry, entries: Sequence[Entry]) -> None:
-        if entry.status == "reused" or (entry.status == "interrupted" and not entry.tries):
-            return  # the summary counts them
+        if entry.status not in RUNNING and not (entry.shares or entry).tries:
+            return  # none of this sweep's doing; the summary counts them
         print(f"[{entry.number}/{len(entries)}] {_line(entry, entries)}", file=self._stream, flush=True)
 
     def tick(self, entries: Sequence[Entry], *, slots: int) -> None:
@@ -60,7 +60,7 @@ class LiveTable:
         self._drawn = -REFRESH_SECONDS
 
     def changed(self, entry: Entry, entries: Sequence[Entry]) -> None:
-        if self._live and entry.status == "failed":
+        if self._live and entry.status == "failed" and entry.tries:
             self._live.console.print(Text(f"[{entry.number}/{len(entries)}] {_line(entry, entries)}", style="red"))
         self._drawn = -REFRESH_SECONDS
 

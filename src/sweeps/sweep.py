@@ -26,10 +26,11 @@ from src.machine import memory_kills
 from src.runs.lock import Locked, hold, is_held
 from src.runs.record import BadRecord, Record
 from src.signals import PRUNE_SIGNAL
-from src.sweeps.child import import_before_fork, run_job
+from src.sweeps.child import run_job
 from src.sweeps.plan import Job, Source
-from src.sweeps.processes import Ended, Pool, Start
+from src.sweeps.processes import Ended, Pool, Server, Start
 from src.sweeps.record import SweepRecord
+from src.sweeps.warm import prepare_fork
 
 Status = Literal["waiting", "locked", "running", "completed", "reused", "failed", "interrupted", "pruned"]
 RUNNING: tuple[Status, ...] = ("waiting", "locked", "running")
@@ -103,6 +104,8 @@ class Sweep:
         on_failure: `stop` ends the others, which save, as soon as one has failed.
         retries: how often a failed job is tried again; it goes on from its last checkpoint.
         job_timeout_seconds: how long one try of a job may take.
+        prepare: what is imported before the first fork.
+        server: of the children's, where one has been started early.
     """
 
     def __init__(
@@ -120,15 +123,16 @@ class Sweep:
         job_timeout_seconds: float | None = None,
         settings: str = "",
         sweep_id: str = "",
+        prepare: Callable[[], None] | None = prepare_fork,
+        server: Server | None = None,
         run: Callable[..., Any] = run_job,
     ) -> None:
         self.entries: list[Entry] = []
         self._leaders: dict[str, Entry] = {}
-        self._source, self._threads, self._view, self._start, self._run = source, threads, view, start, run
+        self._source, self._threads, self._view, self._run = source, threads, view, run
         self._slots, self._on_failure, self._retries = len(slots), on_failure, retries
         self._timeout = job_timeout_seconds
-        self._pool = Pool(start=start, slots=slots)
-        self._prepared = start == "spawn"
+        self._pool = Pool(slots=slots, start=start, prepare=prepare if start == "fork" else None, server=server)
         self._queue: list[Entry] = []
         self._finished: list[Entry] = []
         self._memory_kills = memory_kills()
@@ -142,7 +146,7 @@ class Sweep:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._pool.kill()
+        self._pool.close()
         for entry in self._queue:
             self._finish(entry, "interrupted", reason="not started")
         self._view.close()
@@ -170,19 +174,23 @@ class Sweep:
         """0 if all went well, 1 if a job failed or was ended, 128 + n if signal n ended the sweep."""
         if self._signal and any(entry.status not in DONE for entry in self.entries):
             return 128 + self._signal
-        return int(any(entry.status == "failed" or entry.reason for entry in self.entries))
+        return int(any(entry.tries and (entry.status == "failed" or entry.reason) for entry in self.entries))
 
-    def add(self, job: Job) -> Entry:
-        """Take a job in; one whose run is in the sweep already shares its result."""
+    def add(self, job: Job, *, before: Status | None = None) -> Entry:
+        """Take a job in; one whose run is in the sweep already shares its result.
+
+        Args:
+            before: what became of it before this sweep, where that is the end of it: it is not run.
+        """
         entry = Entry(number=len(self.entries) + 1, job=job)
         self.entries.append(entry)
         leader = self._leaders.setdefault(job.id, entry)
         if leader is not entry:
             entry.shares = leader
             self._share(entry)
-        elif job.action == "reuse":
+        elif before or job.action == "reuse":
             self._read(entry)
-            self._finish(entry, "reused")
+            self._finish(entry, before or "reused")
         else:
             self._queue.append(entry)
         return entry
@@ -221,7 +229,7 @@ class Sweep:
 
     def _hear(self, number: int, frame: Any) -> None:
         if self._signal:  # a second time: at once
-            self._pool.kill()
+            self._pool.close()
             os._exit(128 + number)
         self._signal = number
 
@@ -252,9 +260,6 @@ class Sweep:
                 self._launch(entry)
 
     def _launch(self, entry: Entry) -> None:
-        if not self._prepared:
-            import_before_fork()
-            self._prepared = True
         entry.tries += 1
         entry.timed_out = False
         entry.pid = self._pool.start(

@@ -1,0 +1,50 @@
+"""hydra/sweeper=optuna: a study's trials instead of all combinations, asked for one by one.
+
+What it does is in src/sweeps/search.py, imported when it is asked for: Hydra imports this file for every command.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class OptunaSweeper(Sweeper):
+    """Searches with optuna; conf/hydra/sweeper/optuna.yaml has the options."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run what is left of the study; SystemExit where a trial has failed or a signal has ended it."""
+        from src.config import ConfigError
+
+        try:
+            import optuna  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise ConfigError("hydra/sweeper=optuna needs optuna: pip install -e '.[search]'") from error
+        from src.sweeps.search import Search
+        from src.sweeps.study import Options
+
+        assert self.launcher is not None and self.config is not None
+        options: Any = OmegaConf.to_container(OmegaConf.create(self._options))
+        search = Search(self.config, Options(**options), arguments)
+        if local := getattr(self.launcher, "local", None):
+            exit_code = search.run(local)
+        else:
+            exit_code = search.run_in_batches(
+                self.launcher.launch, in_one_process=isinstance(self.launcher, BasicLauncher)
+            )
+        if exit_code:
+            raise SystemExit(exit_code)

@@ -1,0 +1,242 @@
+"""A study: the trials of a search, in a journal file that outlives the command and opens in optuna-dashboard.
+
+study = Study(path, space=space, options=Options(), mode="max")
+trial = study.ask()
+study.report(trial, [(1, 0.7), (2, 0.8)])       # epochs and values; True: the pruner would end it
+study.tell(trial, "complete", 0.8)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from hydra.errors import HydraException
+from hydra.utils import get_class, instantiate
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from src.checks import Check, ConfigError, first_line, integer, number
+from src.runs.identity import ID_DIGITS
+from src.sweeps.space import Space
+
+Outcome = Literal["complete", "pruned", "failed"]
+STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+PRUNED_AT = "pruned_at_epoch"  # of a trial, before its run is told: whoever continues the study knows that it is over
+LOCK_SECONDS = 3  # an optuna's lock this old, of one append, is a dead process's
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _made_by_target() -> Check:
+    return (lambda x: isinstance(x, dict) and isinstance(x.get("_target_"), str), "a mapping with a _target_")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of hydra/sweeper=optuna; see there."""
+
+    n_trials: Any = 20
+    timeout_seconds: Any = None
+    sampler: Any = field(default_factory=lambda: {"_target_": "optuna.samplers.TPESampler", "seed": 0})
+    pruner: Any = field(default_factory=lambda: {"_target_": "optuna.pruners.NopPruner"})
+    params: Any = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is none of those allowed."""
+        for name, (good, allowed) in OPTION_CHECKS.items():
+            if not good(value := getattr(self, name)):
+                raise ConfigError(f"hydra.sweeper.{name} is {value!r}; it must be {allowed}")
+
+
+OPTION_CHECKS = {
+    "n_trials": integer(1),
+    "timeout_seconds": number(0, above=True, optional=True),
+    "sampler": _made_by_target(),
+    "pruner": _made_by_target(),
+    "params": (lambda x: isinstance(x, dict), "a mapping of keys to what they may be"),
+}
+
+
+class Method:
+    """How a space is searched: makes samplers and the pruner.
+
+    Raises:
+        ConfigError: optuna cannot make them, or they cannot search this space.
+    """
+
+    def __init__(self, options: Options, space: Space) -> None:
+        self._config = dict(options.sampler)
+        sampler = _class("sampler", self._config, BaseSampler)
+        grid = space.grid
+        if issubclass(sampler, GridSampler):
+            given = self._config.setdefault("search_space", grid)
+            if given is None:
+                endless = ", ".join(d.given for d in space.dimensions if d.values is None)
+                raise ConfigError(f"hydra.sweeper.sampler: a grid has no end with {endless}; give range or choice")
+            if set(given) != set(space.distributions):
+                raise ConfigError(f"hydra.sweeper.sampler.search_space must have {', '.join(space.distributions)}")
+            grid = given
+        ends = issubclass(sampler, GridSampler | BruteForceSampler) and grid is not None
+        self.n_trials = min(options.n_trials, math.prod(map(len, grid.values()))) if ends and grid else options.n_trials
+        # The seed of these says which points there are; that of the others, which is next.
+        self._seed = None if issubclass(sampler, GridSampler | QMCSampler) else self._config.get("seed")
+        self._only = _made("sampler", self._config)
+        _class("pruner", options.pruner, BasePruner)
+        self.pruner: BasePruner = _made("pruner", options.pruner)
+
+    @property
+    def prunes(self) -> bool:
+        return not isinstance(self.pruner, NopPruner)
+
+    def sampler(self, trial_number: int) -> BaseSampler:
+        """For one trial: with a seed of its own, so that a continued study does not begin again."""
+        if self._seed is None:
+            return self._only
+        seed = int(np.random.SeedSequence([self._seed, trial_number]).generate_state(1)[0])
+        return _made("sampler", {**self._config, "seed": seed})
+
+
+class Study:
+    """The trials in a journal file, which one process at a time may write.
+
+    Args:
+        path: of the journal; made if it is missing.
+        mode: `min` or `max`.
+    """
+
+    def __init__(self, path: Path, *, space: Space, method: Method, mode: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _mend(path)
+        self.path, self._space, self._method = path, space, method
+        self.exhausted = False
+        self._reported: dict[int, set[int]] = {}
+        self._study = optuna.create_study(
+            study_name=path.stem,
+            storage=_storage(path),
+            direction="maximize" if mode == "max" else "minimize",
+            pruner=method.pruner,
+            load_if_exists=True,
+        )
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All that have been asked for, in order."""
+        return asked(self._study)
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        complete = any(trial.state == TrialState.COMPLETE for trial in self.trials)
+        return self._study.best_trial if complete else None
+
+    def ask(self) -> Trial:
+        """The next trial."""
+        self._study.sampler = self._method.sampler(len(self.trials))
+        return self._suggest(self._study.ask())
+
+    def go_on(self, left: FrozenTrial) -> Trial:
+        """A trial that a process which has died was running."""
+        self._study.sampler = self._method.sampler(left.number)
+        self._reported[left.number] = set(left.intermediate_values)
+        return self._suggest(Trial(self._study, left._trial_id))
+
+    def _suggest(self, trial: Trial) -> Trial:
+        for key, distribution in self._space.distributions.items():
+            match distribution:
+                case CategoricalDistribution(choices=choices):
+                    trial.suggest_categorical(key, choices)
+                case IntDistribution(low=low, high=high, step=step, log=log):
+                    trial.suggest_int(key, low, high, step=step, log=log)
+                case FloatDistribution(low=low, high=high, step=step, log=log):
+                    trial.suggest_float(key, low, high, step=step, log=log)
+        return trial
+
+    def report(self, trial: Trial, epochs: Iterable[tuple[int, float]]) -> bool:
+        """Tell the pruner of the epochs that it does not know yet; returns whether it would end the trial."""
+        known, ends = self._reported.setdefault(trial.number, set()), False
+        for epoch, value in epochs:
+            if epoch not in known:
+                known.add(epoch)
+                trial.report(value, epoch)
+                ends |= trial.should_prune()
+        return ends
+
+    def tell(self, trial: Trial, outcome: Outcome, value: float | None = None) -> None:
+        """What became of a trial; `value` of a complete one."""
+        try:
+            self._study.tell(trial, value, STATES[outcome])
+        except RuntimeError:  # a sampler without further points has called study.stop(), which is for optimize()
+            if not self._study.get_trials(deepcopy=False)[trial.number].state.is_finished():
+                raise
+            self.exhausted = True
+
+
+def study_id(space: Space, options: Options, identity: dict[str, Any]) -> str:
+    """8 hex digits of all that makes trials of one study comparable.
+
+    Args:
+        identity: of the run of all first values; see `identity_config`.
+    """
+    described = {
+        "space": {key: distribution_to_json(of) for key, of in space.distributions.items()},
+        "sampler": options.sampler,
+        "pruner": options.pruner,
+        "identity": identity,
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
+
+
+def read_trials(path: Path) -> list[FrozenTrial]:
+    """All trials in a journal, without writing to it; none where there is none."""
+    if not path.exists() or not path.read_bytes().count(b"\n"):
+        return []
+    try:
+        return asked(optuna.load_study(study_name=path.stem, storage=_storage(path)))
+    except KeyError:  # made, and killed at once
+        return []
+
+
+def asked(study: optuna.Study) -> list[FrozenTrial]:
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+
+
+def _storage(path: Path) -> JournalStorage:
+    absolute = str(path.absolute())  # optuna's lock is a link, which a relative path would leave dangling
+    return JournalStorage(JournalFileBackend(absolute, JournalFileSymlinkLock(absolute, grace_period=LOCK_SECONDS)))
+
+
+def _mend(path: Path) -> None:
+    """Cut off a line that a killed process has not finished; another one after it would make both unreadable."""
+    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def _class(what: str, config: dict[str, Any], kind: type) -> type:
+    try:
+        found = get_class(config["_target_"])
+    except (ValueError, ImportError, HydraException) as error:
+        raise ConfigError(f"hydra.sweeper.{what}._target_: {first_line(error)}") from error
+    if not issubclass(found, kind):
+        raise ConfigError(f"hydra.sweeper.{what}._target_ is {config['_target_']}, which is no optuna {what}")
+    return found
+
+
+def _made(what: str, config: dict[str, Any]) -> Any:
+    try:
+        return instantiate(config, _convert_="all")
+    except (HydraException, ValueError, TypeError) as error:
+        cause = error.__cause__ or error
+        raise ConfigError(f"hydra.sweeper.{what}: {first_line(cause)}") from error
