@@ -54,5 +54,5 @@ $(READY): pyproject.toml constraints.txt
 	@if [ -e $@ ]; then mv $@ $@.part; else $(PYTHON) -m venv --clear $(VENV); fi
 	@touch $@.part
 	@$(PIP) pip setuptools wheel
-	@$(PIP) --no-build-isolation -e '.[dev]'
+	@$(PIP) --no-build-isolation -e '.[dev,search]'
 	@mv $@.part $@

@@ -18,6 +18,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -89,11 +90,12 @@ def pairs(folder: Path, count: int, *, epochs: int = EPOCHS, runs: int = RUNS, r
     for peer in GOALS:
         for ours, theirs in zip(results[SWEEP], results[peer], strict=True):
             require_equal(f"results, {peer}", ours=ours["results"], peer=theirs["results"])
-    rows, verdicts, met = [["", "seconds", "min", "max", "ours/this", "min", "max"]], [], 0
+    rows, verdicts, met = [["", "seconds", "min", "max", "ours/this", "min", "max", "CPU seconds"]], [], 0
     for side, measured in results.items():
         ratio = spread(ratios(results[SWEEP], measured, "seconds"))
         seconds = spread([result["seconds"] for result in measured])
-        rows.append([side, *(f"{value:.1f}" for value in seconds), *(f"{value:.3f}" for value in ratio)])
+        used = spread([result["cpu_seconds"] for result in measured]).median
+        rows.append([side, *(f"{x:.1f}" for x in seconds), *(f"{x:.3f}" for x in ratio), f"{used:.1f}"])
         if goal := GOALS.get(side):
             met += ratio.median <= goal
             verdict = "met" if ratio.median <= goal else "MISSED"
@@ -104,7 +106,7 @@ def pairs(folder: Path, count: int, *, epochs: int = EPOCHS, runs: int = RUNS, r
 
 
 def work(side: str, *, epochs: int, runs: int) -> dict[str, Any]:
-    """One side of `pairs` in this process; returns the wall time and the results of all runs."""
+    """One side of `pairs` in this process; returns its time and the results of all runs."""
     options = [*DIGITS, f"epochs={epochs}"]
     swept = _train("--multirun", *options, _seeds(runs))
     commands = {
@@ -118,10 +120,11 @@ def work(side: str, *, epochs: int, runs: int) -> dict[str, Any]:
             _call(command, Path(folder))
         seconds = time.perf_counter() - began
         records = [Record(directory).read() or {} for directory in _directories(Path(folder)).values()]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     results = {record["seed"]: [record["status"], record["best"], record["metrics"]] for record in records}
     if len(results) != runs:
         raise ProcessFailed(f"{side}: {len(results)} runs of {runs}")
-    return {"seconds": seconds, "results": sorted(results.items())}
+    return {"seconds": seconds, "cpu_seconds": used.ru_utime + used.ru_stime, "results": sorted(results.items())}
 
 
 def memory(folder: Path, count: int) -> Row:
@@ -163,8 +166,13 @@ def _megabytes(pid: int) -> list[float]:
     return [int(re.search(rf"^{key}: +(\d+) kB", text, re.M)[1]) / 1024 for key in _KEYS]  # type: ignore[index]
 
 
-def interrupts(folder: Path, count: int, *, jobs: int = 12, overrides: Sequence[str] = ALL_STATE) -> Row:
-    """SIGKILL and SIGINT to the parent at random moments, then the same command: all equals an undisturbed sweep."""
+def interrupts(
+    folder: Path, count: int, *, jobs: int = 12, overrides: Sequence[str] = ALL_STATE, latest: float = 1.0
+) -> Row:
+    """SIGKILL and SIGINT to the parent at random moments, then the same command: all equals an undisturbed sweep.
+
+    The moments are in the first `latest` of the undisturbed sweep's time.
+    """
     command = _train("--multirun", *overrides, _seeds(jobs), f"hydra.launcher.n_jobs={JOBS}")
     if not Path("/proc/self/stat").exists():
         raise BenchmarkError("interrupts looks for processes in /proc, which is not there")
@@ -178,7 +186,7 @@ def interrupts(folder: Path, count: int, *, jobs: int = 12, overrides: Sequence[
     for number in range(1, count + 1):
         kind, trial = next(kinds), folder / f"trial-{number}"
         while True:  # until it was not over before
-            moment = generator.uniform(0, whole)
+            moment = generator.uniform(0, latest * whole)
             seconds, wrong = _interrupt(command, trial, kind=kind, moment=moment)
             if seconds is not None:
                 break

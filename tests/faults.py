@@ -12,7 +12,7 @@ from src.callbacks.base import Callback
 
 
 class Fault(Callback):
-    """Fail after the first epoch: `none`, `raise`, `exit0`, `exit1`, `_exit9`, `kill`, `segfault`, `hang`, `nan`.
+    """Fail after the first epoch: `none`, `raise`, `exit0`, `exit1`, `_exit9`, `kill`, `segfault`, `hang`, `nan_weights`.
 
     Args:
         kind: one of these; `once` raises unless `marker` is there, which it makes.
@@ -39,6 +39,9 @@ class Fault(Callback):
             ctypes.string_at(0)
         if self._kind == "hang":
             time.sleep(3600)
+        if self._kind == "nan_weights":
+            for weights in state.model.trainable_variables:
+                weights.assign(weights * float("nan"))
         if self._kind == "once" and not os.path.exists(self._marker):
             open(self._marker, "w").close()
             raise LookupError("broken once")

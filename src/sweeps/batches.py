@@ -80,7 +80,7 @@ class Batches:
         """Start nothing more."""
         self.stopped = True
         for entry in self._queue:
-            self._finish(entry, "interrupted", None)
+            self._finish(entry, "not started", None)
         self._queue.clear()
 
     def _run(self, batch: Sequence[Entry]) -> None:
@@ -102,7 +102,7 @@ class Batches:
                 entry.reason = f"{type(error).__name__}: {error}"
                 self._finish(entry, "failed", None)
             else:
-                self._finish(entry, "completed", float(value))
+                self._finish(entry, "completed", value if math.isfinite(value) else None)
 
     def _finish(self, entry: Entry, status: Status, value: float | None) -> None:
         record = _record(entry.job) or {}

@@ -214,8 +214,8 @@ def _serve(connection: Connection, parent: int, start: Start, prepare: Callable[
             continue
         try:
             what, *values = connection.recv()
-        except EOFError:
-            what = "close"
+        except EOFError:  # the parent is dead; this server's end tells the children
+            os._exit(1)
         if what == "start":
             key, environment, work = values
             messages, sender = multiprocessing.Pipe(duplex=False)
@@ -288,6 +288,7 @@ def _work(messages: Connection, work: bytes) -> int:
 
 
 def _interrupt(number: int, frame: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its grandparent may say so, and then die
     raise KeyboardInterrupt
 
 

@@ -295,7 +295,7 @@ class Sitting:
             self._sweep.prune(entry)
 
     def _tell(self, trial: Trial, entry: Entry) -> None:
-        if entry.status == "interrupted":
+        if entry.status in ("interrupted", "not started"):
             return  # left running: whoever continues the study goes on with it
         self._study.report(trial, measured(Record(entry.job.directory), entry.job.monitor))
         if entry.status == "pruned":

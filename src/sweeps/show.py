@@ -76,7 +76,10 @@ class LiveTable:
             epoch = f"{entry.epoch}/{entry.job.epochs}"
             left = "" if entry.left_seconds is None else duration(entry.left_seconds)
             table.add_row(str(entry.number), *_swept(entry, entries), _status(entry), epoch, _value(entry), left)
-        self._live.update(Group(table, Text(summary(entries, slots=slots))), refresh=True)
+        lines = [summary(entries, slots=slots)]
+        if best := next((entry for entry in ranked(entries) if entry.value is not None), None):
+            lines.append(f"best so far: {_line(best, entries)}")
+        self._live.update(Group(table, Text("\n".join(lines))), refresh=True)
 
     def close(self) -> None:
         if self._live:
@@ -200,7 +203,7 @@ def _line(entry: Entry, entries: Sequence[Entry]) -> str:
     settings = _settings(entry)
     what = " ".join(f"{key}={settings[key]}" for key in swept_keys(entries) if key in settings)
     parts = [what or entry.job.directory.name, SHOWN.get(entry.status, entry.status)]
-    if entry.status not in RUNNING and entry.value is not None:
+    if entry.value is not None and entry.status != "waiting":
         parts.append(f"{entry.job.monitor} {entry.value:.6f}")
     if entry.status not in RUNNING and entry.seconds:
         parts.append(f"{entry.seconds:.1f} s")
@@ -212,7 +215,7 @@ def _line(entry: Entry, entries: Sequence[Entry]) -> str:
 
 
 def _order(entries: Sequence[Entry]) -> list[str]:
-    known = ("reused", "completed", "pruned", "failed", "interrupted", "running", "locked", "waiting")
+    known = ("reused", "completed", "pruned", "failed", "interrupted", "not started", "running", "locked", "waiting")
     return [status for status in known if any(entry.status == status for entry in entries)]
 
 
@@ -227,10 +230,7 @@ def _value(entry: Entry) -> str:
 
 def _status(entry: Entry) -> Text:
     again = f" (as job {entry.shares.number})" if entry.shares else ""
-    text = SHOWN.get(entry.status, entry.status) + again
-    if entry.reason == "not started":
-        text = "not started"
-    return Text(text, style=STYLES.get(entry.status, ""))
+    return Text(SHOWN.get(entry.status, entry.status) + again, style=STYLES.get(entry.status, ""))
 
 
 def _relative(entry: Entry) -> str:

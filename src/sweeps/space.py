@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -142,7 +143,10 @@ class Space:
         def fitted(dimension: Dimension) -> Dimension:
             match dimension.distribution:
                 case FloatDistribution(low=low, high=high, step=None, log=log) if (
-                    type(default(dimension.key)) is int and low.is_integer() and high.is_integer()
+                    type(default(dimension.key)) is int
+                    and low.is_integer()
+                    and high.is_integer()
+                    and not dimension.grid
                 ):
                     return replace(dimension, distribution=IntDistribution(int(low), int(high), log=log))
             return dimension
@@ -175,9 +179,12 @@ def _texts(params: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """A choice as an override says it; Hydra drops the quotes of choice('1', '2')."""
+    """A choice as an override says it."""
     text = Transformer.str(value)
-    if isinstance(value, str) and parse_override(f"key={text}").value() != value:
+    if isinstance(value, str):  # a plain word, or quoted, in choice('1', '~'): Hydra has dropped the quotes
+        with suppress(ConfigError):
+            if parse_override(f"key={text}").value() == value:
+                return text
         return QuotedString(value, Quote.single).with_quotes()
     return text
 
@@ -207,9 +214,16 @@ def _range(key: str, given: str, sweep: RangeSweep) -> Dimension:
         raise ValueError("the range is empty; its end is not part of it")
     if isinstance(values[0], int):
         return Dimension(key, given, IntDistribution(values[0], values[-1], step=abs(int(sweep.step))))
+    # Optuna counts in decimals, Hydra in what a float holds of them; the nearest of Hydra's is taken.
     low, step = Decimal(repr(values[0])), abs(Decimal(repr(sweep.step)))
-    high = float(low + (len(values) - 1) * step)  # optuna counts in decimals, Hydra in what a float holds of them
-    return Dimension(key, given, FloatDistribution(values[0], high, step=float(step)), grid=tuple(values))
+    high = low + (len(values) - 1) * step
+    is_exact = Decimal(repr(float(high))) == high
+    distribution = (
+        FloatDistribution(values[0], float(high), step=float(step))
+        if is_exact
+        else FloatDistribution(values[0], values[-1])
+    )
+    return Dimension(key, given, distribution, grid=tuple(values))
 
 
 def _interval(start: Any, end: Any, *, log: bool, whole: bool) -> BaseDistribution:

@@ -32,7 +32,9 @@ from src.sweeps.processes import Ended, Pool, Server, Start
 from src.sweeps.record import SweepRecord
 from src.sweeps.warm import prepare_fork
 
-Status = Literal["waiting", "locked", "running", "completed", "reused", "failed", "interrupted", "pruned"]
+Status = Literal[
+    "waiting", "locked", "running", "completed", "reused", "failed", "interrupted", "pruned", "not started"
+]
 RUNNING: tuple[Status, ...] = ("waiting", "locked", "running")
 DONE: tuple[Status, ...] = ("completed", "reused", "pruned")
 OnFailure = Literal["continue", "stop"]
@@ -148,7 +150,7 @@ class Sweep:
     def __exit__(self, *exception: object) -> None:
         self._pool.close()
         for entry in self._queue:
-            self._finish(entry, "interrupted", reason="not started")
+            self._finish(entry, "not started")
         self._view.close()
         self.record.write(self.entries, exit_code=self.exit_code)
         for number, handler in self._handlers.items():
@@ -224,7 +226,7 @@ class Sweep:
             if entry.status == "running":
                 self._pool.send(entry.number, signal.SIGTERM)
         for entry in self._queue:
-            self._finish(entry, "interrupted", reason="not started")
+            self._finish(entry, "not started")
         self._queue.clear()
 
     def _hear(self, number: int, frame: Any) -> None:
@@ -245,7 +247,7 @@ class Sweep:
         now = time.monotonic()
         for entry in list(self._queue):
             if self._stopping or not self._pool.free_slots:
-                return
+                break
             if entry.status == "locked" and now < entry.asked_again_at:
                 continue
             self._queue.remove(entry)

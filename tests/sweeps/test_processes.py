@@ -1,0 +1,203 @@
+"""Children end in every way there is; the parent learns how, and the others do not notice."""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from src.sweeps.processes import Pool, Server, log_to
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PARENT = """
+import sys, time
+from src.sweeps.processes import Pool
+from tests.sweeps.test_processes import until_told
+pool = Pool(slots=[{}, {}])
+print(pool.start(1, until_told, sys.argv[1]), pool.start(2, until_told, sys.argv[2]), pool._server.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def fail():
+    raise LookupError("no such thing")
+
+
+def leave(code):
+    sys.exit(code)
+
+
+def leave_at_once(code):
+    os._exit(code)
+
+
+def end_by(number):
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def crash(path):
+    log_to(path)
+    print("before the crash")
+    ctypes.string_at(0)
+
+
+def until_told(path):
+    """Say which signal came, after the file of that name is there."""
+    try:
+        Path(path).with_suffix(".ready").touch()
+        time.sleep(60)
+    except KeyboardInterrupt:
+        Path(path).write_text("told")
+
+
+def describe(path):
+    facts = {
+        "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "group": os.getpgrp() == os.getpid(),
+        "imported": "this_was_prepared" in sys.modules,
+        "pid": os.getpid(),
+    }
+    time.sleep(0.3)
+    Path(path).write_text(json.dumps(facts))
+
+
+def prepare():
+    sys.modules["this_was_prepared"] = sys
+
+
+def all_ended(pool, count):
+    ended = {}
+    deadline = time.monotonic() + 30
+    while len(ended) < count and time.monotonic() < deadline:
+        ended |= {child.key: child for child in pool.wait(timeout_seconds=0.2)}
+    return ended
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(params=["fork", "spawn"])
+def start(request):
+    return request.param
+
+
+@pytest.fixture
+def pool(start):
+    pool = Pool(slots=[{"CUDA_VISIBLE_DEVICES": str(slot)} for slot in range(3)], start=start, prepare=prepare)
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "exit_code", "error"),
+    [
+        (fail, (), 1, {"type": "LookupError", "message": "no such thing"}),
+        (leave, (0,), 0, None),
+        (leave, (3,), 3, None),
+        (leave, ("text",), 1, None),
+        (leave_at_once, (9,), 9, None),
+        (end_by, (signal.SIGKILL,), -9, None),
+        (end_by, (signal.SIGTERM,), 143, None),
+    ],
+)
+def test_how_a_child_ended(pool, tmp_path, function, arguments, exit_code, error):
+    pool.start("bad", function, *arguments)
+    pool.start("good", describe, tmp_path / "good")
+    ended = all_ended(pool, 2)
+    assert (ended["bad"].exit_code, ended["bad"].error) == (exit_code, error)
+    assert (ended["good"].exit_code, ended["good"].error) == (0, None)
+    assert json.loads((tmp_path / "good").read_text())["pid"] == ended["good"].pid
+
+
+def test_slots_have_their_environments_and_are_used_again(pool, start, tmp_path):
+    for number in range(3):
+        pool.start(number, describe, tmp_path / str(number))
+    assert pool.free_slots == 0
+    all_ended(pool, 3)
+    assert pool.free_slots == 3
+    pool.start(3, describe, tmp_path / "3")
+    all_ended(pool, 1)
+    facts = [json.loads((tmp_path / str(number)).read_text()) for number in range(4)]
+    assert [fact["gpu"] for fact in facts] == ["0", "1", "2", "0"]
+    assert all(fact["group"] and fact["imported"] == (start == "fork") for fact in facts)
+    assert "this_was_prepared" not in sys.modules  # it is the server that imports
+
+
+def test_a_crash_leaves_its_stack_in_the_log(pool, tmp_path):
+    pool.start("crash", crash, str(tmp_path / "log"))
+    assert all_ended(pool, 1)["crash"].exit_code == -signal.SIGSEGV
+    log = (tmp_path / "log").read_text()
+    assert "before the crash" in log and "Segmentation fault" in log and "in crash" in log
+
+
+def test_a_signal_for_a_child_and_for_one_that_is_gone(pool, tmp_path):
+    pool.start("told", until_told, tmp_path / "told")
+    wait_for((tmp_path / "told.ready").exists)
+    pool.send("told", signal.SIGUSR2)  # means nothing until the child says so
+    pool.send("told", signal.SIGTERM)
+    assert all_ended(pool, 1)["told"].exit_code == 0
+    assert (tmp_path / "told").read_text() == "told"
+    pool.send("told", signal.SIGKILL)
+
+
+def test_closing_ends_children_at_once(start, tmp_path):
+    pool = Pool(slots=[{}], start=start)
+    pid = pool.start("a", until_told, tmp_path / "a")
+    wait_for((tmp_path / "a.ready").exists)
+    pool.close()
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a parent-death signal is Linux's")
+@pytest.mark.parametrize("victim", ["parent", "server"])
+def test_children_are_told_when_their_parent_is_killed(tmp_path, victim):
+    names = [str(tmp_path / name) for name in "ab"]
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, *names], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        *children, server = map(int, parent.stdout.readline().split())
+        wait_for(lambda: all(Path(f"{name}.ready").exists() for name in names))
+        os.kill(parent.pid if victim == "parent" else server, signal.SIGKILL)
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+        parent.kill()
+    assert [Path(name).read_text() for name in names] == ["told", "told"]
+
+
+def test_a_killed_server_is_reported_and_replaced(tmp_path):
+    pool = Pool(slots=[{}])
+    pool.start("lost", until_told, tmp_path / "lost")
+    wait_for((tmp_path / "lost.ready").exists)
+    os.kill(pool._server.pid, signal.SIGKILL)
+    ended = all_ended(pool, 1)["lost"]
+    assert ended.exit_code == -signal.SIGTERM and "was killed" in ended.error["message"]
+    pool.start("next", describe, tmp_path / "next")
+    assert all_ended(pool, 1)["next"].exit_code == 0
+    pool.close()
+
+
+def test_a_server_that_cannot_prepare_is_an_error(capfd):
+    pool = Pool(slots=[{}], prepare=fail)
+    with pytest.raises(RuntimeError, match="has died before it could fork"):
+        pool.start("a", leave, 0)
+    pool.close()
+    assert "LookupError: no such thing" in capfd.readouterr().err
+
+
+def test_an_early_server_imports_while_the_parent_works(tmp_path):
+    pool = Pool(slots=[{}], server=Server("fork", prepare))
+    pool.start("a", describe, tmp_path / "a")
+    assert all_ended(pool, 1)["a"].exit_code == 0
+    assert json.loads((tmp_path / "a").read_text())["imported"]
+    pool.close()

@@ -1,0 +1,313 @@
+"""The rules of a sweep, with runs that only write records: who runs, who shares, who is tried again, who waits."""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from src.runs.identity import ID_DIGITS
+from src.runs.provenance import fingerprints
+from src.runs.record import Record
+from src.sweeps.plan import Job, Source
+from src.sweeps.show import Lines, duration, left_seconds, print_jobs, print_results, ranked, summary, swept_keys
+from src.sweeps.sweep import Entry, Sweep
+
+IDENTITY = {"model": {"_target_": "src.models.cnn.cnn"}}
+
+
+def job(folder, kind, *, name="x", seed=0, epochs=4, mode="max", action="start", **more):
+    """A job whose run does what `kind` says; see `fake`."""
+    overrides = (f"kind={kind}", f"seed={seed}", *(f"{key}={value}" for key, value in more.items()))
+    digits = hashlib.sha256(repr(overrides).encode()).hexdigest()
+    directory = Path(folder) / name / f"run-{digits[:ID_DIGITS]}"
+    return Job(overrides, digits, directory, action, False, name, epochs, "val/accuracy", mode, IDENTITY)
+
+
+def fake(overrides, source, *, number, threads, again):
+    """A run as its record shows it."""
+    settings = dict(text.split("=", 1) for text in overrides)
+    planned = next(j for j in source.jobs if j.overrides == tuple(overrides))
+    record = Record(planned.directory)
+    tries = planned.directory / "tries"
+    planned.directory.mkdir(parents=True, exist_ok=True)
+    with tries.open("a") as file:
+        file.write(f"{os.environ.get('SLOT')} {threads} {again}\n")
+    record.update(
+        status="running",
+        config_hash=planned.config_hash,
+        process={"pid": os.getpid(), "host": socket.gethostname()},
+        fingerprints=fingerprints(IDENTITY),
+        epoch=0,
+        seconds=0.0,
+        best=None,
+    )
+    kind = settings["kind"]
+
+    def complete(value):
+        best = {"value": value, "epoch": 4, "step": 4}
+        record.update(status="completed", epoch=4, seconds=2.0, best=best)
+
+    if kind == "fail" or (kind == "once" and not again):
+        record.update(status="failed", error={"type": "LookupError", "message": "broken"})
+        raise LookupError("broken")
+    if kind == "wrong":
+        record.update(status="failed", error={"type": "ConfigError", "message": "wrong"})
+        raise ValueError("wrong")
+    if kind == "vanish":
+        os._exit(0)
+    if kind in ("hang", "stubborn"):
+        if kind == "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            record.update(status="interrupted")
+            raise
+    if kind == "limited":
+        record.update(status="interrupted", epoch=2, seconds=1.0)
+        return
+    if kind == "pruned":
+        signal.signal(signal.SIGUSR2, lambda *_: (record.update(status="pruned", epoch=1), os._exit(140)))
+        (planned.directory / "ready").touch()
+        time.sleep(60)
+    time.sleep(float(settings.get("sleep", 0)))
+    complete(float(settings["seed"]))
+
+
+class Jobs:
+    """Stands for a Source: the child finds its job in it."""
+
+    def __init__(self, jobs):
+        self.jobs = jobs
+
+
+def sweep_of(tmp_path, jobs, *, slots=2, view=None, **options):
+    return Sweep(
+        tmp_path / "sweeps",
+        source=Jobs(jobs),
+        slots=[{"SLOT": str(slot)} for slot in range(slots)],
+        threads=1,
+        view=view or Lines(io.StringIO()),
+        prepare=None,
+        run=fake,
+        **options,
+    )
+
+
+def finish(tmp_path, jobs, **options):
+    with sweep_of(tmp_path, jobs, **options) as sweep:
+        for each in jobs:
+            sweep.add(each)
+        while sweep.busy:
+            sweep.poll(0.05)
+    return sweep
+
+
+def statuses(sweep):
+    return [entry.status for entry in sweep.entries]
+
+
+def test_all_run_and_the_record_says_so(tmp_path):
+    jobs = [job(tmp_path, "ok", seed=seed) for seed in range(5)]
+    sweep = finish(tmp_path, jobs, command=["seed=0,1"], sweep_id="abc", settings="a: 1\n")
+    assert statuses(sweep) == ["completed"] * 5 and sweep.exit_code == 0
+    assert [entry.value for entry in sweep.entries] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    (directory,) = (tmp_path / "sweeps").iterdir()
+    assert directory.name.endswith("-abc") and (directory / "multirun.yaml").read_text() == "a: 1\n"
+    record = json.loads((directory / "sweep.json").read_text())
+    assert (record["exit_code"], record["command"], record["id"]) == (0, ["seed=0,1"], "abc")
+    assert [each["id"] for each in record["jobs"]] == [each.id for each in jobs]
+    assert {each["status"] for each in record["jobs"]} == {"completed"} and record["finished"]
+    slots = {(each.directory / "tries").read_text().split()[0] for each in jobs}
+    assert slots == {"0", "1"}
+
+
+def test_equal_ids_run_once_and_share_the_result(tmp_path):
+    one, bad = job(tmp_path, "ok", seed=1, sleep=0.3), job(tmp_path, "fail")
+    sweep = finish(tmp_path, [one, bad, one, bad, one])
+    assert statuses(sweep) == ["completed", "failed", "completed", "failed", "completed"]
+    assert [entry.value for entry in sweep.entries if entry.job == one] == [1.0] * 3
+    assert sweep.entries[3].reason == "LookupError: broken" and sweep.entries[4].shares is sweep.entries[0]
+    assert len((one.directory / "tries").read_text().splitlines()) == 1
+    with sweep_of(tmp_path, [one]) as later:  # one that comes when the first is over
+        later.add(one)
+        while later.busy:
+            later.poll(0.05)
+        assert later.add(one).status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "retries", "status", "tries"),
+    [("once", 0, "failed", 1), ("once", 1, "completed", 2), ("fail", 2, "failed", 3), ("wrong", 2, "failed", 1)],
+)
+def test_retries(tmp_path, kind, retries, status, tries):
+    bad = job(tmp_path, kind, seed=3)
+    sweep = finish(tmp_path, [bad, job(tmp_path, "ok")], retries=retries)
+    assert statuses(sweep) == [status, "completed"] and sweep.entries[0].tries == tries
+    lines = (bad.directory / "tries").read_text().splitlines()
+    assert [line.split()[2] for line in lines] == ["False", "True", "True"][:tries]
+    assert sweep.exit_code == (status == "failed")
+
+
+def test_a_process_that_vanishes_has_failed_and_its_record_says_so(tmp_path):
+    lost = job(tmp_path, "vanish")
+    sweep = finish(tmp_path, [lost])
+    assert sweep.entries[0].status == "failed" and "exit code 0" in sweep.entries[0].reason
+    record = Record(lost.directory).read()
+    assert record["status"] == "failed" and record["error"]["type"] == "ProcessDied" and record["finished"]
+
+
+@pytest.mark.parametrize("kind", ["hang", "stubborn"])
+def test_a_job_that_takes_too_long_is_ended(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("src.sweeps.sweep.GRACE_SECONDS", 0.5)
+    slow = job(tmp_path, kind)
+    sweep = finish(tmp_path, [slow, job(tmp_path, "ok", seed=2)], job_timeout_seconds=1.0)
+    assert statuses(sweep) == ["failed", "completed"]
+    assert sweep.entries[0].reason == "TimeoutError: no end after 1 s"
+    assert Record(slow.directory).read()["error"]["type"] == "TimeoutError"
+
+
+def test_on_failure_stop_ends_the_others_and_starts_no_more(tmp_path):
+    jobs = [job(tmp_path, "hang"), job(tmp_path, "fail"), job(tmp_path, "ok", seed=5)]
+    sweep = finish(tmp_path, jobs, on_failure="stop")
+    assert statuses(sweep) == ["interrupted", "failed", "not started"] and sweep.exit_code == 1
+    assert Record(jobs[0].directory).read()["status"] == "interrupted" and not jobs[2].directory.exists()
+
+
+def test_a_run_that_stops_by_its_own_time_limit_has_not_failed(tmp_path):
+    sweep = finish(tmp_path, [job(tmp_path, "limited")])
+    assert statuses(sweep) == ["interrupted"] and sweep.exit_code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_running_jobs_save_and_starts_no_more(tmp_path, number, capsys):
+    jobs = [job(tmp_path, "ok", seed=9), job(tmp_path, "hang"), job(tmp_path, "hang", seed=2), job(tmp_path, "ok")]
+    with sweep_of(tmp_path, jobs) as sweep:
+        for each in jobs:
+            sweep.add(each)
+        while not all((each.directory / "tries").exists() for each in jobs[1:3]):
+            sweep.poll(0.05)
+        os.kill(os.getpid(), number)
+        while sweep.busy:
+            sweep.poll(0.05)
+        assert sweep.stopped and sweep.free_slots == 0
+    assert statuses(sweep) == ["completed", "interrupted", "interrupted", "not started"]
+    assert sweep.exit_code == 128 + number and "2 running jobs save and end" in capsys.readouterr().err
+    assert signal.getsignal(number) not in (sweep._hear,)
+    again = finish(tmp_path, [jobs[0], job(tmp_path, "ok")])
+    assert statuses(again) == ["completed", "completed"]
+
+
+def test_a_job_is_pruned(tmp_path):
+    bad = job(tmp_path, "pruned")
+    with sweep_of(tmp_path, [bad]) as sweep:
+        entry = sweep.add(bad)
+        while not (bad.directory / "ready").exists():
+            sweep.poll(0.05)
+        sweep.prune(entry)
+        while sweep.busy:
+            sweep.poll(0.05)
+    assert entry.status == "pruned" and sweep.exit_code == 0
+
+
+def test_a_job_that_another_process_runs_is_waited_for_and_the_others_go_first(tmp_path):
+    jobs = [job(tmp_path, "ok", seed=seed) for seed in range(3)]
+    jobs[0].lock.parent.mkdir(parents=True)
+    with jobs[0].lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        def complete_elsewhere():
+            while not all(Record(each.directory).read() for each in jobs[1:]):
+                time.sleep(0.02)
+            record = {"status": "completed", "config_hash": jobs[0].config_hash, "epoch": 4, "seconds": 1.0}
+            best = {"value": 7.0, "epoch": 1, "step": 1}
+            Record(jobs[0].directory).update(**record, best=best, fingerprints=fingerprints(IDENTITY))
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+        thread = threading.Thread(target=complete_elsewhere)
+        thread.start()
+        stream = io.StringIO()
+        sweep = finish(tmp_path, jobs, slots=1, view=Lines(stream))
+        thread.join()
+    assert statuses(sweep) == ["reused", "completed", "completed"] and sweep.entries[0].value == 7.0
+    assert not (jobs[0].directory / "tries").exists() and "elsewhere" in stream.getvalue()
+
+
+def test_what_is_completed_is_reused_at_once(tmp_path):
+    jobs = [job(tmp_path, "ok", seed=seed) for seed in range(2)]
+    finish(tmp_path, jobs)
+    done = [job(tmp_path, "ok", seed=seed, action="reuse") for seed in range(2)]
+    sweep = finish(tmp_path, done)
+    assert statuses(sweep) == ["reused", "reused"] and [entry.value for entry in sweep.entries] == [0.0, 1.0]
+    assert all(len((each.directory / "tries").read_text().splitlines()) == 1 for each in jobs)
+
+
+def test_two_records_of_one_second_do_not_collide(tmp_path):
+    for _ in range(5):
+        finish(tmp_path, [], sweep_id="same")
+    assert len(list((tmp_path / "sweeps").glob("*/sweep.json"))) == 5
+
+
+def entries_of(*rows):
+    return [
+        Entry(number, job("f", "ok", seed=seed, mode=mode), status=status, value=value, epoch=epoch, seconds=seconds)
+        for number, (seed, mode, status, value, epoch, seconds) in enumerate(rows, start=1)
+    ]
+
+
+def test_the_best_comes_first_and_what_has_no_result_last():
+    rows = [(0, "max", "failed", None, 0, 0.0), (1, "max", "completed", 0.5, 4, 1.0), (2, "max", "reused", 0.9, 4, 1.0)]
+    rows += [(3, "max", "interrupted", 0.95, 2, 1.0)]
+    assert [entry.number for entry in ranked(entries_of(*rows))] == [3, 2, 4, 1]
+    lowest = [(seed, "min", "completed", value, 4, 1.0) for seed, value in enumerate([0.3, 0.1, 0.2])]
+    assert [entry.value for entry in ranked(entries_of(*lowest))] == [0.1, 0.2, 0.3]
+
+
+def test_tables_are_plain_where_there_is_no_terminal():
+    entries = entries_of((0, "max", "completed", 0.25, 4, 12.34), (1, "max", "failed", None, 1, 0.5))
+    entries[1].reason, entries[1].tries = "LookupError: broken\nsecond line", 2
+    stream = io.StringIO()
+    print_results(entries, stream)
+    head, first, second, why = stream.getvalue().splitlines()
+    assert head.split() == ["job", "seed", "val/accuracy", "epoch", "status", "seconds", "directory"]
+    assert first.split()[:6] == ["1", "0", "0.250000", "4/4", "completed", "12.3"] and "\x1b" not in first
+    assert second.split()[:4] == ["2", "1", "1/4", "failed"]
+    assert why == "job 2 failed: LookupError: broken" and not any(line.endswith(" ") for line in (head, first, second))
+
+
+def test_a_plan_in_words(tmp_path):
+    stream = io.StringIO()
+    again = job(tmp_path, "ok", seed=1)
+    print_jobs(
+        [job(tmp_path, "ok", action="reuse"), again, again, job(tmp_path, "ok", seed=2, action="resume")], stream
+    )
+    assert [" ".join(line.split()[2:-1]) for line in stream.getvalue().splitlines()[1:]] == [
+        "is completed",
+        "starts",
+        "is job 2",
+        "goes on",
+    ]
+
+
+def test_words_for_what_is_left():
+    entries = entries_of((0, "max", "completed", 0.5, 4, 8.0), (1, "max", "running", 0.5, 2, 4.0))
+    entries += entries_of((2, "max", "waiting", None, 0, 0.0))
+    assert left_seconds(entries, slots=2) == 8.0  # a whole run of 4 epochs of 2 s
+    assert left_seconds(entries, slots=1) == 12.0
+    assert summary(entries, slots=2) == "1 completed, 1 running, 1 waiting; about 8 s left"
+    assert entries[1].left_seconds == 4.0 and entries[2].left_seconds is None
+    assert [duration(seconds) for seconds in (0.4, 59, 185, 7800)] == ["0 s", "59 s", "3 min 5 s", "2 h 10 min"]
+    assert swept_keys(entries) == ["seed"]
+
+
+def test_source_is_what_a_child_needs_to_compose():
+    cfg = Source(hydra_overrides=("hydra.mode=MULTIRUN",)).compose(["data=digits", "model=cnn", "seed=3"])
+    assert cfg.seed == 3
