@@ -29,7 +29,7 @@ from pathlib import Path
 
 from benchmarks.campaigns import ALL_STATE, Campaigns, Row, parser, run
 from benchmarks.pairs import BenchmarkError
-from src.logs import quiet_stderr
+from src.logs import importing
 from src.runs.record import Record
 from src.verify_resume import command, compare, finish, newest_step, verify
 
@@ -371,14 +371,14 @@ def _small_state():
     from src.state import TrainState
 
     keras.utils.set_random_seed(0)
-    with quiet_stderr():  # the first op of a process says that it found no GPU
+    with importing():  # the first op of a process says that it found no GPU
         model = cnn(input_shape=(8, 8, 1), num_classes=10, dropout=0.2)
     return TrainState(model=model, optimizer=keras.optimizers.Adam(), metrics={"loss": keras.metrics.Mean()})
 
 
 def _fork_context():
     """Import TensorFlow quietly; children forked from here need not import it again, as the parent runs no op."""
-    with quiet_stderr():
+    with importing():
         import tensorflow  # noqa: F401
 
         import src.callbacks.export

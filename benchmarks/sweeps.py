@@ -44,7 +44,7 @@ from benchmarks.pairs import (
     spread,
     table,
 )
-from src.logs import quiet_stderr
+from src.logs import importing
 from src.runs.record import Record
 from src.verify_resume import compare
 
@@ -171,7 +171,8 @@ def interrupts(
 ) -> Row:
     """SIGKILL and SIGINT to the parent at random moments, then the same command: all equals an undisturbed sweep.
 
-    The moments are in the first `latest` of the undisturbed sweep's time.
+    The moments are in the first `latest` of the undisturbed sweep's time, one in each of as many equal parts as there
+    are tries: some come before the first job has begun.
     """
     command = _train("--multirun", *overrides, _seeds(jobs), f"hydra.launcher.n_jobs={JOBS}")
     if not Path("/proc/self/stat").exists():
@@ -181,12 +182,13 @@ def interrupts(
     whole, generator = time.monotonic() - began, random.Random(0)
     expected = _directories(straight)
     kinds = itertools.cycle([signal.SIGKILL, signal.SIGINT])
+    parts = generator.sample(range(count), count)
     held, late, longest, moments = 0, 0, 0.0, []
     left: Counter[str] = Counter()
-    for number in range(1, count + 1):
+    for number, part in enumerate(parts, start=1):
         kind, trial = next(kinds), folder / f"trial-{number}"
         while True:  # until it was not over before
-            moment = generator.uniform(0, latest * whole)
+            moment = latest * whole * (part + generator.random()) / count
             seconds, wrong = _interrupt(command, trial, kind=kind, moment=moment)
             if seconds is not None:
                 break
@@ -256,7 +258,7 @@ def _interrupt(
 def _differences(found: dict[str, Path], expected: dict[str, Path]) -> list[str]:
     """What differs between the runs of two finished sweeps; a run that is there twice, or was set aside, among it."""
     different = [f"{name} is not in both" for name in sorted(found.keys() ^ expected.keys())]
-    with quiet_stderr():  # TensorFlow says that it found no GPU
+    with importing():  # TensorFlow says that it found no GPU
         for name in sorted(found.keys() & expected.keys()):
             different += [f"{name}: {what}" for what in compare(found[name], expected[name])]
     return different

@@ -12,7 +12,7 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from src.config import ConfigError
-from src.logs import quiet_stderr
+from src.logs import importing
 from src.machine import available_cores
 from src.runs.identity import identity_config, register_resolvers
 from src.runs.provenance import differences, fingerprints
@@ -71,7 +71,7 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> tuple[str, dict[s
         ValueError: the data has no such split.
         FileNotFoundError: the run has no best checkpoint or no SavedModel yet.
     """
-    with quiet_stderr():
+    with importing():
         from src import build
         from src.callbacks.checkpoint import BEST
         from src.callbacks.export import VERSION

@@ -10,8 +10,12 @@ import shutil
 from pathlib import Path
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a crash, sees the old one or the new one."""
+def replace(path: Path, text: str, *, at_once: bool = True) -> None:
+    """Write a text file so that a reader, or a crash, sees the old one or the new one.
+
+    Args:
+        at_once: return when even a power cut leaves the new one.
+    """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         temporary.write_text(text)
@@ -20,7 +24,8 @@ def replace(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    fsync(path.parent)
+    if at_once:
+        fsync(path.parent)
 
 
 def fsync(path: Path) -> None:

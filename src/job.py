@@ -28,7 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.config import ConfigError
-from src.logs import quiet_stderr
+from src.logs import importing
 from src.machine import available_cores
 from src.manifest import listed
 from src.runs.branch import begin_branch
@@ -176,7 +176,7 @@ def _fit(
 ) -> tuple[float, int]:
     """Build, restore, fit, and complete the record. Returns the best value and the signal that ended it, or 0."""
     recorded = (before.get("environment") or {}).get("threads")
-    with quiet_stderr():
+    with importing():
         from src import build
         from src.callbacks.record import RecordCallback
         from src.checkpoints import Checkpoints

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -23,15 +24,17 @@ class ConsoleHandler(logging.StreamHandler):
 
 
 @contextmanager
-def quiet_stderr() -> Iterator[None]:
+def importing() -> Iterator[None]:
     """Import TensorFlow in here: what its native code writes to standard error is shown only if the block raises.
 
     TensorFlow announces its build and the lack of a GPU in eight lines at each import, whatever the log level; later
-    only its warnings come through, unless TF_CPP_MIN_LOG_LEVEL says otherwise.
+    only its warnings come through, unless TF_CPP_MIN_LOG_LEVEL says otherwise. Looking for garbage among so many new
+    objects, none of which is any, would take a sixth of the time.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     sys.stderr.flush()
-    kept = os.dup(2)
+    kept, collecting = os.dup(2), gc.isenabled()
+    gc.disable()
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         try:
@@ -43,3 +46,5 @@ def quiet_stderr() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+            if collecting:
+                gc.enable()

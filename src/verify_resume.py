@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.config import ConfigError, compose
-from src.logs import quiet_stderr
+from src.logs import importing
 from src.runs.record import Record
 
 POLL_SECONDS = 0.002
@@ -59,7 +59,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     try:
         compose(arguments.overrides)
-        with quiet_stderr():
+        with importing():
             import tensorflow  # noqa: F401
         with tempfile.TemporaryDirectory(prefix="verify_resume-") as folder:
             failed = verify(

@@ -51,7 +51,7 @@ class Record:
         record = {**(self.read() or {}), **values}
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            replace(self.path, json.dumps(_finite(record), indent=2) + "\n")
+            replace(self.path, json.dumps(_finite(record), indent=2) + "\n", at_once=False)
         except OSError as error:
             raise OSError(f"{self.path} cannot be written ({error.strerror}); {WAY_OUT}") from error
         return record

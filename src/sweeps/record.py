@@ -72,7 +72,7 @@ class SweepRecord:
             "exit_code": exit_code,
             "jobs": [_described(entry) for entry in entries],
         }
-        replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n")
+        replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n", at_once=False)
         self._wrote, self._pending = now, False
 
 

@@ -12,7 +12,7 @@ import importlib
 import types
 from typing import Any
 
-from src.logs import quiet_stderr
+from src.logs import importing
 
 IMPORTED = (
     "hydra._internal.logging_config",
@@ -57,7 +57,7 @@ CALLED = (
 
 def prepare_fork() -> None:
     """Import TensorFlow and what runs need of it, and rewrite the functions above."""
-    with quiet_stderr():
+    with importing():
         for module in IMPORTED:
             importlib.import_module(module)
         for module, name in HANDED_OVER:
