@@ -339,7 +339,7 @@ def starts(folder: Path, count: int) -> Row:
         processes = [subprocess.Popen(line, **options) for _ in range(count)]
         ended = [(*process.communicate(), process.returncode) for process in processes]
         trained = sum("exported" in errors for _, errors, _ in ended)
-        refused = sum("is being trained by process" in errors and code == 1 for _, errors, code in ended)
+        refused = sum("is in use by process" in errors and code == 1 for _, errors, code in ended)
         reused = sum("already completed, reused" in output and code == 0 for output, _, code in ended)
         expected = reused if wait == "true" else refused + reused
         held += trained == 1 and expected == count - 1

@@ -12,10 +12,10 @@ from src.callbacks.base import Callback
 
 
 class Fault(Callback):
-    """Fail after the first epoch: `none`, `raise`, `exit0`, `exit1`, `_exit9`, `kill`, `segfault`, `hang`, `nan_weights`.
+    """Fail after the first epoch.
 
     Args:
-        kind: one of these; `once` raises unless `marker` is there, which it makes.
+        kind: `none`, `raise`, `exit0`, `exit1`, `_exit9`, `kill`, `segfault`, `hang`, `nan_weights`; `once` raises unless `marker` is there, which it makes.
         marker: a file.
     """
 

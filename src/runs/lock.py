@@ -27,12 +27,13 @@ class Locked(RuntimeError):
 
 
 @contextmanager
-def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
+def hold(path: Path, *, wait: bool = False, what: str | None = None) -> Iterator[None]:
     """Hold the lock of a run; taking it again in the same process changes nothing.
 
     Args:
         path: the lock's file; made, and left behind when the lock is released.
         wait: wait for whoever holds it.
+        what: is locked, for messages; `run <the file's name>` by default.
 
     Raises:
         Locked: it is held and `wait` is false; names the process.
@@ -44,7 +45,7 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        _lock(descriptor, path, wait)
+        _lock(descriptor, what or f"run {path.name}", path, wait)
         os.truncate(descriptor, 0)
         os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         _held[path] = os.getpid()
@@ -71,7 +72,7 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def _lock(descriptor: int, path: Path, wait: bool) -> None:
+def _lock(descriptor: int, what: str, path: Path, wait: bool) -> None:
     for _ in range(GLANCES):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,6 +89,6 @@ def _lock(descriptor: int, path: Path, wait: bool) -> None:
         except (ValueError, KeyError):
             pass
         if not wait:
-            raise Locked(f"run {path.name} is being trained by {holder}; wait for it with wait=true") from None
-        print(f"waiting for run {path.name}, which is being trained by {holder}", file=sys.stderr, flush=True)
+            raise Locked(f"{what} is in use by {holder}; wait for it with wait=true") from None
+        print(f"waiting for {what}, which is in use by {holder}", file=sys.stderr, flush=True)
         fcntl.flock(descriptor, fcntl.LOCK_EX)

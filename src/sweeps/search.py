@@ -75,7 +75,7 @@ class Search:
         """Search with the local launcher: a free slot asks for the next trial at once. Returns the exit code."""
         if self._config.dry_run:
             return self._print_plan()
-        with hold(self._lock, wait=True):
+        with hold(self._lock, wait=True, what=f"study {self._id}"):
             study, past = self._open()
             count = self._method.n_trials
             with local.open(folder=self._folder / "sweeps", sweep_id=self._id, count=count) as sweep:
@@ -96,7 +96,7 @@ class Search:
         if self._method.prunes:
             print("note: this launcher's jobs cannot be pruned; those of hydra/launcher=local can", file=sys.stderr)
         n_jobs = self._config.hydra.launcher.get("n_jobs") or 1
-        with hold(self._lock, wait=True):
+        with hold(self._lock, wait=True, what=f"study {self._id}"):
             study, past = self._open()
             settings = OmegaConf.to_yaml(self._config)
             record = SweepRecord.create(

@@ -79,7 +79,7 @@ def test_reentrant_and_released_by_the_outer_one(path):
             pass
         with contextlib.chdir(path.parent), hold(type(path)(path.name)):
             pass
-        assert f"Locked: run 1a2b3c4d is being trained by process {os.getpid()}" in attempt(path)
+        assert f"Locked: run 1a2b3c4d is in use by process {os.getpid()}" in attempt(path)
     with holder(path):
         pass
 
