@@ -15,7 +15,8 @@ class Fault(Callback):
     """Fail after the first epoch.
 
     Args:
-        kind: `none`, `raise`, `exit0`, `exit1`, `_exit9`, `kill`, `segfault`, `hang`, `nan_weights`; `once` raises unless `marker` is there, which it makes.
+        kind: `none`, `raise`, `exit0`, `exit1`, `_exit9`, `kill`, `segfault`, `hang`, `nan_weights`;
+            `once` raises unless `marker` is there, which it makes.
         marker: a file.
     """
 

@@ -132,7 +132,7 @@ def forget() -> None:
 
 def look_again() -> None:
     """In a forked child: read anew what has been changed since, but for what was imported before the fork."""
-    imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    imported = {vars(module).get("__file__") for module in list(sys.modules.values())}
     for path, content in list(_contents.items()):
         if str(path) not in imported and (not path.is_file() or path.read_bytes() != content):
             del _contents[path]

@@ -196,7 +196,6 @@ def _serve(connection: Connection, parent: int, start: Start, prepare: Callable[
         signal.signal(number, signal.SIG_DFL)
     if prepare:
         prepare()
-    gc.collect()
     gc.freeze()  # a collection in a child would copy the pages of all that is here
     children: dict[Hashable, tuple[int, Connection]] = {}
     while True:
