@@ -84,10 +84,10 @@ def _command(argv: list[str]) -> None:
     flags = [argument for argument in argv if argument not in arguments.overrides]
     sys.argv[1:] = [*flags, *overrides]
     if arguments.multirun:
-        from src.sweeps.local import start_early
+        from src.sweeps import early
 
-        first = check_sweep(overrides, config_dir=arguments.config_dir, config_name=arguments.config_name)
-        start_early(first)
+        early.start(argv)
+        early.keep_if(check_sweep(overrides, config_dir=arguments.config_dir, config_name=arguments.config_name))
         _run_in_hydra()  # whose sweeper composes and checks the jobs, and whose launcher runs them
         return
     _single(compose(overrides, config_dir=arguments.config_dir, config_name=arguments.config_name))

@@ -1,6 +1,6 @@
 """What a child process of a sweep does: one run, with a log of its own.
 
-Pool(...).start(job.id, run_job, job.overrides, source, number=0, threads=1, again=False)
+Pool(...).start(job.id, run_job, cfg, number=0, threads=1, again=False)
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks
@@ -19,25 +18,25 @@ from omegaconf import DictConfig, open_dict
 from src import job
 from src.logs import ConsoleHandler
 from src.runs import provenance
+from src.runs.identity import register_resolvers
 from src.runs.lock import hold
 from src.signals import stop_on_signals
-from src.sweeps.plan import Source
 from src.sweeps.processes import log_to
 
 
-def run_job(overrides: Sequence[str], source: Source, *, number: int, threads: int, again: bool) -> None:
+def run_job(cfg: DictConfig, *, number: int, threads: int, again: bool) -> None:
     """Run one job; raises what stopped it.
 
     Args:
-        overrides, source: of the job; see `plan`.
+        cfg: the job's whole config, `hydra` included.
         number: of the job in its sweep, from 0.
         threads: for a run that has none of its own yet.
         again: it has been tried in this sweep already, so what lies there is this sweep's.
     """
     log_to(os.devnull)
     setup_globals()
+    register_resolvers()
     provenance.look_again()
-    cfg = source.compose(overrides)
     if again:
         cfg.rerun = False
     directory = job.run_directory(cfg, cfg.hydra.sweep)

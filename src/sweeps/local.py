@@ -23,16 +23,12 @@ from src.machine import available_cores, visible_gpus
 from src.runs.identity import ID_DIGITS
 from src.runs.lock import hold
 from src.runs.record import BadRecord, Record
+from src.sweeps import early
 from src.sweeps.plan import Job, Source, plan
-from src.sweeps.processes import STARTS, Server, Start
+from src.sweeps.processes import STARTS
 from src.sweeps.record import SweepRecord
 from src.sweeps.show import duration, print_jobs, print_results, summary, view_for
 from src.sweeps.sweep import ON_FAILURE, Entry, Sweep
-from src.sweeps.warm import prepare_fork
-
-LAUNCHER = "hydra_plugins.local_launcher.LocalLauncher"
-
-_early: list[Server] = []
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class Local:
         """
         slots = max(1, min(self.n_jobs, count))
         threads = max(1, available_cores() // slots)
-        start = self._options.start or default_start()
+        start = self._options.start or early.default_start()
         sweep = Sweep(
             folder,
             source=self.source,
@@ -98,7 +94,7 @@ class Local:
             on_failure=self._options.on_failure,
             retries=self._options.retries,
             job_timeout_seconds=self._options.job_timeout_seconds,
-            server=_take_early() if start == "fork" else None,
+            server=early.take() if start == "fork" else None,
             settings=OmegaConf.to_yaml(self._config),
             sweep_id=sweep_id,
         )
@@ -139,25 +135,6 @@ class Local:
             return {}
         gpu = self._gpus[slot % len(self._gpus)]
         return {"CUDA_VISIBLE_DEVICES": gpu, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-
-
-def default_start() -> Start:
-    """Fork, but not with GPUs: CUDA does not survive it, and who knows what imports it."""
-    return "spawn" if visible_gpus() else "fork"
-
-
-def start_early(first: DictConfig) -> None:
-    """Import TensorFlow beside all that is still to be composed, if the sweep's first job is one to train."""
-    launcher = first.hydra.launcher
-    if first.dry_run or launcher.get("_target_") != LAUNCHER or (launcher.start or default_start()) != "fork":
-        return
-    record = Record(jobs_.run_directory(first, first.hydra.sweep)).read() or {}
-    if record.get("status") != "completed":
-        _early.append(Server("fork", prepare_fork))
-
-
-def _take_early() -> Server | None:
-    return _early.pop() if _early else None
 
 
 def source_of(config: DictConfig) -> Source:

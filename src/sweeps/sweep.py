@@ -267,8 +267,7 @@ class Sweep:
         entry.pid = self._pool.start(
             entry.number,
             self._run,
-            entry.job.overrides,
-            self._source,
+            self._source.compose(entry.job.overrides),
             number=entry.number - 1,
             threads=self._threads,
             again=entry.tries > 1,

@@ -31,10 +31,9 @@ def job(folder, kind, *, name="x", seed=0, epochs=4, mode="max", action="start",
     return Job(overrides, digits, directory, action, False, name, epochs, "val/accuracy", mode, IDENTITY)
 
 
-def fake(overrides, source, *, number, threads, again):
+def fake(planned, *, number, threads, again):
     """A run as its record shows it."""
-    settings = dict(text.split("=", 1) for text in overrides)
-    planned = next(j for j in source.jobs if j.overrides == tuple(overrides))
+    settings = dict(text.split("=", 1) for text in planned.overrides)
     record = Record(planned.directory)
     tries = planned.directory / "tries"
     planned.directory.mkdir(parents=True, exist_ok=True)
@@ -83,10 +82,13 @@ def fake(overrides, source, *, number, threads, again):
 
 
 class Jobs:
-    """Stands for a Source: the child finds its job in it."""
+    """Stands for a Source: a job's config is the job."""
 
     def __init__(self, jobs):
         self.jobs = jobs
+
+    def compose(self, overrides):
+        return next(job for job in self.jobs if job.overrides == overrides)
 
 
 def sweep_of(tmp_path, jobs, *, slots=2, view=None, **options):
