@@ -99,7 +99,7 @@ def pairs(folder: Path, count: int, *, epochs: int = EPOCHS, runs: int = RUNS, r
         if goal := GOALS.get(side):
             met += ratio.median <= goal
             verdict = "met" if ratio.median <= goal else "MISSED"
-            verdicts.append(f"{ratio.median:.2f} of {side} (goal at most {goal}: {verdict})")
+            verdicts.append(f"{ratio.median:.3f} of {side} (goal at most {goal}: {verdict})")
     print(f"{runs} runs: {' '.join(DIGITS)} epochs={epochs}; {rounds} interleaved rounds, equal results in all")
     print(f"machine: {machine()}\n\n{table(rows)}\n")
     return Row("pairs", len(GOALS), met, "; ".join(verdicts))
@@ -323,6 +323,45 @@ def starts(folder: Path, count: int, *, jobs: int = 4) -> Row:
     return Row("starts", count, count if ok else 0, remark)
 
 
+def pruning(folder: Path, count: int) -> Row:
+    """The best value with a pruner and a third of the epochs, against all trials run to their end; a seed a try."""
+    held, lines = 0, []
+    for seed in range(count):
+        found = {name: _search(folder / f"{name}-{seed}", seed, options) for name, options in SEARCHES.items()}
+        (whole, all_epochs), (pruned, few_epochs) = found["whole"], found["pruned"]
+        ok = pruned >= whole and few_epochs <= all_epochs / 3
+        held += ok
+        lines.append(f"{pruned:.4f} by {few_epochs} epochs, {whole:.4f} by {all_epochs}")
+        print(f"seed {seed}: {lines[-1]}{'' if ok else '  WORSE'}", flush=True)
+    return Row("pruning", count, held, "best val/accuracy " + "; ".join(lines))
+
+
+SPACE = (
+    "optimizer.learning_rate=tag(log,interval(1e-5,1.0))",
+    "model.filters=range(4,33,4)",
+    "model.dropout=interval(0,0.7)",
+)
+_HALVING = "hydra.sweeper.pruner._target_=optuna.pruners.SuccessiveHalvingPruner"
+SEARCHES = {
+    "whole": ("hydra.sweeper.n_trials=12",),
+    "pruned": (
+        "hydra.sweeper.n_trials=24",
+        _HALVING,
+        "+hydra.sweeper.pruner.min_resource=1",
+        "+hydra.sweeper.pruner.reduction_factor=3",
+    ),
+}
+
+
+def _search(folder: Path, seed: int, options: Sequence[str]) -> tuple[float, int]:
+    """The best value of a study, and the epochs of all its trials."""
+    fixed = (*DIGITS, "epochs=27", "callback.export=null", "callback.summaries=null", "hydra/sweeper=optuna")
+    _call(_train("--multirun", *fixed, *SPACE, f"hydra.sweeper.sampler.seed={seed}", *options), folder)
+    records = [Record(path).read() or {} for path in _directories(folder).values() if (path / "run.json").exists()]
+    values = [record["best"]["value"] for record in records if record["status"] == "completed"]
+    return max(values), sum(record["epoch"] for record in records)
+
+
 def _trained_once(directory: Path, *, epochs: int) -> bool:
     """Whether a run was begun once, and each epoch done once."""
     begun = re.findall(r"parameters  threads: ", (directory / "train.log").read_text())
@@ -359,7 +398,7 @@ def _call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def _directories(folder: Path) -> dict[str, Path]:
     """All that lies beside the runs' records, runs set aside included."""
     found = {path.name: path for path in folder.glob("outputs/*/*") if path.is_dir()}
-    return {name: path for name, path in found.items() if name not in ("sweeps", ".locks")}
+    return {name: path for name, path in found.items() if name not in ("sweeps", "studies", ".locks")}
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
@@ -383,6 +422,7 @@ CAMPAIGNS: Campaigns = {
     "interrupts": (20, interrupts),
     "again": (100, again),
     "starts": (20, starts),
+    "pruning": (5, pruning),
 }
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ def forget() -> None:
     """Read all code anew, as another process would."""
     _contents.clear()
     _code.cache_clear()
+    _imported_by.cache_clear()
 
 
 def look_again() -> None:
@@ -137,6 +138,7 @@ def look_again() -> None:
         if str(path) not in imported and (not path.is_file() or path.read_bytes() != content):
             del _contents[path]
             _code.cache_clear()
+            _imported_by.cache_clear()
 
 
 def _with_imports(modules: list[str]) -> list[Path]:
@@ -150,17 +152,23 @@ def _with_imports(modules: list[str]) -> list[Path]:
             continue
         found[path] = None
         found.update(dict.fromkeys(path.parent.glob("*.npz")))
-        waiting.append(module.rpartition(".")[0])  # whose __init__ runs as well
-        for node in ast.walk(ast.parse(read_once(path), str(path))):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                imported = node.module or ""
-                if node.level:  # 1 is the package that the module is in, or is
-                    parts = module.split(".") + ["__init__"] * (path.name == "__init__.py")
-                    imported = ".".join([*parts[: -node.level], *filter(None, [node.module])])
-                waiting += [imported, *(f"{imported}.{alias.name}" for alias in node.names)]
+        waiting += _imported_by(module, path)
     return sorted(found)
+
+
+@functools.cache
+def _imported_by(module: str, path: Path) -> list[str]:
+    found = [module.rpartition(".")[0]]  # whose __init__ runs as well
+    for node in ast.walk(ast.parse(read_once(path), str(path))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imported = node.module or ""
+            if node.level:  # 1 is the package that the module is in, or is
+                parts = module.split(".") + ["__init__"] * (path.name == "__init__.py")
+                imported = ".".join([*parts[: -node.level], *filter(None, [node.module])])
+            found += [imported, *(f"{imported}.{alias.name}" for alias in node.names)]
+    return found
 
 
 def _own_file(module: str) -> Path | None:

@@ -38,6 +38,8 @@ SERVER_POLL_SECONDS = 0.5  # for children whose own children keep their pipe ope
 FAREWELL_SECONDS = 15.0  # for children whose server has died
 MESSAGE_LENGTH = 10_000  # of an error; a pipe holds 64 KiB
 
+CHILD_GC_THRESHOLDS = (50_000, 20, 20)  # graphs are made of many objects, of which none is garbage
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -203,6 +205,7 @@ def _serve(connection: Connection, parent: int, start: Start, prepare: Callable[
     if prepare:
         prepare()
     gc.freeze()  # a collection in a child would copy the pages of all that is here
+    gc.set_threshold(*CHILD_GC_THRESHOLDS)
     children: dict[Hashable, tuple[int, Connection]] = {}
     while True:
         ready = wait([connection, *(messages for _, messages in children.values())], SERVER_POLL_SECONDS)

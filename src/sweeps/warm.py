@@ -13,6 +13,7 @@ import types
 from typing import Any
 
 from src.logs import importing
+from src.runs import provenance
 
 IMPORTED = (
     "hydra._internal.logging_config",
@@ -56,7 +57,7 @@ CALLED = (
 
 
 def prepare_fork() -> None:
-    """Import TensorFlow and what runs need of it, and rewrite the functions above."""
+    """Import TensorFlow and what runs need of it, rewrite the functions above, and read the code that computes."""
     with importing():
         for module in IMPORTED:
             importlib.import_module(module)
@@ -64,6 +65,7 @@ def prepare_fork() -> None:
             _rewrite(_function(module, name), handed_over=True)
         for module, name in CALLED:
             _rewrite(_function(module, name), handed_over=False)
+    provenance.fingerprints({module: {"_target_": f"{module}.any"} for module in IMPORTED if module.startswith("src.")})
 
 
 def _rewrite(function: Any, *, handed_over: bool) -> None:
