@@ -1,4 +1,4 @@
-"""Break whole sweeps, and time them against other ways to run their jobs: pairs, memory, interrupts, again, starts.
+"""Break whole sweeps, and time them: pairs, memory, interrupts, again, starts, pruning.
 
     python -m benchmarks sweeps                          # all campaigns at full count: about half an hour on two cores
     python -m benchmarks sweeps interrupts starts        # some of them
@@ -26,10 +26,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.campaigns import ALL_STATE, Campaigns, Row, parser, run
 from benchmarks.pairs import (
@@ -57,7 +57,7 @@ FRESH, JOBLIB, SWEEP = "one fresh process after another", "joblib, two workers",
 GOALS = {FRESH: 0.25, JOBLIB: 0.85}  # ours by theirs, of wall time
 RUNS, EPOCHS = 8, 2
 
-MOST_GROWTH_MB = 5.0  # of the parent, over all jobs but the first tenth
+MOST_GROWTH_MB = 5.0  # of each of a sweep's own processes, over all jobs but the first tenth
 LEFT = ("completed", "interrupted")  # what the runs of an interrupted sweep may be
 GONE_SECONDS = 15.0  # for all processes of an interrupted sweep to have saved and ended
 AGAIN_SECONDS = {100: 15.0, 1000: 120.0}  # for a finished sweep of so many jobs, issued again
@@ -128,7 +128,7 @@ def work(side: str, *, epochs: int, runs: int) -> dict[str, Any]:
 
 
 def memory(folder: Path, count: int) -> Row:
-    """What the parent of a sweep holds after each job; the growth by a linear fit, without the first tenth."""
+    """What a sweep's own processes hold after each job; the growth by a linear fit, without the first tenth."""
     import numpy as np
 
     command = _train("--multirun", *TINY, _seeds(count), f"hydra.launcher.n_jobs={JOBS}")
@@ -136,34 +136,33 @@ def memory(folder: Path, count: int) -> Row:
         command, cwd=folder, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    samples, lines = [], []
+    samples, lines, completed = [], [], 0
     for line in process.stderr:
         lines.append(line)
-        if re.match(r"\[\d+/\d+\] .*  completed  ", line):
+        completed += bool(re.match(r"\[\d+/\d+\] .*  completed  ", line))
+        if len(samples) < completed < count:  # after the last job, the processes end
             samples.append(_megabytes(process.pid))
-    if process.wait() or len(samples) != count:
+    if process.wait() or completed != count:
         tail = "".join(lines[-STDERR_LINES:])
-        raise ProcessFailed(f"memory: exit code {process.returncode}, {len(samples)} of {count} jobs completed\n{tail}")
+        raise ProcessFailed(f"memory: exit code {process.returncode}, {completed} of {count} jobs completed\n{tail}")
     first = max(1, count // 10)
-    jobs, held = np.arange(first, count), np.array(samples)[first:]
-    growth = dict(zip(_KEYS, np.polyfit(jobs, held, 1)[0] * len(jobs), strict=True))
-    remark = ", ".join(
-        f"{key} {held[0, at]:.1f} to {held[-1, at]:.1f} MB, by a linear fit {growth[key]:+.2f}"
-        for at, key in enumerate(_KEYS)
-    )
-    ok = growth["Rss"] <= MOST_GROWTH_MB
-    return Row("memory", 1, int(ok), f"jobs {first + 1} to {count}: {remark} (allowed: Rss {MOST_GROWTH_MB:+g})")
+    held = np.array(samples)[first:]
+    growth = np.polyfit(np.arange(len(held)), held, 1)[0] * len(held)
+    remarks = [
+        f"{name} {held[0, at]:.1f} to {held[-1, at]:.1f} MB, by a linear fit {growth[at]:+.2f}"
+        for at, name in enumerate(("parent", "the server that it forks jobs from"))
+    ]
+    ok = all(growth <= MOST_GROWTH_MB)
+    return Row("memory", 1, int(ok), f"jobs {first + 1} to {count}: {', '.join(remarks)} (allowed {MOST_GROWTH_MB:+g})")
 
 
-_KEYS = ("Rss", "Pss")  # all pages it has; those shared with its children by parts
-
-
-def _megabytes(pid: int) -> list[float]:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except FileNotFoundError:
-        raise BenchmarkError("memory is read from /proc/<pid>/smaps_rollup, which is not there") from None
-    return [int(re.search(rf"^{key}: +(\d+) kB", text, re.M)[1]) / 1024 for key in _KEYS]  # type: ignore[index]
+def _megabytes(parent: int) -> list[float]:
+    """The resident memory of a sweep's parent and of its only child, the server."""
+    pids = [parent, *(process.pid for process in _processes() if process.parent == parent)]
+    if len(pids) != 2:
+        raise BenchmarkError(f"memory: the sweep {parent} has {len(pids) - 1} children; it should have one")
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    return [int(re.search(r"^VmRSS:\s+(\d+) kB", text, re.M)[1]) / 1024 for text in texts]  # type: ignore[index]
 
 
 def interrupts(
@@ -175,8 +174,6 @@ def interrupts(
     are tries: some come before the first job has begun.
     """
     command = _train("--multirun", *overrides, _seeds(jobs), f"hydra.launcher.n_jobs={JOBS}")
-    if not Path("/proc/self/stat").exists():
-        raise BenchmarkError("interrupts looks for processes in /proc, which is not there")
     straight, began = folder / "straight", time.monotonic()
     _call(command, straight)
     whole, generator = time.monotonic() - began, random.Random(0)
@@ -267,16 +264,25 @@ def _differences(found: dict[str, Path], expected: dict[str, Path]) -> list[str]
 def _alive(process: subprocess.Popen[bytes]) -> list[int]:
     """The processes of a session, its leader's children among them though they have groups of their own."""
     process.poll()  # a leader that has ended is a zombie until then
-    found = []
+    return [found.pid for found in _processes() if found.session == process.pid and found.state not in "ZX"]
+
+
+class _Process(NamedTuple):
+    pid: int
+    state: str
+    parent: int
+    session: int
+
+
+def _processes() -> Iterator[_Process]:
+    """All on this machine."""
+    if not Path("/proc/self/stat").exists():
+        raise BenchmarkError("processes are looked for in /proc, which is not there")
     for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
+        with contextlib.suppress(OSError):  # it has ended
             # <pid> (<command>) <state> <parent> <group> <session> ...
-            state, _, _, session, *_ = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(session) == process.pid and state not in "ZX":
-            found.append(int(path.parent.name))
-    return found
+            state, parent, _, session, *_ = path.read_text().rpartition(")")[2].split()
+            yield _Process(int(path.parent.name), state, int(parent), int(session))
 
 
 def again(folder: Path, count: int) -> Row:
@@ -345,7 +351,7 @@ _HALVING = "hydra.sweeper.pruner._target_=optuna.pruners.SuccessiveHalvingPruner
 SEARCHES = {
     "whole": ("hydra.sweeper.n_trials=12",),
     "pruned": (
-        "hydra.sweeper.n_trials=24",
+        "hydra.sweeper.n_trials=36",
         _HALVING,
         "+hydra.sweeper.pruner.min_resource=1",
         "+hydra.sweeper.pruner.reduction_factor=3",

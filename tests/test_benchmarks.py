@@ -110,7 +110,7 @@ def test_sweeps_are_issued_again_and_their_parent_s_memory_is_sampled(capsys):
     assert main(["sweeps", "again", "memory", "--share", "0.03"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^again +1 of +1 held  3 jobs: .* 3 known, no file of a run touched$", printed, re.M)
-    assert re.search(r"^memory +1 of +1 held  jobs 2 to 6: Rss \d+\.\d to \d+\.\d MB", printed, re.M)
+    assert re.search(r"^memory +1 of +1 held  jobs 2 to 6: parent \d+\.\d to \d+\.\d MB", printed, re.M)
 
 
 @pytest.mark.slow
