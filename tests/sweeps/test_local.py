@@ -1,0 +1,177 @@
+"""A sweep as it is typed: what is said first, where its record lies, and that its runs are those typed alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from src.checks import ConfigError
+from src.config import compose
+from src.machine import visible_gpus
+from src.runs.record import Record
+from src.sweeps import early
+from src.sweeps.local import Local, Options, estimated_seconds, sweep_id, sweeps_folder
+from src.sweeps.plan import Source, plan, plan_one
+from tests.helpers import DIGITS, train
+
+SWEEP = Source(hydra_overrides=("hydra.mode=MULTIRUN",))
+QUICK = (*DIGITS, "epochs=1", "callback.export=null", "callback.summaries=null")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def complete(job, *, epochs=4, seconds=8.0):
+    """What a completed run of this job leaves for others to know."""
+    Record(job.directory).update(
+        status="completed", config_hash=job.config_hash, epoch=epochs, seconds=seconds, best={"value": 0.5}
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_jobs": 0}, "hydra.launcher.n_jobs is 0; it must be an integer at least 1, or null"),
+        ({"n_jobs": "two"}, "n_jobs is 'two'"),
+        ({"start": "thread"}, "start is 'thread'; it must be one of fork, spawn, or null"),
+        ({"on_failure": "panic"}, "one of continue, stop"),
+        ({"retries": -1}, "retries is -1"),
+        ({"retries": 1.5}, "retries is 1.5"),
+        ({"job_timeout_seconds": 0}, "job_timeout_seconds is 0; it must be a number above 0, or null"),
+    ],
+)
+def test_a_wrong_option_is_named(options, message):
+    with pytest.raises(ConfigError) as error:
+        Options(**options).check()
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "gpus"), [(None, []), ("", []), ("-1", []), ("0,2", ["0", "2"]), ("GPU-8f,1", ["GPU-8f", "1"])]
+)
+def test_gpus_are_counted_without_tensorflow(monkeypatch, variable, gpus):
+    monkeypatch.setenv("PATH", "")
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert visible_gpus() == gpus
+
+
+def test_each_slot_has_a_gpu_and_its_children_are_spawned(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    local = Local(compose([*DIGITS, "hydra.mode=MULTIRUN"]), Options())
+    assert local.n_jobs == 2 and early.default_start() == "spawn"
+    assert [local._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["3", "5", "3"]
+    assert local._environment(0)["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    early.start(["--multirun", "seed=0,1"])
+    assert early.take() is None
+
+
+def test_the_record_lies_beside_the_runs_or_above_them():
+    jobs = plan([[*DIGITS, "seed=0"], [*DIGITS, "seed=1"]], SWEEP)
+    named = plan([[*DIGITS, "name=a"], [*DIGITS, "name=b"]], SWEEP)
+    assert sweeps_folder(jobs) == Path("outputs/digits/sweeps") and sweeps_folder(named) == Path("outputs/sweeps")
+    assert sweep_id(jobs) == sweep_id(jobs[::-1]) != sweep_id(jobs[:1])
+
+
+def test_the_time_is_estimated_from_runs_of_the_same_model():
+    jobs = plan([[*DIGITS, "epochs=4", f"seed={seed}"] for seed in range(4)], SWEEP)
+    assert estimated_seconds(jobs, slots=2) is None
+    complete(plan_one([*DIGITS, "epochs=4", "seed=9"], SWEEP), seconds=8.0)  # 2 s an epoch
+    assert estimated_seconds(jobs, slots=2) == 16.0 and estimated_seconds(jobs[:1], slots=2) == 8.0
+    assert estimated_seconds([], slots=2) == 0.0
+
+
+def test_all_that_is_undecided_is_said_at_once_before_anything_runs():
+    jobs = plan([[*DIGITS, f"seed={seed}"] for seed in range(3)], SWEEP)
+    for job in jobs[:2]:
+        Record(job.directory).update(id=job.id, status="completed", config_hash=job.config_hash, fingerprints={})
+    with pytest.raises(Exception, match=r"stale=rerun .* \(and 1 more of 3 jobs\)"):
+        plan([job.overrides for job in jobs], SWEEP)
+
+
+def test_a_plan_names_the_job_that_is_wrong():
+    jobs = [[*DIGITS, f"seed={seed}"] for seed in range(36)] + [[*DIGITS, "seed=-1"]]
+    with pytest.raises(ConfigError, match="job 37 of 37: seed is -1"):
+        plan(jobs, SWEEP)
+
+
+def test_an_early_server_is_given_up_where_there_is_nothing_to_train():
+    first = compose([*DIGITS, "hydra.mode=MULTIRUN"])
+    early.start(["--multirun", "data=digits"])
+    early.keep_if(first)
+    kept = early.take()
+    assert kept is not None
+    kept.kill()
+    complete(plan_one(list(DIGITS), SWEEP))
+    for words, cfg in ((["-m"], first), (["-m"], compose([*DIGITS, "hydra/launcher=basic"]))):
+        early.start(words)
+        early.keep_if(cfg)
+        assert early.take() is None
+    early.start(["-m", "dry_run=true"])
+    assert early.take() is None
+
+
+def test_dry_run_says_what_would_be_done_and_does_nothing(tmp_path):
+    single = train(*QUICK, "dry_run=true", cwd=tmp_path)
+    assert single.returncode == 0 and single.stdout.startswith("start\noutputs/digits/cnn-")
+    swept = train("--multirun", *QUICK, "seed=0,1,0", "dry_run=true", cwd=tmp_path)
+    assert swept.returncode == 0 and "time: unknown" in swept.stderr, swept.stderr
+    assert [line.split()[2:-1] for line in swept.stdout.splitlines()[1:]] == [
+        ["starts"],
+        ["starts"],
+        ["is", "job", "1"],
+    ]
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_a_sweep_is_the_run_typed_alone(tmp_path):
+    """Forked or spawned: the same directory, record and bits."""
+    (tmp_path / "alone").mkdir()
+    for seed in (0, 1):
+        assert train(*QUICK, f"seed={seed}", cwd=tmp_path / "alone").returncode == 0
+    for start in ("fork", "spawn"):
+        (tmp_path / start).mkdir()
+        result = train("--multirun", *QUICK, "seed=0,1", f"hydra.launcher.start={start}", cwd=tmp_path / start)
+        assert result.returncode == 0, result.stderr
+        assert str(tmp_path) not in result.stdout and "completed" in result.stdout
+        for directory in sorted((tmp_path / "alone" / "outputs" / "digits").glob("cnn-*")):
+            same = tmp_path / start / directory.relative_to(tmp_path / "alone")
+            ours, theirs = Record(same).read(), Record(directory).read()
+            for key in (
+                "id",
+                "config_hash",
+                "overrides",
+                "best",
+                "metrics",
+                "fingerprints",
+                "seed",
+                "epochs",
+                "monitor",
+            ):
+                assert ours[key] == theirs[key], key
+            assert ours["environment"] == theirs["environment"]
+            data = [
+                [path.read_bytes() for path in sorted(run.glob("checkpoints/ckpt-*.data-*"))]
+                for run in (same, directory)
+            ]
+            assert data[0] and data[0] == data[1]
+            configs = [OmegaConf.load(run / ".hydra" / "config.yaml") for run in (same, directory)]
+            assert configs[0] == configs[1]
+            assert "epoch 1/1" in (same / "train.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_over_names_keeps_its_record_above_them(tmp_path):
+    result = train("--multirun", *QUICK, "name=a,b", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (record,) = tmp_path.glob("outputs/sweeps/*/sweep.json")
+    values = json.loads(record.read_text())
+    assert [Path(job["directory"]).parent.name for job in values["jobs"]] == ["a", "b"]
+    assert (record.parent / "multirun.yaml").is_file() and values["exit_code"] == 0
