@@ -351,10 +351,10 @@ _HALVING = "hydra.sweeper.pruner._target_=optuna.pruners.SuccessiveHalvingPruner
 SEARCHES = {
     "whole": ("hydra.sweeper.n_trials=12",),
     "pruned": (
-        "hydra.sweeper.n_trials=20",
+        "hydra.sweeper.n_trials=30",
         _HALVING,
         "+hydra.sweeper.pruner.min_resource=1",
-        "+hydra.sweeper.pruner.reduction_factor=3",
+        "+hydra.sweeper.pruner.reduction_factor=4",
     ),
 }
 
