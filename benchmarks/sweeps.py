@@ -354,14 +354,21 @@ SEARCHES = {
         "hydra.sweeper.n_trials=30",
         _HALVING,
         "+hydra.sweeper.pruner.min_resource=1",
-        "+hydra.sweeper.pruner.reduction_factor=4",
+        "+hydra.sweeper.pruner.reduction_factor=3",
     ),
 }
 
 
 def _search(folder: Path, seed: int, options: Sequence[str]) -> tuple[float, int]:
     """The best value of a study, and the epochs of all its trials."""
-    fixed = (*DIGITS, "epochs=27", "callback.export=null", "callback.summaries=null", "hydra/sweeper=optuna")
+    fixed = (
+        *DIGITS,
+        "epochs=27",
+        "batch_size=8",
+        "callback.export=null",
+        "callback.summaries=null",
+        "hydra/sweeper=optuna",
+    )
     _call(_train("--multirun", *fixed, *SPACE, f"hydra.sweeper.sampler.seed={seed}", *options), folder)
     records = [Record(path).read() or {} for path in _directories(folder).values() if (path / "run.json").exists()]
     values = [record["best"]["value"] for record in records if record["status"] == "completed"]

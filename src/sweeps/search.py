@@ -36,6 +36,8 @@ from src.sweeps.space import HOW, Space
 from src.sweeps.study import PRUNED_AT, Method, Options, Study, read_trials, study_id
 from src.sweeps.sweep import POLL_SECONDS, Entry, Status, Sweep
 
+PRUNE_POLL_SECONDS = 0.05
+
 BEFORE: dict[TrialState, Status] = {
     TrialState.COMPLETE: "reused",
     TrialState.PRUNED: "pruned",
@@ -157,6 +159,8 @@ class Search:
     def _sit(self, study: Study, past: Sequence[Past], sweep: Sweep | Batches) -> Sitting:
         """Run what is left."""
         sitting, deadline = Sitting(study, sweep), time.monotonic() + (self._timeout or math.inf)
+        # A run goes on until it is told, so short epochs are lost while nobody looks.
+        wait_seconds = PRUNE_POLL_SECONDS if self._method.prunes else POLL_SECONDS
         print(f"study {os.path.relpath(self._path)}: {self._state(study.trials)}", file=sys.stderr)
         for trial in past:
             sitting.take_up(trial)
@@ -169,7 +173,7 @@ class Search:
             while sitting.pending or wants_more():
                 if wants_more():
                     self._ask(study, sitting)
-                sitting.watch(timeout_seconds=0.0 if wants_more() else POLL_SECONDS)
+                sitting.watch(timeout_seconds=0.0 if wants_more() else wait_seconds)
         except (StaleRun, BadRecord):
             sweep.stop()
             while sitting.pending:
