@@ -198,8 +198,11 @@ def interrupts(
         wrong += [f"{name} is {status}" for name, status in statuses.items() if status not in LEFT]
         if kind == signal.SIGINT and any(record["finished"] is None for record in _records(trial)):
             wrong.append("sweep.json does not say that it is over")
-        _call(command, trial)
-        wrong += _differences(_directories(trial), expected)
+        try:
+            _call(command, trial)
+            wrong += _differences(_directories(trial), expected)
+        except ProcessFailed as error:
+            wrong.append(str(error))
         shutil.rmtree(trial)
         held += not wrong
         moments.append(moment)
@@ -347,28 +350,23 @@ SPACE = (
     "model.filters=range(4,33,4)",
     "model.dropout=interval(0,0.7)",
 )
-_HALVING = "hydra.sweeper.pruner._target_=optuna.pruners.SuccessiveHalvingPruner"
 SEARCHES = {
     "whole": ("hydra.sweeper.n_trials=12",),
     "pruned": (
-        "hydra.sweeper.n_trials=30",
-        _HALVING,
+        "hydra.sweeper.n_trials=24",
+        "hydra.sweeper.pruner._target_=optuna.pruners.SuccessiveHalvingPruner",
         "+hydra.sweeper.pruner.min_resource=1",
         "+hydra.sweeper.pruner.reduction_factor=3",
+        "+hydra.sweeper.pruner.bootstrap_count=3",  # no trial goes on because it is the first
     ),
 }
 
 
 def _search(folder: Path, seed: int, options: Sequence[str]) -> tuple[float, int]:
     """The best value of a study, and the epochs of all its trials."""
-    fixed = (
-        *DIGITS,
-        "epochs=27",
-        "batch_size=8",
-        "callback.export=null",
-        "callback.summaries=null",
-        "hydra/sweeper=optuna",
-    )
+    lean = ("epochs=27", "batch_size=8", "callback.export=null", "callback.summaries=null")
+    random = ("hydra/sweeper=optuna", "hydra.sweeper.sampler._target_=optuna.samplers.RandomSampler")
+    fixed = (*DIGITS, *lean, *random)
     _call(_train("--multirun", *fixed, *SPACE, f"hydra.sweeper.sampler.seed={seed}", *options), folder)
     records = [Record(path).read() or {} for path in _directories(folder).values() if (path / "run.json").exists()]
     values = [record["best"]["value"] for record in records if record["status"] == "completed"]

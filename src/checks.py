@@ -21,6 +21,9 @@ from src.runs.identity import identity_config
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 
+# Parts of a config that no mistyped key is taken for.
+HIDDEN = ("hydra", "run")
+
 # Groups of which a run needs no option.
 OPTIONAL_GROUPS = ("experiment", "search")
 
@@ -103,9 +106,10 @@ def check_option(override: Override, options: list[str], *, has_others: bool) ->
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
         if not isinstance(option, str) or (option not in options and "/" not in option and not has_others):
+            missing = f". Perhaps pip install hydra-{option}-launcher" if group == "hydra/launcher" else ""
             raise ConfigError(
                 f"{override.input_line}: {group} has no option {_shown(option)}; it has {', '.join(options)}"
-                f"{_did_you_mean(str(option), options)}"
+                f"{_did_you_mean(str(option), options) or missing}"
             )
 
 
@@ -123,7 +127,8 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
         return
     if key.startswith("run."):
         refuse_filled_in(override)
-    keys = [".".join(path) for path, _ in leaves(values, branches=True) if path[0] not in ("hydra", "run")]
+    own = "hydra" if key.startswith("hydra.") else None
+    keys = [".".join(path) for path, _ in leaves(values, branches=True) if path[0] == own or path[0] not in HIDDEN]
     if key in keys:
         _check_deletion(override)
         return

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hydra import initialize_config_dir
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -70,7 +71,8 @@ def compose(overrides: list[str], *, config_dir: str | None = None, config_name:
         ConfigError: unknown option or key, wrong type or range, or a monitor that no metric bears.
     """
     register_resolvers()
-    return _composer(config_dir, config_name or CONFIG_NAME).compose(overrides)
+    folder = str(Path(config_dir).absolute()) if config_dir else None
+    return _composer(folder, config_name or CONFIG_NAME).compose(overrides)
 
 
 @functools.cache
@@ -92,11 +94,13 @@ class _Composer:
 
     def __init__(self, config_dir: str | None, config_name: str) -> None:
         self._name = config_name
-        self._search_path = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        self._hydra = hydra
+        search_path = create_config_search_path(str(CONFIG_DIR))
+        if config_dir:
+            search_path.append("command-line", f"file://{config_dir}")
+        version.setbase("1.3")
+        self._has_others = config_dir is not None
+        self.loader = ConfigLoaderImpl(config_search_path=search_path)
+        self._hydra = Hydra(task_name=config_name, config_loader=self.loader)
         self._bases: dict[tuple[str, ...], _Base] = {}
         self._options = functools.cache(self._find_options)
 
@@ -105,7 +109,7 @@ class _Composer:
         parsed = [parse_override(text) for text in overrides]
         if sweeps := [str(override.input_line) for override in parsed if override.is_sweep_override()]:
             raise ConfigError(f"{', '.join(map(repr, sweeps))} names several runs; sweep with --multirun")
-        searches = bool(self._search_path) or any(o.key_or_group == "hydra.searchpath" for o in parsed)
+        searches = self._has_others or any(o.key_or_group == "hydra.searchpath" for o in parsed)
         for override in parsed:
             if options := self._options(override.key_or_group):
                 checks.check_option(override, options, has_others=searches)
@@ -146,31 +150,57 @@ class _Composer:
             try:
                 cfg = self._hydra.compose_config(
                     config_name=self._name,
-                    overrides=[*self._search_path, *key],
+                    overrides=list(key),
                     run_mode=RunMode.RUN,
                     from_shell=False,
                     with_log_configuration=False,
                 )
             except (HydraException, OmegaConfBaseException) as error:
+                self._check_settings(options)
                 raise checks.composition_error(error) from error
             leaves = dict(checks.leaves(checks.resolved(cfg)))
             self._bases[key] = _Base(cfg=cfg, plain=checks.plain_values(cfg), leaves=leaves)
         return self._bases[key]
 
+    def _check_settings(self, options: list[Override]) -> None:
+        """Name the setting of Hydra's that is not there."""
+        settings = [override for override in options if override.key_or_group.startswith("hydra.")]
+        if settings and len(settings) < len(options) + 1:
+            base = self._base([override for override in options if override not in settings])
+            for override in settings:
+                checks.check_key(override, {"hydra": base.plain["hydra"]}, self._options)
+
     def _find_options(self, group: str) -> list[str]:
-        loader = self._hydra.config_loader
-        return loader.get_group_options(group, ObjectType.CONFIG) if loader.list_groups(group) is not None else []
+        known = self.loader.list_groups(group) is not None
+        return self.loader.get_group_options(group, ObjectType.CONFIG) if known else []
 
 
 def expand(overrides: list[str]) -> list[list[str]]:
-    """The jobs of a sweep over the product of all `key=a,b`, each as a list of overrides without sweeps."""
-    parsed = [parse_override(text) for text in overrides]
-    return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    """The jobs of a sweep over the product of all `key=a,b`, each as a list of overrides without sweeps.
+
+    Raises:
+        ConfigError: an interval, which has no end of values.
+    """
+    choices: dict[str, list[str]] = {}  # the last one of a key counts
+    for text in overrides:
+        override = parse_override(text)
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            choices[key] = [text]
+        elif override.is_discrete_sweep():
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise ConfigError(f"{text} has no end of values: give some, as {key}=a,b, or hydra/sweeper=optuna")
+    return [list(job) for job in itertools.product(*choices.values())]
 
 
 def check_sweep(overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None) -> DictConfig:
     """Check what all jobs of a sweep have in common, before Hydra judges it; returns the job of each first value."""
-    first = [_first(parse_override(text)) for text in overrides]
+    parsed = [parse_override(text) for text in overrides]
+    for override in parsed:
+        if override.is_sweep_override() and override.is_hydra_override():
+            raise ConfigError(f"{override.input_line}: {override.key_or_group} is of the whole sweep; give one value")
+    first = [_first(override) for override in parsed]
     return compose([*first, "hydra.mode=MULTIRUN"], config_dir=config_dir, config_name=config_name)
 
 
@@ -213,7 +243,7 @@ def branch(overrides: list[str]) -> list[str]:
 def parse_override(text: str) -> Override:
     """One `key=value`, `+key=value`, `++key=value` or `~key`; ConfigError says how to write it."""
     try:
-        override = OverridesParser.create().parse_override(text)
+        override = OverridesParser.create(_composer(None, CONFIG_NAME).loader).parse_override(text)  # it knows glob(*)
     except HydraException as error:
         raise ConfigError(f"{text!r} is no override ({checks.first_line(error)}); write key=value") from error
     if not override.key_or_group:

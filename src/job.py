@@ -21,11 +21,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from src.config import ConfigError
 from src.logs import importing
@@ -50,7 +51,13 @@ class EarlyExit(RuntimeError):
 
 def run_directory(cfg: DictConfig, node: DictConfig) -> Path:
     """Where Hydra puts the run; the id decides, so a directory that has it under another label is taken."""
-    directory = Path(node.dir, node.get("subdir") or "")
+    try:
+        directory = Path(node.dir, node.get("subdir") or "")
+    except OmegaConfBaseException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"the directory of hydra.run or hydra.sweep must be known before the run begins: {reason}"
+        ) from error
     same_id = sorted(directory.parent.glob(f"*-{config_hash(cfg)[:ID_DIGITS]}"))
     return same_id[0] if same_id and not directory.exists() else directory
 
@@ -90,7 +97,8 @@ def task(cfg: DictConfig, *, listen: Listen = stop_on_signals, threads: int | No
     hydra_config = HydraConfig.get()
     directory = Path(os.path.relpath(hydra_config.runtime.output_dir))
     with hold(lock_path(directory), wait=cfg.wait):
-        return train(cfg, directory, overrides=list(hydra_config.overrides.task), listen=listen, threads=threads)
+        overrides = cast(list[str], OmegaConf.to_container(hydra_config.overrides.task, resolve=False))
+        return train(cfg, directory, overrides=overrides, listen=listen, threads=threads)
 
 
 def train(

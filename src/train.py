@@ -9,6 +9,7 @@ one goes on, a failed one is tried again. TensorFlow is imported only when there
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -21,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src import job
-from src.config import CONFIG_DIR, CONFIG_NAME, ConfigError, branch, check_sweep, compose
+from src.config import CONFIG_DIR, CONFIG_NAME, ConfigError, branch, check_sweep, compose, parse_override
 from src.job import lock_path, prepare, report, run_directory
 from src.runs.identity import register_resolvers
 from src.runs.lock import hold
@@ -36,6 +37,9 @@ _failures: list[Exception] = []
 
 def main() -> None:
     """The command line; exits with 0 completed, 1 failed, 2 wrong command or config, 128 + n ended by signal n."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no result is lost for want of a letter
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the end of training
     show_trace = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves exceptions, and what is said of them, to us
@@ -81,6 +85,8 @@ def _command(argv: list[str]) -> None:
     if arguments.config_path:
         raise ConfigError("--config-path is not supported: add a folder of options with --config-dir")
     overrides = branch(arguments.overrides)
+    if any(parse_override(text).key_or_group == "hydra.mode" for text in overrides):
+        raise ConfigError("hydra.mode cannot be given: --multirun says it")
     flags = [argument for argument in argv if argument not in arguments.overrides]
     sys.argv[1:] = [*flags, *overrides]
     if arguments.multirun:
@@ -90,7 +96,10 @@ def _command(argv: list[str]) -> None:
         early.keep_if(check_sweep(overrides, config_dir=arguments.config_dir, config_name=arguments.config_name))
         _run_in_hydra()  # whose sweeper composes and checks the jobs, and whose launcher runs them
         return
-    _single(compose(overrides, config_dir=arguments.config_dir, config_name=arguments.config_name))
+    cfg = compose(overrides, config_dir=arguments.config_dir, config_name=arguments.config_name)
+    if search := cfg.hydra.runtime.choices.get("search"):
+        print(f"note: search={search} searches with --multirun; this is a run of its own", file=sys.stderr)
+    _single(cfg)
 
 
 def _single(cfg: DictConfig) -> None:

@@ -23,7 +23,7 @@ class LocalLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from src.sweeps.local import Local, Options
 
-        self.local = Local(config, Options(**self._options))
+        self.local = Local(config, Options.of(self._options))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """For sweepers that work in batches, Hydra's own and others."""

@@ -19,11 +19,21 @@ from pathlib import Path
 # Whoever looks whether a lock is held has it for that moment.
 GLANCES, GLANCE_SECONDS = 3, 0.02
 
-_held: dict[Path, int] = {}  # by path, the process that took it: a forked child does not hold its parent's
+_held: dict[Path, int] = {}  # descriptors, by path
 
 
 class Locked(RuntimeError):
     """Another process is writing this run."""
+
+
+def _leave_to_parent() -> None:
+    """A forked child does not hold its parent's locks, nor keep them when the parent is gone."""
+    for descriptor in _held.values():
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @contextmanager
@@ -39,7 +49,7 @@ def hold(path: Path, *, wait: bool = False, what: str | None = None) -> Iterator
         Locked: it is held and `wait` is false; names the process.
     """
     path = path.resolve()
-    if _held.get(path) == os.getpid():
+    if path in _held:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,28 +58,30 @@ def hold(path: Path, *, wait: bool = False, what: str | None = None) -> Iterator
         _lock(descriptor, what or f"run {path.name}", path, wait)
         os.truncate(descriptor, 0)
         os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-        _held[path] = os.getpid()
-        try:
-            yield
-        finally:
-            del _held[path]
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    _held[path] = descriptor
+    try:
+        yield
+    finally:
+        if _held.pop(path, None) is not None:  # else this is a forked child
+            os.close(descriptor)
 
 
-def is_held(path: Path) -> bool:
-    """Whether another process holds this lock now."""
+def holder_of(path: Path) -> str | None:
+    """The process that holds this lock now, as `process 12 on host`; None where none does."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return _described(path)
     finally:
         os.close(descriptor)
-    return False
+    return None
 
 
 def _lock(descriptor: int, what: str, path: Path, wait: bool) -> None:
@@ -82,13 +94,16 @@ def _lock(descriptor: int, what: str, path: Path, wait: bool) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = path.read_text() or "an unknown process"
-        try:
-            values = json.loads(holder)
-            holder = f"process {values['pid']} on {values['host']}"
-        except (ValueError, KeyError):
-            pass
+        holder = _described(path)
         if not wait:
             raise Locked(f"{what} is in use by {holder}; wait for it with wait=true") from None
         print(f"waiting for {what}, which is in use by {holder}", file=sys.stderr, flush=True)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _described(path: Path) -> str:
+    try:
+        values = json.loads(path.read_text())
+        return f"process {values['pid']} on {values['host']}"
+    except (ValueError, KeyError, OSError):
+        return "an unknown process"

@@ -39,9 +39,9 @@ class Record:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise BadRecord(f"{self.path} cannot be read ({error}); start afresh with rerun=true") from error
+            raise BadRecord(f"{self.path} cannot be read ({error}); move {self.directory} away") from error
         if not isinstance(values, dict):
-            raise BadRecord(f"{self.path} is no JSON object; start afresh with rerun=true")
+            raise BadRecord(f"{self.path} is no JSON object; move {self.directory} away")
         return values
 
     def update(self, **values: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -35,7 +36,7 @@ class Batches:
     def __init__(self, launch: Launch, *, size: int, source: Source) -> None:
         self.entries: list[Entry] = []
         self._launch, self._size, self._source = launch, size, source
-        self._leaders: dict[str, Entry] = {}
+        self._leaders: dict[Path, Entry] = {}
         self._queue: list[Entry] = []
         self._finished: list[Entry] = []
         self._launched = 0
@@ -53,7 +54,7 @@ class Batches:
         """As of `Sweep`."""
         entry = Entry(number=len(self.entries) + 1, job=job)
         self.entries.append(entry)
-        leader = self._leaders.setdefault(job.id, entry)
+        leader = self._leaders.setdefault(job.directory, entry)
         if leader is not entry:
             entry.shares = leader
             if leader not in self._queue:

@@ -10,16 +10,18 @@ import hashlib
 import os
 import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from src import job as jobs_
 from src.checks import ConfigError, integer, number, one_of
 from src.machine import available_cores, visible_gpus
+from src.runs.decision import Action
 from src.runs.identity import ID_DIGITS
 from src.runs.lock import hold
 from src.runs.record import BadRecord, Record
@@ -28,7 +30,7 @@ from src.sweeps.plan import Job, Source, plan
 from src.sweeps.processes import STARTS
 from src.sweeps.record import SweepRecord
 from src.sweeps.show import duration, print_jobs, print_results, summary, view_for
-from src.sweeps.sweep import ON_FAILURE, Entry, Sweep
+from src.sweeps.sweep import DONE, ON_FAILURE, Entry, Sweep
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,15 @@ class Options:
     on_failure: Any = "continue"
     retries: int = 0
     job_timeout_seconds: float | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Options:
+        """From a config; ConfigError for one that is not there."""
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise ConfigError(f"hydra.launcher has no option {name!r}; it has {', '.join(names)}")
+        return cls(**values)
 
     def check(self) -> None:
         """Raise ConfigError where a value is none of those allowed."""
@@ -95,11 +106,11 @@ class Local:
             retries=self._options.retries,
             job_timeout_seconds=self._options.job_timeout_seconds,
             server=early.take() if start == "fork" else None,
+            count=count,
             settings=OmegaConf.to_yaml(self._config),
             sweep_id=sweep_id,
         )
-        each = f"{threads} thread{'s' * (threads > 1)} each"
-        print(f"sweep {os.path.relpath(sweep.record.directory)}: {slots} at a time, {each}", file=sys.stderr)
+        print(f"sweep {os.path.relpath(sweep.record.directory)}: {slots} at a time", file=sys.stderr)
         return sweep
 
     def run(self, overrides: Sequence[Sequence[str]]) -> tuple[list[Entry], int]:
@@ -111,11 +122,11 @@ class Local:
         aside = [job for job in planned if job.set_aside]
         if aside:
             print(f"{len(aside)} earlier runs are kept, as <directory>.<time>", file=sys.stderr)
-        count = len({job.id for job in planned})
+        count = len({job.directory for job in planned})
         with self.open(folder=sweeps_folder(planned), sweep_id=sweep_id(planned), count=count) as sweep:
             for job in planned:
                 sweep.add(job)
-            print(f"{len(planned)} jobs: {summary(sweep.entries, slots=self.n_jobs)}", file=sys.stderr)
+            print(_beginning(planned), file=sys.stderr)
             while sweep.busy:
                 sweep.poll()
         conclude(sweep)
@@ -126,9 +137,11 @@ class Local:
         print_jobs(planned, sys.stdout)
         seconds = estimated_seconds(planned, slots=self.n_jobs)
         if seconds is None:
-            print("time: unknown, no run of this name has been completed yet", file=sys.stderr)
+            print("time: unknown, no run of this name and model has been completed yet", file=sys.stderr)
         else:
-            print(f"time: about {duration(seconds)}, as the completed runs of this name took", file=sys.stderr)
+            print(
+                f"time: about {duration(seconds)} of training, as the completed runs of this name took", file=sys.stderr
+            )
 
     def _environment(self, slot: int) -> dict[str, str]:
         if not self._gpus:
@@ -141,10 +154,18 @@ def source_of(config: DictConfig) -> Source:
     """How the jobs of this sweep are composed."""
     folders = [source.path for source in config.hydra.runtime.config_sources if source.provider == "command-line"]
     return Source(
-        hydra_overrides=tuple(config.hydra.overrides.hydra),
+        hydra_overrides=tuple(cast(list[str], OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False))),
         config_dir=folders[0] if folders else None,
         config_name=config.hydra.job.config_name,
     )
+
+
+def _beginning(planned: Sequence[Job]) -> str:
+    """How many jobs there are, and what becomes of them."""
+    counts = Counter(job.action for job in {job.directory: job for job in planned}.values())
+    words: dict[Action, str] = {"reuse": "completed before", "resume": "to go on with", "start": "to start"}
+    jobs = "1 job" if len(planned) == 1 else f"{len(planned)} jobs"
+    return f"{jobs}: {', '.join(f'{counts[action]} {text}' for action, text in words.items() if counts[action])}"
 
 
 def conclude(sweep: Sweep) -> None:
@@ -152,7 +173,7 @@ def conclude(sweep: Sweep) -> None:
     print_results(sweep.entries, sys.stdout)
     sys.stdout.flush()
     print(f"{summary(sweep.entries, slots=1)}: {os.path.relpath(sweep.record.directory)}/sweep.json", file=sys.stderr)
-    if sweep.exit_code:
+    if any(entry.status not in DONE for entry in sweep.entries):
         print("the same command again runs only what is not completed", file=sys.stderr)
     else:
         folder = sweep.record.directory.parent.parent
@@ -197,13 +218,12 @@ def sweep_id(planned: Sequence[Job]) -> str:
 
 
 def estimated_seconds(planned: Sequence[Job], *, slots: int) -> float | None:
-    """How long these jobs will take, by the epochs of completed runs beside them; of the same model where there are."""
+    """How long these jobs will train, by the epochs of completed runs beside them; None where a model has none."""
     rates = {folder: _epoch_seconds(folder) for folder in {job.directory.parent for job in planned}}
     total, longest = 0.0, 0.0
-    for job in {job.id: job for job in planned if job.action != "reuse"}.values():
+    for job in {job.directory: job for job in planned if job.action != "reuse"}.values():
         known = rates[job.directory.parent]
-        measured = known.get(_model(job.directory)) or [rate for group in known.values() for rate in group]
-        if not measured:
+        if not (measured := known.get(_model(job.directory))):
             return None
         before = Record(job.directory).read() if job.action == "resume" else None
         seconds = statistics.median(measured) * (job.epochs - (before or {}).get("epoch", 0))

@@ -60,7 +60,10 @@ class Job:
 
     def is_done(self) -> bool:
         """Whether the run has been completed by now, by whoever."""
-        record = Record(self.directory).read() or {}
+        try:
+            record = Record(self.directory).read() or {}
+        except BadRecord:
+            return False
         done = record.get("status") == "completed" and record.get("config_hash") == self.config_hash
         return done and record.get("fingerprints") == fingerprints(self.identity)
 
@@ -80,9 +83,9 @@ def plan(jobs: Sequence[Sequence[str]], source: Source = Source()) -> list[Job]:
         except ConfigError as error:
             raise ConfigError(f"job {number} of {len(jobs)}: {error}" if len(jobs) > 1 else str(error)) from error
         except (StaleRun, BadRecord) as error:
-            undecided.append(error)
+            undecided.append(type(error)(f"job {number} of {len(jobs)}: {error}" if len(jobs) > 1 else str(error)))
     if undecided:
-        more = f" (and {len(undecided) - 1} more of {len(jobs)} jobs)" if len(undecided) > 1 else ""
+        more = f" (and {len(undecided) - 1} jobs more)" if len(undecided) > 1 else ""
         raise type(undecided[0])(f"{undecided[0]}{more}")
     return planned
 

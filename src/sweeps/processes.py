@@ -36,7 +36,7 @@ STARTS = ("fork", "spawn")
 
 SERVER_POLL_SECONDS = 0.5  # for children whose own children keep their pipe open
 FAREWELL_SECONDS = 15.0  # for children whose server has died
-MESSAGE_LENGTH = 10_000  # of an error; a pipe holds 64 KiB
+MESSAGE_LENGTH = 2_000  # of an error, of up to 12 bytes each; a pipe holds 64 KiB
 
 CHILD_GC_THRESHOLDS = (50_000, 20, 20)  # graphs are made of many objects, of which none is garbage
 
@@ -78,34 +78,47 @@ class Pool:
         self._slots, self._start, self._prepare = list(slots), start, prepare
         self._server = server
         self._running: dict[Hashable, tuple[int, int]] = {}  # key: slot, process id
+        self._buried: list[Ended] = []
 
     @property
     def free_slots(self) -> int:
         return len(self._slots) - len(self._running)
 
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
+
     def start(self, key: Hashable, function: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
         """Run `function(*args, **kwargs)` in a free slot; returns the process's id."""
-        if self._server is None:
-            self._server = Server(self._start, self._prepare)
         slot = min(set(range(len(self._slots))) - {slot for slot, _ in self._running.values()})
-        try:
-            pid = self._server.start(key, self._slots[slot], pickle.dumps((function, args, kwargs)))
-        except (EOFError, OSError) as error:
-            raise RuntimeError("the process that jobs are forked from has died before it could fork one") from error
-        self._running[key] = slot, pid
-        return pid
+        work = pickle.dumps((function, args, kwargs))
+        for last in (False, True):
+            if self._server is None:
+                self._server = Server(self._start, self._prepare)
+            try:
+                pid = self._server.start(key, self._slots[slot], work)
+            except (EOFError, OSError) as error:
+                self._buried += self._bury()
+                if last:
+                    raise RuntimeError("the process that jobs are forked from dies before it can fork one") from error
+            else:
+                self._running[key] = slot, pid
+                return pid
+        raise AssertionError
 
     def wait(self, *, timeout_seconds: float) -> list[Ended]:
         """Those that have ended; returns as soon as there is one."""
-        try:
-            found = self._server.ended(timeout_seconds) if self._server and self._running else None
-        except (EOFError, OSError):
-            found = self._bury()
-        if found is None:
+        found, self._buried = self._buried, []
+        if self._server and self._running:
+            try:
+                found += self._server.ended(0.0 if found else timeout_seconds)
+            except (EOFError, OSError):
+                found += self._bury()
+        elif not found:
             time.sleep(timeout_seconds)
-        for ended in found or []:
-            del self._running[ended.key]
-        return found or []
+        for ended in found:
+            self._running.pop(ended.key, None)
+        return found
 
     def send(self, key: Hashable, number: int) -> None:
         """Send a signal to a child that may have ended already."""
@@ -125,10 +138,14 @@ class Pool:
         for _, pid in self._running.values():
             while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
                 time.sleep(0.05)
+        known = self._server.heard()
         self._server.close()
         self._server = None
         error = {"type": "ProcessDied", "message": "the process that jobs are forked from was killed"}
-        return [Ended(key, pid, -signal.SIGTERM, error) for key, (_, pid) in self._running.items()]
+        keys = {ended.key for ended in known}
+        lost = {key: pid for key, (_, pid) in self._running.items() if key not in keys}
+        self._running.clear()
+        return [*known, *(Ended(key, pid, -signal.SIGTERM, error) for key, pid in lost.items())]
 
 
 class Server:
@@ -171,9 +188,17 @@ class Server:
         ended, self._ended = self._ended, []
         return ended
 
+    def heard(self) -> list[Ended]:
+        """Children that are known to have ended, when the server is dead."""
+        with suppress(EOFError, OSError):
+            while self._connection.poll():
+                self._hear()
+        return self._ended
+
     def signal(self, key: Hashable, number: int) -> None:
         """Send a signal to a child, unless it has ended."""
-        self._connection.send(("signal", key, int(number)))
+        with suppress(OSError):  # it is dead, and its children have been told
+            self._connection.send(("signal", key, int(number)))
 
     def close(self) -> None:
         """End the server, and its children at once."""
@@ -213,6 +238,8 @@ def _serve(connection: Connection, parent: int, start: Start, prepare: Callable[
         for key, (pid, messages) in list(children.items()):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
+                if status:
+                    _kill_group(pid)  # what it has started does not outlive it
                 connection.send(("ended", key, pid, os.waitstatus_to_exitcode(status), _error_in(messages)))
                 messages.close()
                 del children[key]
@@ -241,7 +268,13 @@ def _serve(connection: Connection, parent: int, start: Start, prepare: Callable[
         elif what == "close":
             for pid, _ in children.values():
                 os.kill(pid, signal.SIGKILL)
+                _kill_group(pid)
             os._exit(0)
+
+
+def _kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _error_in(messages: Connection) -> dict[str, str] | None:
@@ -256,6 +289,9 @@ def _live(messages: Connection, server: int, environment: dict[str, str], work: 
     code = 1
     try:
         os.setpgrp()
+        nothing = os.open(os.devnull, os.O_RDONLY)  # whoever reads from the terminal here would be stopped
+        os.dup2(nothing, 0)
+        os.close(nothing)
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
@@ -282,11 +318,12 @@ def _work(messages: Connection, work: bytes) -> int:
         function(*args, **kwargs)
         code = 0
     except SystemExit as exit_:
-        code = exit_.code if isinstance(exit_.code, int) else 1
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        code = code & 0xFF or int(code != 0)
     except KeyboardInterrupt:
         code = 128 + signal.SIGTERM
     except BaseException as error:
-        said = {"type": type(error).__name__, "message": str(error)[:MESSAGE_LENGTH]}
+        said = {"type": type(error).__name__[:MESSAGE_LENGTH], "message": str(error)[:MESSAGE_LENGTH]}
         messages.send_bytes(json.dumps(said).encode())
     finally:
         logging.shutdown()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ class SweepRecord:
     def __init__(self, directory: Path, values: dict[str, Any]) -> None:
         self.directory, self._values = directory, values
         self._began, self._wrote, self._pending = time.monotonic(), -WRITE_SECONDS, True
+        self._warned = False
 
     @classmethod
     def create(cls, folder: Path, *, sweep_id: str, command: Sequence[str] = (), settings: str = "") -> SweepRecord:
@@ -72,8 +74,15 @@ class SweepRecord:
             "exit_code": exit_code,
             "jobs": [_described(entry) for entry in entries],
         }
-        replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n", at_once=False)
-        self._wrote, self._pending = now, False
+        self._wrote = now
+        try:
+            replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n", at_once=False)
+        except OSError as error:  # as on a full disk, which the runs may survive
+            if not self._warned:
+                print(f"warning: {self.directory}/sweep.json cannot be written ({error.strerror})", file=sys.stderr)
+            self._warned = True
+        else:
+            self._pending = False
 
 
 def _described(entry: Entry) -> dict[str, Any]:

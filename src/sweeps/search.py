@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections import Counter
@@ -206,7 +207,7 @@ class Search:
             TrialState.RUNNING: "to go on with",
         }
         parts = [f"{counts[state]} {name}" for state, name in names.items() if counts[state]]
-        return ", ".join([*parts, f"{max(0, self._method.n_trials - len(trials))} to ask for"])
+        return ", ".join([*parts, f"{max(0, self._method.n_trials - len(trials))} more to run"])
 
     def _conclude(self, study: Study, sitting: Sitting, *, record: Path) -> int:
         """Print all results, the best one, and what to type next."""
@@ -221,7 +222,8 @@ class Search:
         left = 0 if study.exhausted else max(0, self._method.n_trials - over)
         if left:
             print(f"{left} of {self._method.n_trials} trials are left: the same command goes on", file=sys.stderr)
-        print(f"next: optuna-dashboard {os.path.relpath(self._path)}", file=sys.stderr)
+        missing = "" if shutil.which("optuna-dashboard") else "  (pip install optuna-dashboard)"
+        print(f"next: optuna-dashboard {os.path.relpath(self._path)}{missing}", file=sys.stderr)
         return sitting.exit_code or int(sitting.stopped and left > 0)
 
     def _command(self, overrides: Sequence[str]) -> str:
@@ -266,6 +268,9 @@ class Sitting:
             entry = self._sweep.add(past.job, before=BEFORE[past.trial.state])
             if entry.value is None and past.trial.state == TrialState.COMPLETE:  # its run is not there any more
                 entry.value = past.trial.value
+            if past.trial.state == TrialState.FAIL:
+                error = (Record(past.job.directory).read() or {}).get("error") or {}
+                entry.reason = f"{error['type']}: {error['message']}" if error else None
         elif PRUNED_AT in past.trial.user_attrs and past.job.action != "reuse":
             self.add(past.left, past.job, before="pruned")
         else:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TextIO
 
 from rich import box
@@ -24,7 +26,7 @@ from src.sweeps.sweep import DONE, RUNNING, Entry, View
 REFRESH_SECONDS = 0.5
 PLAIN_WIDTH = 10_000  # a file's or a pipe's lines are as long as they need to be
 STYLES = {"running": "cyan", "completed": "green", "reused": "green", "failed": "red", "pruned": "yellow"}
-SHOWN = {"reused": "completed before", "locked": "elsewhere"}
+SHOWN = {"reused": "completed before", "locked": "in use"}
 
 
 def view_for(stream: TextIO) -> View:
@@ -33,15 +35,15 @@ def view_for(stream: TextIO) -> View:
 
 
 class Lines:
-    """A line for each job that starts or ends."""
+    """A line for each job that starts, waits for someone, or ends."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
 
-    def changed(self, entry: Entry, entries: Sequence[Entry]) -> None:
-        if entry.status not in RUNNING and not (entry.shares or entry).tries:
+    def changed(self, entry: Entry, entries: Sequence[Entry], *, count: int) -> None:
+        if entry.status not in RUNNING and not ((entry.shares or entry).tries or entry.holder):
             return  # none of this sweep's doing; the summary counts them
-        print(f"[{entry.number}/{len(entries)}] {_line(entry, entries)}", file=self._stream, flush=True)
+        print(f"[{entry.number}/{count}] {_line(entry, entries)}", file=self._stream, flush=True)
 
     def tick(self, entries: Sequence[Entry], *, slots: int) -> None:
         pass
@@ -59,9 +61,9 @@ class LiveTable:
         self._live.start()
         self._drawn = -REFRESH_SECONDS
 
-    def changed(self, entry: Entry, entries: Sequence[Entry]) -> None:
+    def changed(self, entry: Entry, entries: Sequence[Entry], *, count: int) -> None:
         if self._live and entry.status == "failed" and entry.tries:
-            self._live.console.print(Text(f"[{entry.number}/{len(entries)}] {_line(entry, entries)}", style="red"))
+            self._live.console.print(Text(f"[{entry.number}/{count}] {_line(entry, entries)}", style="red"))
         self._drawn = -REFRESH_SECONDS
 
     def tick(self, entries: Sequence[Entry], *, slots: int) -> None:
@@ -70,7 +72,7 @@ class LiveTable:
         self._drawn = time.monotonic()
         running = [entry for entry in entries if entry.status == "running"]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("job", *swept_keys(entries), "status", "epoch", _monitor(entries), "left"):
+        for column in ("job", *_names(entries), "status", "epoch", _monitor(entries), "left"):
             table.add_column(column, justify="right" if column in ("job", "epoch", "left") else "left")
         for entry in running:
             epoch = f"{entry.epoch}/{entry.job.epochs}"
@@ -109,11 +111,11 @@ def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
     """All jobs, best first: what differs between them, result, status, seconds and directory; then the failures."""
     table, console = _table(stream)
     table.add_column("job", justify="right", no_wrap=True)
-    for key in swept_keys(entries):
-        table.add_column(key, overflow="fold")
+    for name in _names(entries):
+        table.add_column(name)
     for name in (_monitor(entries), "epoch", "status", "seconds"):
         table.add_column(name, justify="right" if name == "seconds" else "left", no_wrap=True)
-    table.add_column("directory", overflow="fold")
+    table.add_column("directory")
     for entry in ranked(entries):
         row = (str(entry.number), *_swept(entry, entries), _value(entry))
         epoch = f"{entry.epoch}/{entry.job.epochs}"
@@ -121,22 +123,22 @@ def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
         table.add_row(*row, epoch, _status(entry), seconds, _relative(entry))
     _print(table, console)
     for entry in entries:
-        if entry.reason and entry.tries:
+        if entry.reason:
             reason = entry.reason.strip().splitlines()[0]
-            console.print(Text(f"job {entry.number} {entry.status}: {reason}", style="red"))
+            console.print(Text(f"job {entry.number} {entry.status}: {reason}", style="red"), soft_wrap=True)
 
 
 def print_jobs(planned: Sequence[Job], stream: TextIO) -> None:
     """What a sweep would do with each job."""
     entries = [Entry(number=number, job=job) for number, job in enumerate(planned, start=1)]
     table, console = _table(stream)
-    for name in ("job", *swept_keys(entries), "does", "directory"):
-        table.add_column(name, overflow="fold")
-    seen: dict[str, int] = {}
+    for name in ("job", *_names(entries), "does", "directory"):
+        table.add_column(name)
+    seen: dict[Path, int] = {}
     for entry in entries:
         job = entry.job
         does = {"start": "starts", "resume": "goes on", "reuse": "is completed"}[job.action]
-        if (first := seen.setdefault(job.id, entry.number)) != entry.number:
+        if (first := seen.setdefault(job.directory, entry.number)) != entry.number:
             does = f"is job {first}"
         elif job.set_aside:
             does = "starts afresh"
@@ -164,15 +166,12 @@ def swept_keys(entries: Iterable[Entry]) -> list[str]:
 
 
 def _table(stream: TextIO) -> tuple[Table, Console]:
-    terminal = stream.isatty()
-    console = Console(file=stream, width=None if terminal else PLAIN_WIDTH)
-    return Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False), console
+    # As wide as it needs to be: a terminal breaks a line where it must, and paths can still be copied.
+    console = Console(file=stream, width=PLAIN_WIDTH)
+    return Table(box=None, pad_edge=False, header_style="bold"), console
 
 
 def _print(table: Table, console: Console) -> None:
-    if console.is_terminal:
-        console.print(table)
-        return
     with console.capture() as printed:
         console.print(table)
     for line in printed.get().splitlines():  # without the spaces that pad the last column
@@ -196,13 +195,28 @@ def _settings(entry: Entry) -> dict[str, str]:
 
 def _swept(entry: Entry, entries: Sequence[Entry]) -> list[str]:
     settings = _settings(entry)
-    return [settings.get(key, "") for key in swept_keys(entries)]
+    return [_short(settings.get(key, "")) for key in swept_keys(entries)]
+
+
+def _names(entries: Sequence[Entry]) -> list[str]:
+    """The swept keys' last parts, where these tell them apart."""
+    keys = swept_keys(entries)
+    last = Counter(key.rpartition(".")[2] for key in keys)
+    return [key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key for key in keys]
+
+
+def _short(value: str) -> str:
+    """A number of many digits as six of them."""
+    try:
+        return f"{float(value):.6g}" if len(value) > 8 else value
+    except ValueError:
+        return value
 
 
 def _line(entry: Entry, entries: Sequence[Entry]) -> str:
     settings = _settings(entry)
-    what = " ".join(f"{key}={settings[key]}" for key in swept_keys(entries) if key in settings)
-    parts = [what or entry.job.directory.name, SHOWN.get(entry.status, entry.status)]
+    what = " ".join(f"{key}={_short(settings[key])}" for key in swept_keys(entries) if key in settings)
+    parts = [what or entry.job.directory.name, _status(entry).plain]
     if entry.value is not None and entry.status != "waiting":
         parts.append(f"{entry.job.monitor} {entry.value:.6f}")
     if entry.status not in RUNNING and entry.seconds:
@@ -229,8 +243,18 @@ def _value(entry: Entry) -> str:
 
 
 def _status(entry: Entry) -> Text:
-    again = f" (as job {entry.shares.number})" if entry.shares else ""
-    return Text(SHOWN.get(entry.status, entry.status) + again, style=STYLES.get(entry.status, ""))
+    text = SHOWN.get(entry.status, entry.status)
+    if entry.status == "locked":
+        text += f" by {entry.holder}"
+    elif entry.status == "interrupted" and entry.step:
+        text += f" at step {entry.step}"
+    elif entry.status == "running" and entry.tries == 1 and entry.job.action == "resume":
+        text += ", gone on with"
+    elif entry.status == "waiting" and entry.tries:
+        text = "to be tried again"
+    if entry.shares:
+        text += f" (as job {entry.shares.number})"
+    return Text(text, style=STYLES.get(entry.status, ""))
 
 
 def _relative(entry: Entry) -> str:

@@ -12,7 +12,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -124,13 +125,14 @@ class Study:
         self.path, self._space, self._method = path, space, method
         self.exhausted = False
         self._reported: dict[int, set[int]] = {}
-        self._study = optuna.create_study(
-            study_name=path.stem,
-            storage=_storage(path),
-            direction="maximize" if mode == "max" else "minimize",
-            pruner=method.pruner,
-            load_if_exists=True,
-        )
+        with _readable(path):
+            self._study = optuna.create_study(
+                study_name=path.stem,
+                storage=_storage(path),
+                direction="maximize" if mode == "max" else "minimize",
+                pruner=method.pruner,
+                load_if_exists=True,
+            )
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -204,9 +206,21 @@ def read_trials(path: Path) -> list[FrozenTrial]:
     if not path.exists() or not path.read_bytes().count(b"\n"):
         return []
     try:
-        return asked(optuna.load_study(study_name=path.stem, storage=_storage(path)))
+        with _readable(path):
+            return asked(optuna.load_study(study_name=path.stem, storage=_storage(path)))
     except KeyError:  # made, and killed at once
         return []
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"study {path} is damaged ({error}); move it away, and the same command begins a new one, "
+            "which reuses the runs that are completed"
+        ) from error
 
 
 def asked(study: optuna.Study) -> list[FrozenTrial]:

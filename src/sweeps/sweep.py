@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from src.machine import memory_kills
-from src.runs.lock import Locked, hold, is_held
+from src.runs.lock import Locked, hold, holder_of
 from src.runs.record import BadRecord, Record
 from src.signals import PRUNE_SIGNAL
 from src.sweeps.child import run_job
@@ -40,6 +40,8 @@ DONE: tuple[Status, ...] = ("completed", "reused", "pruned")
 OnFailure = Literal["continue", "stop"]
 ON_FAILURE = ("continue", "stop")
 
+NEVER_BETTER = ("ConfigError", "NonFiniteLoss")  # failures that the same config always ends with
+
 POLL_SECONDS = 0.2
 LOCK_POLL_SECONDS = 0.5
 GRACE_SECONDS = 10.0  # to save, for a job that has run out of time
@@ -54,7 +56,9 @@ class Entry:
         value: the best of the monitored metric; None where there is none.
         reason: why it failed.
         seconds: of training, over all its parts.
-        shares: the earlier entry with the same id, whose run this one is too.
+        began: whether a try of this sweep has got as far as the run's record.
+        shares: the earlier entry with the same directory, whose run this one is too.
+        holder: the process of another command that trains it now.
     """
 
     number: int
@@ -63,9 +67,12 @@ class Entry:
     value: float | None = None
     reason: str | None = None
     epoch: int = 0
+    step: int = 0
     seconds: float = 0.0
     tries: int = 0
+    began: bool = False
     shares: Entry | None = None
+    holder: str | None = None
     pid: int | None = None
     deadline: float | None = None
     timed_out: bool = False
@@ -82,8 +89,8 @@ class Entry:
 class View(Protocol):
     """What shows a sweep while it runs."""
 
-    def changed(self, entry: Entry, entries: Sequence[Entry]) -> None:
-        """An entry has another status than before."""
+    def changed(self, entry: Entry, entries: Sequence[Entry], *, count: int) -> None:
+        """An entry has another status than before; `count` is how many jobs there will be."""
 
     def tick(self, entries: Sequence[Entry], *, slots: int) -> None:
         """Time has passed."""
@@ -106,6 +113,10 @@ class Sweep:
         on_failure: `stop` ends the others, which save, as soon as one has failed.
         retries: how often a failed job is tried again; it goes on from its last checkpoint.
         job_timeout_seconds: how long one try of a job may take.
+        settings: what Hydra says of the sweep, for multirun.yaml.
+        sweep_id: what tells the sweep from others.
+        run: what a child calls with a job's config, as `run_job`.
+        count: how many jobs there will be, where they are not all known at the beginning.
         prepare: what is imported before the first fork.
         server: of the children's, where one has been started early.
     """
@@ -123,6 +134,7 @@ class Sweep:
         on_failure: OnFailure = "continue",
         retries: int = 0,
         job_timeout_seconds: float | None = None,
+        count: int = 0,
         settings: str = "",
         sweep_id: str = "",
         prepare: Callable[[], None] | None = prepare_fork,
@@ -130,10 +142,10 @@ class Sweep:
         run: Callable[..., Any] = run_job,
     ) -> None:
         self.entries: list[Entry] = []
-        self._leaders: dict[str, Entry] = {}
+        self._leaders: dict[Path, Entry] = {}
         self._source, self._threads, self._view, self._run = source, threads, view, run
         self._slots, self._on_failure, self._retries = len(slots), on_failure, retries
-        self._timeout = job_timeout_seconds
+        self._timeout, self._count = job_timeout_seconds, count
         self._pool = Pool(slots=slots, start=start, prepare=prepare if start == "fork" else None, server=server)
         self._queue: list[Entry] = []
         self._finished: list[Entry] = []
@@ -148,6 +160,12 @@ class Sweep:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if any(exception):  # whatever went wrong here, what runs may save
+            self.stop()
+            deadline = time.monotonic() + GRACE_SECONDS
+            while self._pool.busy and time.monotonic() < deadline:
+                for ended in self._pool.wait(timeout_seconds=POLL_SECONDS):
+                    self._settle(ended)
         self._pool.close()
         for entry in self._queue:
             self._finish(entry, "not started")
@@ -179,14 +197,14 @@ class Sweep:
         return int(any(entry.tries and (entry.status == "failed" or entry.reason) for entry in self.entries))
 
     def add(self, job: Job, *, before: Status | None = None) -> Entry:
-        """Take a job in; one whose run is in the sweep already shares its result.
+        """Take a job in; one whose directory is in the sweep already shares its result.
 
         Args:
             before: what became of it before this sweep, where that is the end of it: it is not run.
         """
         entry = Entry(number=len(self.entries) + 1, job=job)
         self.entries.append(entry)
-        leader = self._leaders.setdefault(job.id, entry)
+        leader = self._leaders.setdefault(job.directory, entry)
         if leader is not entry:
             entry.shares = leader
             self._share(entry)
@@ -251,7 +269,8 @@ class Sweep:
             if entry.status == "locked" and now < entry.asked_again_at:
                 continue
             self._queue.remove(entry)
-            if is_held(entry.job.lock):
+            if holder := holder_of(entry.job.lock):
+                entry.holder = holder
                 entry.asked_again_at = now + LOCK_POLL_SECONDS
                 self._queue.append(entry)
                 self._change(entry, "locked")
@@ -270,7 +289,7 @@ class Sweep:
             self._source.compose(entry.job.overrides),
             number=entry.number - 1,
             threads=self._threads,
-            again=entry.tries > 1,
+            again=entry.began,
         )
         entry.deadline = time.monotonic() + self._timeout if self._timeout else None
         self._change(entry, "running")
@@ -288,13 +307,18 @@ class Sweep:
         record = self._read(entry) or {}
         process = record.get("process") or {}
         own = process == {"pid": ended.pid, "host": socket.gethostname()}
+        entry.began |= own
         status: str = record.get("status", "") if own else ""
         if status == "completed":
             self._finish(entry, "completed")
         elif not own and ended.exit_code == 0 and entry.job.is_done():
             self._finish(entry, "reused")  # another process had completed it meanwhile
         elif entry.timed_out:
-            self._fail(entry, {"type": "TimeoutError", "message": f"no end after {self._timeout:g} s"}, record)
+            self._fail(
+                entry,
+                {"type": "TimeoutError", "message": f"no end after job_timeout_seconds={self._timeout:g}"},
+                record,
+            )
         elif status == "pruned":
             self._finish(entry, "pruned")
         elif status == "failed":
@@ -312,8 +336,10 @@ class Sweep:
         if exit_code >= 0:
             return f"its process ended at once with exit code {exit_code}"
         kills, self._memory_kills = memory_kills() - self._memory_kills, memory_kills()
-        because = ": out of memory" if exit_code == -signal.SIGKILL and kills else ""
-        return f"killed by {signal.Signals(-exit_code).name}{because}"
+        because = ""
+        if exit_code == -signal.SIGKILL:
+            because = ": out of memory" if kills else ", by someone or for want of memory"
+        return f"killed by {_signal_name(-exit_code)}{because}"
 
     def _fail(self, entry: Entry, error: dict[str, Any], record: dict[str, Any] | None) -> None:
         """A job has failed; `record` is its run's where the run itself could not say so."""
@@ -321,8 +347,7 @@ class Sweep:
         if record:
             with suppress(Locked, OSError, BadRecord), hold(entry.job.lock):
                 Record(entry.job.directory).update(status="failed", finished=_now(), error=error)
-        wrong = error["type"] == "ConfigError"
-        if entry.tries <= self._retries and not wrong and not self._stopping:
+        if entry.tries <= self._retries and error["type"] not in NEVER_BETTER and not self._stopping:
             self._queue.insert(0, entry)
             self._change(entry, "waiting")
             return
@@ -343,7 +368,8 @@ class Sweep:
         assert leader is not None
         if leader.status in RUNNING:
             return
-        entry.value, entry.seconds, entry.epoch = leader.value, leader.seconds, leader.epoch
+        entry.value, entry.seconds = leader.value, leader.seconds
+        entry.epoch, entry.step = leader.epoch, leader.step
         entry.reason = leader.reason
         self._change(entry, leader.status)
         self._finished.append(entry)
@@ -351,7 +377,7 @@ class Sweep:
     def _change(self, entry: Entry, status: Status) -> None:
         if status != entry.status:
             entry.status = status
-            self._view.changed(entry, self.entries)
+            self._view.changed(entry, self.entries, count=max(self._count, len(self.entries)))
 
     def _read(self, entry: Entry) -> dict[str, Any] | None:
         """Bring the entry up to date with its run's record."""
@@ -362,17 +388,30 @@ class Sweep:
         if not record or record.get("config_hash") != entry.job.config_hash:
             return None
         best = record.get("best")
-        entry.value = best["value"] if best else None
-        entry.epoch, entry.seconds = record.get("epoch", 0), record.get("seconds", 0.0)
+        value = best.get("value") if isinstance(best, dict) else None
+        entry.value = _number(value, None)
+        entry.epoch, entry.step = int(_number(record.get("epoch"), 0)), int(_number(record.get("step"), 0))
+        entry.seconds = _number(record.get("seconds"), 0.0)
         return record
 
 
 _STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)
 
 
+def _number(value: Any, otherwise: Any) -> Any:
+    """A record's number; whoever wrote it."""
+    return value if isinstance(value, int | float) else otherwise
+
+
 def _of_signal(exit_code: int) -> str:
-    number = exit_code - 128 if exit_code > 128 else -exit_code
-    return f"ended by {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {exit_code}"
+    return f"ended by {_signal_name(exit_code - 128 if exit_code > 128 else -exit_code)}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time one
+        return f"signal {number}"
 
 
 def _now() -> str:

@@ -91,7 +91,7 @@ def test_all_that_is_undecided_is_said_at_once_before_anything_runs():
     jobs = plan([[*DIGITS, f"seed={seed}"] for seed in range(3)], SWEEP)
     for job in jobs[:2]:
         Record(job.directory).update(id=job.id, status="completed", config_hash=job.config_hash, fingerprints={})
-    with pytest.raises(Exception, match=r"stale=rerun .* \(and 1 more of 3 jobs\)"):
+    with pytest.raises(Exception, match=r"job 1 of 3: .*stale=rerun .* \(and 1 jobs more\)"):
         plan([job.overrides for job in jobs], SWEEP)
 
 
