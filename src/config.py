@@ -17,6 +17,7 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -96,7 +97,8 @@ class _Composer:
         self._name = config_name
         search_path = create_config_search_path(str(CONFIG_DIR))
         if config_dir:
-            search_path.append("command-line", f"file://{config_dir}")
+            last = SearchPathQuery(provider="schema")  # as Hydra places it
+            search_path.prepend("command-line", f"file://{config_dir}", anchor=last)
         version.setbase("1.3")
         self._has_others = config_dir is not None
         self.loader = ConfigLoaderImpl(config_search_path=search_path)
@@ -243,9 +245,10 @@ def branch(overrides: list[str]) -> list[str]:
 def parse_override(text: str) -> Override:
     """One `key=value`, `+key=value`, `++key=value` or `~key`; ConfigError says how to write it."""
     try:
-        override = OverridesParser.create(_composer(None, CONFIG_NAME).loader).parse_override(text)  # it knows glob(*)
+        override = OverridesParser.create().parse_override(text)
     except HydraException as error:
         raise ConfigError(f"{text!r} is no override ({checks.first_line(error)}); write key=value") from error
     if not override.key_or_group:
         raise ConfigError(f"{text!r} is no override (the key is missing); write key=value")
+    override.config_loader = _composer(None, CONFIG_NAME).loader  # which knows what glob(*) stands for
     return override

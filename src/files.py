@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 
@@ -35,6 +36,12 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def generated_code() -> set[Path]:
+    """The files that AutoGraph has written for this process, which removes them only if it ends in good order."""
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("__autograph_generated_file")]
+    return {Path(module.__file__) for module in modules if module.__file__}
 
 
 def delete(path: Path) -> None:

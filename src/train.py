@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 
 from src import job
 from src.config import CONFIG_DIR, CONFIG_NAME, ConfigError, branch, check_sweep, compose, parse_override
+from src.files import delete, generated_code
 from src.job import lock_path, prepare, report, run_directory
 from src.runs.identity import register_resolvers
 from src.runs.lock import hold
@@ -58,6 +59,8 @@ def main() -> None:
         code = EXIT_WRONG if isinstance(error, ConfigError) else EXIT_FAILED
     if "tensorflow" in sys.modules and isinstance(code, int):
         # All is written. Taking TensorFlow down in order would take most of a second.
+        for path in generated_code():
+            delete(path)
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -114,6 +114,8 @@ def test_typed_again_it_is_reused_without_tensorflow(completed, command):
         (["--multirun", "epochs=1,0", *DIGITS], 2, "error: job 2 of 2: epochs is 0; it must"),
         (["--multirun", "optimizer=adam,adma"], 2, "'adma'"),
         (["optimizer=adam,sgd"], 2, "--multirun"),
+        (["hydra.mode=MULTIRUN"], 2, "hydra.mode cannot be given"),
+        (["--multirun", "seed=interval(0,1)"], 2, "has no end of values"),
         (["--epochs=3"], 2, "unrecognized arguments: --epochs=3"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -180,6 +182,16 @@ def test_a_sweep_gives_each_job_its_directory_and_reuses_what_is_there(project):
     assert (runs[1] / ".hydra" / "config.yaml").is_file() and "epoch 1/1" in (runs[1] / "train.log").read_text()
     single = train(*RUN, "seed=1", cwd=project)
     assert single.returncode == 0 and "reused" in single.stdout
+
+
+def test_a_sweep_takes_a_folder_of_options(project):
+    folder = project / "options" / "model"
+    folder.mkdir(parents=True)
+    shutil.copyfile(project / "conf" / "model" / "cnn.yaml", folder / "mine.yaml")
+    words = ("--multirun", "--config-dir", "options", "data=digits", "model=mine", "epochs=1", "seed=0,1")
+    result = train(*words, cwd=project)
+    assert result.returncode == 0, result.stderr
+    assert len(list(project.glob("outputs/digits/*/run.json"))) == 2  # seed 0 is the completed one
 
 
 def test_a_loss_that_is_not_finite_fails_with_one_message(project):

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from omegaconf import OmegaConf, open_dict
 
 from src import config
-from src.config import ConfigError, compose, expand
+from src.config import ConfigError, check_sweep, compose, expand
 from src.runs.identity import config_hash
 
 STOP = "callback=early_stopping "
@@ -39,6 +39,10 @@ STOP = "callback=early_stopping "
         ("lr=1", ["'lr'", "--cfg job"]),
         ("~nope", ["'nope'", "--cfg job"]),
         ("hydra.foo=1", ["hydra.foo"]),
+        ("hydra.launcher.n_job=2", ["'hydra.launcher.n_job'", "Did you mean n_jobs?"]),
+        ("hydra/sweeper=optuna hydra.sweeper.ntrials=2", ["Did you mean n_trials?"]),
+        ("hydra/launcher=basic hydra.launcher.n_jobs=2", ["'hydra.launcher.n_jobs'"]),
+        ("hydra/launcher=ray", ["'ray'", "pip install hydra-ray-launcher"]),
         # of the wrong type
         ("epochs=ten", ["epochs=ten", "'ten'", "whole number", "15"]),
         ("epochs=2.5", ["2.5", "whole number"]),
@@ -159,6 +163,30 @@ def test_expand():
         ["optimizer=sgd", "seed=0", "epochs=1"],
         ["optimizer=sgd", "seed=1", "epochs=1"],
     ]
+
+
+def test_the_jobs_of_a_sweep_keep_what_was_typed():
+    jobs = expand(["model.filters=${batch_size}", "seed=0,1", "optimizer=glob(a*)"])
+    assert len(jobs) == 4 and all(job[0] == "model.filters=${batch_size}" for job in jobs)
+    assert [job[2] for job in jobs] == ["optimizer=adam", "optimizer=adamw"] * 2
+    with pytest.raises(ConfigError, match=r"interval\(0,3\) has no end of values.*optuna"):
+        expand(["seed=interval(0,3)"])
+
+
+@pytest.mark.parametrize("text", ["hydra.launcher.n_jobs=1,2", "hydra/launcher=local,basic"])
+def test_a_setting_of_the_whole_sweep_has_one_value(text):
+    with pytest.raises(ConfigError, match="is of the whole sweep"):
+        check_sweep(["seed=0,1", text])
+
+
+def test_a_folder_of_configs_may_bring_groups_and_a_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, text in {"mine/my/one.yaml": "a: 1\n", "mine/alt.yaml": "defaults: [train]\n\nepochs: 7\n"}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    for folder in ("mine", str(tmp_path / "mine")):
+        assert compose(["+my=one"], config_dir=folder).my.a == 1
+        assert compose([], config_dir=folder, config_name="alt").epochs == 7
 
 
 VALUES = {

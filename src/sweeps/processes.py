@@ -31,6 +31,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
+from src.files import delete, generated_code
+
 Start = Literal["fork", "spawn"]
 STARTS = ("fork", "spawn")
 
@@ -162,15 +164,18 @@ class Server:
         self._ended: list[Ended] = []
         sys.stdout.flush()
         sys.stderr.flush()
-        parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 self._connection.close()
-                _serve(theirs, parent, start, prepare)
+                _serve(theirs, start, prepare)
+            except OSError:  # the parent is dead
+                pass
             except BaseException:
                 traceback.print_exc()
             finally:
+                for path in generated_code():
+                    delete(path)
                 os._exit(1)
         theirs.close()
 
@@ -221,10 +226,9 @@ class Server:
             self._ended.append(Ended(*values))
 
 
-def _serve(connection: Connection, parent: int, start: Start, prepare: Callable[[], None] | None) -> None:
+def _serve(connection: Connection, start: Start, prepare: Callable[[], None] | None) -> None:
     """The server's life."""
     os.setpgrp()
-    _die_with(parent, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     if prepare:
@@ -250,7 +254,7 @@ def _serve(connection: Connection, parent: int, start: Start, prepare: Callable[
         try:
             what, *values = connection.recv()
         except EOFError:  # the parent is dead; this server's end tells the children
-            os._exit(1)
+            return
         if what == "start":
             key, environment, work = values
             messages, sender = multiprocessing.Pipe(duplex=False)
@@ -269,7 +273,7 @@ def _serve(connection: Connection, parent: int, start: Start, prepare: Callable[
             for pid, _ in children.values():
                 os.kill(pid, signal.SIGKILL)
                 _kill_group(pid)
-            os._exit(0)
+            return
 
 
 def _kill_group(leader: int) -> None:

@@ -80,7 +80,7 @@ def test_cutting_no_history_makes_none(tmp_path):
 )
 def test_a_damaged_record_is_named_with_the_way_out(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(BadRecord, match=r"run\.json .*; start afresh with rerun=true"):
+    with pytest.raises(BadRecord, match=r"run\.json .*; move .* away"):
         Record(tmp_path).read()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from src.runs.lock import hold, holder_of
 from src.sweeps.processes import Pool, Server, log_to
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +41,30 @@ def leave_at_once(code):
 def end_by(number):
     os.kill(os.getpid(), number)
     time.sleep(60)
+
+
+def fail_at_length():
+    raise ValueError("\N{SNOWMAN}\N{PILE OF POO}" * 20_000)
+
+
+def ask():
+    if not os.read(0, 1):
+        raise EOFError("nothing to read")
+
+
+def leave_another(path):
+    """Start a process that outlives this one."""
+    started = subprocess.Popen(["sleep", "60"])
+    Path(path).write_text(str(started.pid))
+    os._exit(3)
+
+
+def hold_and_fork(path):
+    with hold(Path(path)):
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        os._exit(3)
 
 
 def crash(path):
@@ -106,7 +131,9 @@ def pool(start):
         (leave, (0,), 0, None),
         (leave, (3,), 3, None),
         (leave, ("text",), 1, None),
+        (leave, (256,), 1, None),
         (leave_at_once, (9,), 9, None),
+        (ask, (), 1, {"type": "EOFError", "message": "nothing to read"}),
         (end_by, (signal.SIGKILL,), -9, None),
         (end_by, (signal.SIGTERM,), 143, None),
     ],
@@ -118,6 +145,35 @@ def test_how_a_child_ended(pool, tmp_path, function, arguments, exit_code, error
     assert (ended["bad"].exit_code, ended["bad"].error) == (exit_code, error)
     assert (ended["good"].exit_code, ended["good"].error) == (0, None)
     assert json.loads((tmp_path / "good").read_text())["pid"] == ended["good"].pid
+
+
+def test_a_long_message_is_cut(pool):
+    pool.start("bad", fail_at_length)
+    ended = all_ended(pool, 1)["bad"]
+    assert ended.exit_code == 1 and 1000 < len(ended.error["message"]) <= 2000
+
+
+def is_gone(pid):
+    """Whether a process has ended, if only as a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_what_a_child_has_started_ends_with_it(pool, tmp_path):
+    pool.start("a", leave_another, tmp_path / "pid")
+    assert all_ended(pool, 1)["a"].exit_code == 3
+    wait_for(lambda: is_gone(int((tmp_path / "pid").read_text())))
+
+
+def test_a_lock_ends_with_its_process_whoever_it_has_forked(tmp_path):
+    pool = Pool(slots=[{}])
+    pool.start("a", hold_and_fork, tmp_path / "lock")
+    assert all_ended(pool, 1)["a"].exit_code == 3
+    wait_for(lambda: holder_of(tmp_path / "lock") is None)
+    pool.close()
 
 
 def test_slots_have_their_environments_and_are_used_again(pool, start, tmp_path):
@@ -189,7 +245,7 @@ def test_a_killed_server_is_reported_and_replaced(tmp_path):
 
 def test_a_server_that_cannot_prepare_is_an_error(capfd):
     pool = Pool(slots=[{}], prepare=fail)
-    with pytest.raises(RuntimeError, match="has died before it could fork"):
+    with pytest.raises(RuntimeError, match="dies before it can fork"):
         pool.start("a", leave, 0)
     pool.close()
     assert "LookupError: no such thing" in capfd.readouterr().err

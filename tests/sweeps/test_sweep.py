@@ -5,10 +5,12 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,8 @@ def fake(planned, *, number, threads, again):
         best = {"value": value, "epoch": 4, "step": 4}
         record.update(status="completed", epoch=4, seconds=2.0, best=best)
 
+    if kind == "fail":
+        time.sleep(float(settings.get("sleep", 0)))
     if kind == "fail" or (kind == "once" and not again):
         record.update(status="failed", error={"type": "LookupError", "message": "broken"})
         raise LookupError("broken")
@@ -62,6 +66,14 @@ def fake(planned, *, number, threads, again):
         raise ValueError("wrong")
     if kind == "vanish":
         os._exit(0)
+    if kind == "garble":
+        record.path.write_text("{")
+        os._exit(0)
+    if kind == "odd":
+        record.update(best="x", epoch="many", seconds=None)
+        os.kill(os.getpid(), 35)
+    if kind == "wipe":
+        shutil.rmtree(planned.directory.parent.parent / "sweeps")
     if kind in ("hang", "stubborn"):
         if kind == "stubborn":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -167,6 +179,45 @@ def test_a_process_that_vanishes_has_failed_and_its_record_says_so(tmp_path):
     assert record["status"] == "failed" and record["error"]["type"] == "ProcessDied" and record["finished"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "reason"),
+    [
+        ("garble", "failed", "ProcessDied: its process ended at once with exit code 0"),
+        ("odd", "failed", "ProcessDied: killed by signal 35"),
+        ("wipe", "completed", None),
+    ],
+)
+def test_what_a_job_breaks_is_its_own(tmp_path, kind, status, reason, capsys):
+    jobs = [job(tmp_path, kind), job(tmp_path, "ok", seed=4, sleep=1)]
+    sweep = finish(tmp_path, jobs)
+    assert statuses(sweep) == [status, "completed"] and sweep.entries[0].reason == reason
+    assert ("sweep.json cannot be written" in capsys.readouterr().err) == (kind == "wipe")
+
+
+def test_equal_runs_of_other_names_are_runs_of_their_own(tmp_path):
+    one = job(tmp_path, "ok", seed=1)
+    other = replace(one, directory=tmp_path / "y" / one.directory.name, overrides=("kind=ok", "seed=1", "name=y"))
+    sweep = finish(tmp_path, [one, other])
+    assert statuses(sweep) == ["completed"] * 2 and one.id == other.id
+    assert all((each.directory / "run.json").exists() for each in (one, other))
+
+
+def test_an_error_in_the_sweep_itself_lets_what_runs_save(tmp_path):
+    jobs = [job(tmp_path, "hang")]
+    sweep = sweep_of(tmp_path, jobs)
+
+    def break_down():
+        with sweep:
+            sweep.add(jobs[0])
+            while not Record(jobs[0].directory).read():
+                sweep.poll(0.05)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        break_down()
+    assert Record(jobs[0].directory).read()["status"] == "interrupted" and statuses(sweep) == ["interrupted"]
+
+
 @pytest.mark.parametrize("kind", ["hang", "stubborn"])
 def test_a_job_that_takes_too_long_is_ended(tmp_path, kind, monkeypatch):
     monkeypatch.setattr("src.sweeps.sweep.GRACE_SECONDS", 0.5)
@@ -178,7 +229,7 @@ def test_a_job_that_takes_too_long_is_ended(tmp_path, kind, monkeypatch):
 
 
 def test_on_failure_stop_ends_the_others_and_starts_no_more(tmp_path):
-    jobs = [job(tmp_path, "hang"), job(tmp_path, "fail"), job(tmp_path, "ok", seed=5)]
+    jobs = [job(tmp_path, "hang"), job(tmp_path, "fail", sleep=1), job(tmp_path, "ok", seed=5)]
     sweep = finish(tmp_path, jobs, on_failure="stop")
     assert statuses(sweep) == ["interrupted", "failed", "not started"] and sweep.exit_code == 1
     assert Record(jobs[0].directory).read()["status"] == "interrupted" and not jobs[2].directory.exists()
