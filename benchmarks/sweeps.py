@@ -353,7 +353,7 @@ SPACE = (
 SEARCHES = {
     "whole": ("hydra.sweeper.n_trials=12",),
     "pruned": (
-        "hydra.sweeper.n_trials=18",
+        "hydra.sweeper.n_trials=15",
         "hydra.sweeper.pruner._target_=optuna.pruners.SuccessiveHalvingPruner",
         "+hydra.sweeper.pruner.min_resource=1",
         "+hydra.sweeper.pruner.reduction_factor=3",
