@@ -19,7 +19,7 @@ REASONS = {
     "exit0": "EarlyExit: sys.exit(0) was called before the run was over",
     "exit1": "EarlyExit: sys.exit(1) was called before the run was over",
     "_exit9": "ProcessDied: its process ended at once with exit code 9",
-    "kill": "ProcessDied: killed by SIGKILL",
+    "kill": "ProcessDied: killed by SIGKILL, by someone or for want of memory",
     "segfault": "ProcessDied: killed by SIGSEGV",
 }
 GOOD = [kind for kind in KINDS if kind not in REASONS]
