@@ -181,7 +181,8 @@ def test_a_setting_of_the_whole_sweep_has_one_value(text):
 
 def test_a_folder_of_configs_may_bring_groups_and_a_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for path, text in {"mine/my/one.yaml": "a: 1\n", "mine/alt.yaml": "defaults: [train, _self_]\n\nepochs: 7\n"}.items():
+    files = {"mine/my/one.yaml": "a: 1\n", "mine/alt.yaml": "defaults: [train, _self_]\n\nepochs: 7\n"}
+    for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     for folder in ("mine", str(tmp_path / "mine")):

@@ -148,6 +148,7 @@ class Sweep:
         self._timeout, self._count = job_timeout_seconds, count
         self._pool = Pool(slots=slots, start=start, prepare=prepare if start == "fork" else None, server=server)
         self._queue: list[Entry] = []
+        self._configs: dict[int, Any] = {}
         self._finished: list[Entry] = []
         self._memory_kills = memory_kills()
         self._signal: int | None = None
@@ -217,15 +218,18 @@ class Sweep:
 
     def poll(self, timeout_seconds: float = POLL_SECONDS) -> list[Entry]:
         """Start what can start, wait a moment, and return what has come to its end since the last call."""
+        self._compose_ahead()
         self._start_waiting()
+        self._compose_ahead()
         for ended in self._pool.wait(timeout_seconds=0.0 if self._finished else timeout_seconds):
             self._settle(ended)
+        self._follow_orders()
+        self._start_waiting()  # before anything is read or written
         now = time.monotonic()
         for entry in self.entries:
             if entry.status == "running":
                 self._read(entry)
                 self._watch_time(entry, now)
-        self._follow_orders()
         finished, self._finished = self._finished, []
         self.record.write(self.entries, changed=bool(finished))
         self._view.tick(self.entries, slots=self._slots)
@@ -261,6 +265,12 @@ class Sweep:
             print(f"{name}: {running} running jobs save and end; once more ends them at once", file=sys.stderr)
             self.stop()
 
+    def _compose_ahead(self) -> None:
+        """Have the next jobs' configs ready, so that no slot waits for them."""
+        for entry in self._queue[: self._slots]:
+            if entry.number not in self._configs:
+                self._configs[entry.number] = self._source.compose(entry.job.overrides)
+
     def _start_waiting(self) -> None:
         now = time.monotonic()
         for entry in list(self._queue):
@@ -286,7 +296,7 @@ class Sweep:
         entry.pid = self._pool.start(
             entry.number,
             self._run,
-            self._source.compose(entry.job.overrides),
+            self._configs.pop(entry.number, None) or self._source.compose(entry.job.overrides),
             number=entry.number - 1,
             threads=self._threads,
             again=entry.began,

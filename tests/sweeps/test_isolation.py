@@ -14,7 +14,7 @@ from tests.helpers import DIGITS, run_module
 KINDS = ("hang", "none", "raise", "exit0", "a", "exit1", "_exit9", "kill", "segfault", "b")
 TIMEOUT_SECONDS = 7
 REASONS = {
-    "hang": f"TimeoutError: no end after {TIMEOUT_SECONDS} s",
+    "hang": f"TimeoutError: no end after job_timeout_seconds={TIMEOUT_SECONDS}",
     "raise": "LookupError: broken on purpose",
     "exit0": "EarlyExit: sys.exit(0) was called before the run was over",
     "exit1": "EarlyExit: sys.exit(1) was called before the run was over",
