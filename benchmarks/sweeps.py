@@ -350,10 +350,10 @@ SPACE = (
     "model.filters=range(4,33,4)",
     "model.dropout=interval(0,0.7)",
 )
-SEARCHES = {
+SEARCHES = {  # the same random trials
     "whole": ("hydra.sweeper.n_trials=12",),
     "pruned": (
-        "hydra.sweeper.n_trials=15",
+        "hydra.sweeper.n_trials=12",
         "hydra.sweeper.pruner._target_=optuna.pruners.SuccessiveHalvingPruner",
         "+hydra.sweeper.pruner.min_resource=1",
         "+hydra.sweeper.pruner.reduction_factor=3",
