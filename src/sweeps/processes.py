@@ -169,7 +169,7 @@ class Server:
             try:
                 self._connection.close()
                 _serve(theirs, start, prepare)
-            except OSError:  # the parent is dead
+            except ConnectionError:  # the parent is dead
                 pass
             except BaseException:
                 traceback.print_exc()
