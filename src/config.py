@@ -167,7 +167,7 @@ class _Composer:
     def _check_settings(self, options: list[Override]) -> None:
         """Name the setting of Hydra's that is not there."""
         settings = [override for override in options if override.key_or_group.startswith("hydra.")]
-        if settings and len(settings) < len(options) + 1:
+        if settings:
             base = self._base([override for override in options if override not in settings])
             for override in settings:
                 checks.check_key(override, {"hydra": base.plain["hydra"]}, self._options)

@@ -71,13 +71,13 @@ class LiveTable:
             return
         self._drawn = time.monotonic()
         running = [entry for entry in entries if entry.status == "running"]
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("job", *_names(entries), "status", "epoch", _monitor(entries), "left"):
+        table, keys = Table(box=box.SIMPLE_HEAD, pad_edge=False), swept_keys(entries)
+        for column in ("job", *_names(keys), "status", "epoch", _monitor(entries), "left"):
             table.add_column(column, justify="right" if column in ("job", "epoch", "left") else "left")
         for entry in running:
             epoch = f"{entry.epoch}/{entry.job.epochs}"
             left = "" if entry.left_seconds is None else duration(entry.left_seconds)
-            table.add_row(str(entry.number), *_swept(entry, entries), _status(entry), epoch, _value(entry), left)
+            table.add_row(str(entry.number), *_swept(entry, keys), _status(entry), epoch, _value(entry), left)
         lines = [summary(entries, slots=slots)]
         if best := next((entry for entry in ranked(entries) if entry.value is not None), None):
             lines.append(f"best so far: {_line(best, entries)}")
@@ -109,15 +109,15 @@ def left_seconds(entries: Sequence[Entry], *, slots: int) -> float | None:
 
 def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
     """All jobs, best first: what differs between them, result, status, seconds and directory; then the failures."""
-    table, console = _table(stream)
+    (table, console), keys = _table(stream), swept_keys(entries)
     table.add_column("job", justify="right", no_wrap=True)
-    for name in _names(entries):
+    for name in _names(keys):
         table.add_column(name)
     for name in (_monitor(entries), "epoch", "status", "seconds"):
         table.add_column(name, justify="right" if name == "seconds" else "left", no_wrap=True)
     table.add_column("directory")
     for entry in ranked(entries):
-        row = (str(entry.number), *_swept(entry, entries), _value(entry))
+        row = (str(entry.number), *_swept(entry, keys), _value(entry))
         epoch = f"{entry.epoch}/{entry.job.epochs}"
         seconds = f"{entry.seconds:.1f}" if entry.seconds else ""
         table.add_row(*row, epoch, _status(entry), seconds, _relative(entry))
@@ -131,8 +131,8 @@ def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
 def print_jobs(planned: Sequence[Job], stream: TextIO) -> None:
     """What a sweep would do with each job."""
     entries = [Entry(number=number, job=job) for number, job in enumerate(planned, start=1)]
-    table, console = _table(stream)
-    for name in ("job", *_names(entries), "does", "directory"):
+    (table, console), keys = _table(stream), swept_keys(entries)
+    for name in ("job", *_names(keys), "does", "directory"):
         table.add_column(name)
     seen: dict[Path, int] = {}
     for entry in entries:
@@ -142,7 +142,7 @@ def print_jobs(planned: Sequence[Job], stream: TextIO) -> None:
             does = f"is job {first}"
         elif job.set_aside:
             does = "starts afresh"
-        table.add_row(str(entry.number), *_swept(entry, entries), does, _relative(entry))
+        table.add_row(str(entry.number), *_swept(entry, keys), does, _relative(entry))
     _print(table, console)
 
 
@@ -193,14 +193,13 @@ def _settings(entry: Entry) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _swept(entry: Entry, entries: Sequence[Entry]) -> list[str]:
+def _swept(entry: Entry, keys: Sequence[str]) -> list[str]:
     settings = _settings(entry)
-    return [_short(settings.get(key, "")) for key in swept_keys(entries)]
+    return [_short(settings.get(key, "")) for key in keys]
 
 
-def _names(entries: Sequence[Entry]) -> list[str]:
-    """The swept keys' last parts, where these tell them apart."""
-    keys = swept_keys(entries)
+def _names(keys: Sequence[str]) -> list[str]:
+    """The keys' last parts, where these tell them apart."""
     last = Counter(key.rpartition(".")[2] for key in keys)
     return [key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key for key in keys]
 
