@@ -16,8 +16,10 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 # A value typed as make's own variable would be lost in silence.
-ifneq (,$(filter-out ARGS=% PYTHON=% VENV=%,$(MAKEOVERRIDES)))
-$(error Give options as ARGS="$(filter-out ARGS=% PYTHON=% VENV=%,$(MAKEOVERRIDES))")
+NOTHING :=
+OVERRIDES := $(subst \ $(NOTHING),_,$(MAKEOVERRIDES))# make writes a space within a value as "\ "
+ifneq (,$(filter-out ARGS=% PYTHON=% VENV=%,$(OVERRIDES)))
+$(error Give options as ARGS="$(filter-out ARGS=% PYTHON=% VENV=%,$(OVERRIDES))")
 endif
 
 train: $(READY) ## train a model:  make train ARGS="optimizer=adam epochs=20"

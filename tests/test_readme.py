@@ -54,6 +54,21 @@ def test_add_your_own(copy, overrides):
     assert re.match(r"val/accuracy [01]\.\d+", found.stdout), found.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ARGS=optimizer=adam epochs=20"], "src.train optimizer=adam epochs=20"),
+        (["ARGS=epochs=20"], "src.train epochs=20"),
+        (["epochs=20"], 'Give options as ARGS="epochs=20"'),
+    ],
+)
+def test_make_passes_options_on(words, said):
+    command = ["make", "-n", "train", *words]
+    environment = {key: value for key, value in _environment().items() if not key.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert said in done.stdout + done.stderr
+
+
 def _environment() -> dict[str, str]:
     import os
 
