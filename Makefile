@@ -56,5 +56,5 @@ $(READY): pyproject.toml constraints.txt
 	@if [ -e $@ ]; then mv $@ $@.part; else $(PYTHON) -m venv --clear $(VENV); fi
 	@touch $@.part
 	@$(PIP) pip setuptools wheel
-	@$(PIP) --no-build-isolation -e '.[dev,search]'
+	@$(PIP) --no-build-isolation -e '.[dev,report,search]'
 	@mv $@.part $@

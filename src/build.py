@@ -6,6 +6,7 @@ trainer = build_trainer(cfg, data, run_dir=Path("outputs/digits/x"))
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,6 +70,11 @@ def build_trainer(
     model = _build(cfg, "model")
     optimizer = _build(cfg, "optimizer", learning_rate=_build(cfg, "schedule"))
     callbacks = {**(_build(cfg, "callback") or {}), **(extra_callbacks or {})}
+    # What an option leaves open with `_partial_: true` is the data itself.
+    callbacks = {
+        name: callback(data=data) if isinstance(callback, functools.partial) else callback
+        for name, callback in callbacks.items()
+    }
     if "checkpoint" in callbacks:
         callbacks["checkpoint"] = callbacks.pop("checkpoint")
     options = cast(dict[str, Any], OmegaConf.to_container(cfg.trainer, resolve=True))

@@ -34,7 +34,7 @@ from src.machine import available_cores
 from src.manifest import listed
 from src.runs.branch import begin_branch
 from src.runs.decision import Action, decide
-from src.runs.identity import ID_DIGITS, config_hash, identity_config, register_resolvers
+from src.runs.identity import ID_DIGITS, config_hash, identity_config, register_resolvers, settings
 from src.runs.lock import hold
 from src.runs.provenance import environment, environment_changes, fingerprints
 from src.runs.record import Record
@@ -170,6 +170,8 @@ def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: l
         finished=None,
         seconds=before.get("seconds", 0.0),
         overrides=overrides,
+        choices=_choices(),
+        config=settings(cfg),
         config_hash=config_hash(cfg),
         fingerprints=fingerprints(identity_config(cfg)),
         process={"pid": os.getpid(), "host": socket.gethostname()},
@@ -177,6 +179,12 @@ def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: l
         error=None,
         environment={**here, "threads": then.get("threads")},
     )
+
+
+def _choices() -> dict[str, str]:
+    """The option of each group."""
+    chosen = HydraConfig.get().runtime.choices
+    return {group: option for group, option in chosen.items() if option and not group.startswith("hydra/")}
 
 
 def _fit(
@@ -205,13 +213,13 @@ def _fit(
     keeper = RecordCallback(record=record, seconds_before=before.get("seconds", 0.0))
     trainer = build.build_trainer(cfg, data, run_dir=record.directory, extra_callbacks={"record": keeper})
     state, parameters = trainer.state, trainer.model.count_params()
-    record.update(parameters=parameters)
+    record.update(parameters=parameters, class_names=list(data.class_names))
     log.info("%s  %s parameters  threads: %d", record.directory, f"{parameters:,}", threads)
     try:
         trainer.check(data.train, has_val=data.val is not None)
     except ValueError as error:
+        chosen = _choices()
         groups = ("model", "data", "loss", "metric")
-        chosen = HydraConfig.get().runtime.choices
         raise ConfigError(f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
     if cfg.parent.config_hash:
         begin_branch(Path(cfg.resume), record.directory, checkpoint=cfg.parent.checkpoint)

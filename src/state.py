@@ -56,6 +56,8 @@ class TrainState:
 
     Attributes:
         losses: float32 [n], the loss of each step of the last graph call; the last of them belongs to `step`.
+        gradient_norms: float32 [n], the global norm of each of these steps' gradients, before they are clipped.
+        predict: inputs [n, ...] -> the model's outputs [n, ...] with `training=False`, one graph for all callbacks.
     """
 
     def __init__(
@@ -71,7 +73,12 @@ class TrainState:
             raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}")
         self.model, self.optimizer, self.metrics = model, optimizer, dict(metrics)
         self.monitor, self.mode = monitor, mode
-        self.losses = np.zeros(0, np.float32)
+        self.losses = self.gradient_norms = np.zeros(0, np.float32)
+
+        def predict(inputs: tf.Tensor) -> tf.Tensor:
+            return model(inputs, training=False)
+
+        self.predict = tf.function(predict, reduce_retracing=True)
         self._progress = Progress()
         self._progress_json = tf.Variable("", dtype=tf.string, trainable=False)
         optimizer.build(model.trainable_variables)

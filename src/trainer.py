@@ -99,8 +99,8 @@ class Trainer:
         self._stop = tf.Variable(False, trainable=False)
         self._interrupt_reason: str | None = None
 
-    def train_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """One gradient step on a batch; returns its loss.
+    def train_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """One gradient step on a batch; returns its loss and the global norm of its gradients, before clipping.
 
         Where the loss or the gradient is not finite, trained weights and optimizer stay as they are and NaN is
         returned; what the forward pass itself changes, as batch normalisation's averages, does not.
@@ -116,10 +116,10 @@ class Trainer:
         finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
         tf.cond(finite, lambda: self._apply(gradients, variables), lambda: False)
         self._update_metrics(loss, targets, outputs)
-        return tf.where(finite, loss, math.nan)
+        return tf.where(finite, loss, math.nan), tf.cast(norm, tf.float32)
 
-    def eval_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Measure one batch; returns its loss. Nothing is trained."""
+    def eval_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Measure one batch; returns its loss, and no norm. Nothing is trained."""
         return self._measure_batch(targets, self.model(inputs, training=False))
 
     def fit(
@@ -177,7 +177,7 @@ class Trainer:
     ) -> dict[str, float]:
         """As `evaluate`, of the outputs of any other `predict(inputs)` than the model's own: an exported one's."""
 
-        def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        def step(inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return self._measure_batch(targets, predict(inputs))
 
         return self._measure(self._batches(data), step)
@@ -240,8 +240,9 @@ class Trainer:
         run, cursor = self._graph_loop(train, self._train_step), train.open(state.epoch, state.epoch_step)
         while (first := state.epoch_step) < steps and not state.stop_reason:
             began = time.perf_counter()
-            losses, learning_rate = run(cursor, tf.constant(first), tf.constant(self._call_length(steps - first)))
-            state.losses, seconds = losses.numpy(), time.perf_counter() - began
+            length = tf.constant(self._call_length(steps - first))
+            losses, norms, learning_rate = run(cursor, tf.constant(first), length)
+            state.losses, state.gradient_norms, seconds = losses.numpy(), norms.numpy(), time.perf_counter() - began
             done = len(state.losses)
             state.count_steps(done)
             if done and not math.isfinite(state.losses[-1]):
@@ -255,21 +256,25 @@ class Trainer:
                 self._log({"train/loss": float(state.losses.mean()), **rates})
             self._raise_if_interrupted()
 
-    def _graph_loop(self, batches: Batches, step: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Callable:
-        """A graph of (cursor, first, count) -> (losses float32 [steps done], learning rate), made once a split."""
+    def _graph_loop(self, batches: Batches, step: Callable[[tf.Tensor, tf.Tensor], tuple]) -> Callable:
+        """A graph of (cursor, first, count) -> (losses, gradient norms, learning rate), made once a split.
+
+        Losses and norms are float32 [steps done].
+        """
         key, trains = (id(batches), step), step is self._train_step
         if key not in self._graphs:
 
             @tf.function
             def run(cursor, first, count):
                 losses = tf.TensorArray(tf.float32, size=count, element_shape=[])
+                norms = tf.TensorArray(tf.float32, size=count, element_shape=[])
                 done, finite = tf.constant(0), tf.constant(True)
                 while tf.reduce_all([done < count, finite, ~self._stop.read_value()]):
-                    loss = step(*batches.next(cursor, first + done))
-                    losses = losses.write(done, loss)
+                    loss, norm = step(*batches.next(cursor, first + done))
+                    losses, norms = losses.write(done, loss), norms.write(done, norm)
                     finite = tf.math.is_finite(loss) if trains else True
                     done += 1
-                return losses.stack()[:done], self.optimizer.learning_rate
+                return losses.stack()[:done], norms.stack()[:done], self.optimizer.learning_rate
 
             self._graphs[key] = run
         return self._graphs[key]
@@ -291,7 +296,7 @@ class Trainer:
         self._reset_metrics()
         try:
             run = self._graph_loop(batches, step or self._eval_step)
-            losses, _ = run(batches.open(0, 0), tf.constant(0), tf.constant(batches.steps_per_epoch))
+            losses, _, _ = run(batches.open(0, 0), tf.constant(0), tf.constant(batches.steps_per_epoch))
             done, results = len(losses), self._results()
         finally:
             for variable, value in zip(variables, held, strict=True):
@@ -308,10 +313,10 @@ class Trainer:
         self.optimizer.apply(gradients, variables)
         return True
 
-    def _measure_batch(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    def _measure_batch(self, targets: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss = self._total_loss(targets, outputs)
         self._update_metrics(loss, targets, outputs)
-        return loss
+        return loss, tf.zeros([])
 
     def _update_metrics(self, loss: tf.Tensor, targets: tf.Tensor, outputs: tf.Tensor) -> None:
         self._mean_loss.update_state(loss, sample_weight=tf.cast(tf.shape(targets)[0], tf.float32))

@@ -79,10 +79,10 @@ class Summaries(Callback):
         self._flush()
 
     def _write_graph(self, state: TrainState) -> None:
-        spec = [tf.TensorSpec([None, *shape[1:]], dtype) for shape, dtype in _inputs(state.model)]
-        model = tf.function(lambda inputs: state.model(inputs, training=False))
+        (image,) = state.model.inputs
+        spec = tf.TensorSpec([None, *image.shape[1:]], image.dtype)
         with self._writer("train").as_default():
-            tf.summary.graph(model.get_concrete_function(spec[0] if len(spec) == 1 else spec).graph)
+            tf.summary.graph(state.predict.get_concrete_function(spec).graph)
 
     def _write(self, split: str, step: int, values: Mapping[str, float]) -> None:
         with self._writer(split).as_default(step):
@@ -137,7 +137,3 @@ def _write_losses(steps: tf.Tensor, losses: tf.Tensor) -> None:
     for i in tf.range(tf.size(steps)):
         with tf.name_scope("/"):  # out of the loop's own name, which would be part of the tag
             tf.summary.scalar("batch_loss", losses[i], step=steps[i])
-
-
-def _inputs(model) -> list[tuple[tuple, str]]:
-    return [(tensor.shape, tensor.dtype) for tensor in model.inputs]

@@ -12,6 +12,7 @@ import hashlib
 import json
 import pickle
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -34,6 +35,10 @@ NOT_IDENTITY = (
     "max_seconds",
     "log_every_steps",
     "callback.progress",
+    "callback.hparams",
+    "callback.images",
+    "callback.histograms",
+    "callback.profile",
     "callback.checkpoint.max_to_keep",
     "callback.checkpoint.every_steps",
     "callback.checkpoint.every_seconds",
@@ -71,6 +76,19 @@ def config_hash(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(identity_config(cfg), sort_keys=True).encode()).hexdigest()
 
 
+def settings(cfg: DictConfig) -> dict[str, Any]:
+    """What a run is asked to be, by dotted key, for tables: `{"optimizer.learning_rate": 0.003, ...}`.
+
+    The identity less what follows from other keys by `${...}`; values are numbers, strings, booleans or lists.
+    """
+    written = dict(_leaves(OmegaConf.to_container(cfg, resolve=False)))
+    return {
+        key: value
+        for key, value in _leaves(identity_config(cfg))
+        if not re.fullmatch(r".*\$\{[^:}]+\}.*", str(written.get(key, "")))
+    }
+
+
 def run_id(cfg: DictConfig) -> str:
     return config_hash(cfg)[:ID_DIGITS]
 
@@ -106,6 +124,16 @@ def _canonical(value: Any, path: tuple[str, ...], left_out: tuple[str, ...]) -> 
     if isinstance(value, list):
         return [_canonical(item, path, left_out) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list) and _matches(path, ORDERED):
+        value = dict(value)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, (*path, str(key)))
+    else:
+        yield ".".join(path), value
 
 
 def _matches(path: tuple[str, ...], patterns: tuple[str, ...]) -> bool:

@@ -23,9 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # Where the code that computes a result begins, besides the config's targets; what these import belongs to it.
 COMPUTING = ("src.trainer", "src.build")
 # What stores, shows or starts, and computes nothing.
+WATCHING = ("checkpoint", "export", "hparams", "histograms", "images", "profile", "progress", "record", "summaries")
 NOT_COMPUTING = (
     *("src.config", "src.checks", "src.machine", "src.runs", "src.files", "src.manifest", "src.checkpoints"),
-    *(f"src.callbacks.{name}" for name in ("checkpoint", "export", "progress", "record", "summaries")),
+    "src.pictures",
+    *(f"src.callbacks.{name}" for name in WATCHING),
 )
 _contents: dict[Path, bytes] = {}
 

@@ -38,6 +38,7 @@ HANDED_OVER = (
     ("src.callbacks.export", "serving_function.serve"),
     ("src.callbacks.summaries", "_write_losses"),
     ("src.data.image_data", "_prepare"),
+    ("src.state", "TrainState.__init__.predict"),
     ("src.trainer", "Trainer._compute_results"),
     ("src.trainer", "Trainer._graph_loop.run"),
     ("src.trainer", "Trainer.check.compare"),

@@ -1,0 +1,200 @@
+"""Pictures of images, masks, predictions and confusion matrices, as arrays uint8 [H, W, 3].
+
+sheet = examples_sheet(images, masks, predicted, class_names=["background", "cat"])
+Path("sheet.png").write_bytes(png(sheet))
+"""
+
+from __future__ import annotations
+
+import colorsys
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+TILE = 96  # pixels that the longer side of a small image is enlarged to, at least
+GAP, FONT_SIZE, LINE = 6, 12, 16  # pixels
+INK, PAPER, RIGHT, WRONG = (32, 32, 32), (255, 255, 255), (30, 130, 50), (200, 30, 30)
+LEGEND_CLASSES = 24  # more are too many to tell apart
+CELL_NUMBERS = 20  # with more classes, a confusion matrix has no numbers
+
+
+def palette(classes: int) -> np.ndarray:
+    """A colour for each class, the first black: uint8 [classes, 3]."""
+    others = max(1, classes - 1)
+    colours = [colorsys.hsv_to_rgb(i / others, 0.75 if i % 2 else 0.45, 1.0) for i in range(classes - 1)]
+    return np.array([(0, 0, 0), *(np.multiply(colour, 255) for colour in colours)]).astype(np.uint8)
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, classes: int, *, opacity: float = 0.5) -> np.ndarray:
+    """An image with the colours of its classes over it; class 0 is left clear.
+
+    Args:
+        image: uint8 [H, W, 1 or 3].
+        mask: integers [H, W], 0 to classes - 1.
+        opacity: of the colours, 0 to 1.
+    """
+    colours, image = palette(classes)[mask], _rgb(image)
+    mixed = np.rint(image * (1 - opacity) + colours * opacity).astype(np.uint8)
+    return np.where((mask > 0)[..., None], mixed, image)
+
+
+def examples_sheet(
+    images: np.ndarray, targets: np.ndarray, predicted: np.ndarray, *, class_names: Sequence[str]
+) -> np.ndarray:
+    """Examples side by side: image, truth and prediction below each other, or a label's truth and prediction as text.
+
+    Args:
+        images: uint8 [n, H, W, 1 or 3].
+        targets, predicted: integers, labels [n] or masks [n, H, W].
+        class_names: of the classes 0 to len - 1.
+    """
+    if targets.ndim == 1:
+        return _labelled_sheet(images, targets, predicted, class_names)
+    colours, side = palette(len(class_names)), _enlarged(images.shape[1:3])
+    rows = {"image": images, "truth": colours[targets], "prediction": colours[predicted]}
+    width, height = side[1] + GAP, side[0] + GAP
+    margin = max(_text_width(name) for name in rows) + 2 * GAP
+    legend = _legend(class_names, margin + len(images) * width)
+    canvas, draw = _canvas(margin + len(images) * width, 3 * height + GAP + (legend.height if legend else 0))
+    for row, (name, pictures) in enumerate(rows.items()):
+        top = GAP + row * height
+        draw.text((GAP, top + side[0] // 2 - LINE // 2), name, INK, _font())
+        for column, picture in enumerate(pictures):
+            canvas.paste(_tile(picture, side), (margin + column * width, top))
+    if legend:
+        canvas.paste(legend, (0, 3 * height + GAP))
+    return np.asarray(canvas)
+
+
+def confusion_picture(counts: np.ndarray, class_names: Sequence[str], *, title: str = "") -> np.ndarray:
+    """A confusion matrix: a row for each true class, shaded by the share of the row.
+
+    Args:
+        counts: integers [classes, classes], true class by predicted class.
+        class_names: one for each class.
+    """
+    classes = len(class_names)
+    numbers = classes <= CELL_NUMBERS
+    texts = [[_short(count) for count in row] for row in counts]
+    widest = max(_text_width(text) for row in texts for text in row) if numbers else 0
+    cell = max(widest + 8, LINE + 8) if numbers else max(4, 480 // classes)
+    names = [str(name) for name in class_names] if numbers else ["" for _ in class_names]
+    margin = max(map(_text_width, [*names, "true"])) + 2 * GAP
+    top = margin + 2 * LINE
+    canvas, draw = _canvas(margin + classes * cell + GAP, top + classes * cell + GAP)
+    draw.text((GAP, GAP), title, INK, _font())
+    draw.text((margin, GAP + LINE), "predicted", INK, _font())
+    draw.text((GAP, top - LINE), "true", INK, _font())
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    for row in range(classes):
+        draw.text(
+            (margin - GAP - _text_width(names[row]), top + row * cell + cell // 2 - LINE // 2), names[row], INK, _font()
+        )
+        _upright(canvas, names[row], (margin + row * cell + cell // 2, top - GAP))
+        for column in range(classes):
+            share, left, upper = float(shares[row, column]), margin + column * cell, top + row * cell
+            shade = tuple(round(255 - share * (255 - c)) for c in (8, 69, 148))
+            draw.rectangle((left, upper, left + cell - 2, upper + cell - 2), fill=shade)
+            if numbers:
+                text = texts[row][column]
+                ink = PAPER if share > 0.5 else INK
+                draw.text(
+                    (left + (cell - 2 - _text_width(text)) // 2, upper + cell // 2 - LINE // 2), text, ink, _font()
+                )
+    return np.asarray(canvas)
+
+
+def confusion_counts(targets: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """How often each class was taken for each: int64 [classes, classes], true by predicted; any equal shapes.
+
+    Raises:
+        ValueError: a target or prediction is not 0 to classes - 1.
+    """
+    targets, predicted = np.ravel(targets).astype(np.int64), np.ravel(predicted).astype(np.int64)
+    for name, values in {"target": targets, "prediction": predicted}.items():
+        if values.size and not 0 <= values.min() <= values.max() < classes:
+            raise ValueError(f"{name}s are {values.min()} to {values.max()}; they must be 0 to {classes - 1}")
+    return np.bincount(targets * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A picture uint8 [H, W, 3] as a PNG file's bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _labelled_sheet(
+    images: np.ndarray, targets: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]
+) -> np.ndarray:
+    captions = [
+        (f"truth {class_names[t]}", f"predicted {class_names[p]}") for t, p in zip(targets, predicted, strict=True)
+    ]
+    side = _enlarged(images.shape[1:3])
+    width = max(side[1], *(_text_width(line) for pair in captions for line in pair)) + GAP
+    canvas, draw = _canvas(len(images) * width + GAP, side[0] + 2 * LINE + 2 * GAP)
+    for i, (truth, prediction) in enumerate(captions):
+        left = GAP + i * width
+        canvas.paste(_tile(images[i], side), (left, GAP))
+        draw.text((left, GAP + side[0]), truth, INK, _font())
+        draw.text((left, GAP + side[0] + LINE), prediction, RIGHT if targets[i] == predicted[i] else WRONG, _font())
+    return np.asarray(canvas)
+
+
+def _legend(class_names: Sequence[str], width: int) -> Image.Image | None:
+    if len(class_names) > LEGEND_CLASSES:
+        return None
+    places, left, top = [], GAP, 0
+    for name in class_names:
+        needed = LINE + _text_width(str(name)) + 2 * GAP
+        if left > GAP and left + needed > width:
+            left, top = GAP, top + LINE
+        places.append((left, top))
+        left += needed
+    canvas, draw = _canvas(width, top + LINE + GAP)
+    for (left, top), name, colour in zip(places, class_names, palette(len(class_names)), strict=True):
+        draw.rectangle((left, top + 3, left + 10, top + 13), fill=tuple(map(int, colour)), outline=INK)
+        draw.text((left + LINE, top), str(name), INK, _font())
+    return canvas
+
+
+def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    canvas = Image.new("RGB", (width, height), PAPER)
+    return canvas, ImageDraw.Draw(canvas)
+
+
+def _tile(picture: np.ndarray, side: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(_rgb(picture)).resize((side[1], side[0]), Image.Resampling.NEAREST)
+
+
+def _enlarged(shape: tuple[int, ...]) -> tuple[int, int]:
+    times = max(1, -(-TILE // max(shape)))
+    return shape[0] * times, shape[1] * times
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def _upright(canvas: Image.Image, text: str, bottom: tuple[int, int]) -> None:
+    label = Image.new("RGB", (_text_width(text) + 1, LINE), PAPER)
+    ImageDraw.Draw(label).text((0, 0), text, INK, _font())
+    label = label.rotate(90, expand=True)
+    canvas.paste(label, (bottom[0] - label.width // 2, bottom[1] - label.height))
+
+
+def _short(count: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= 10 * size:
+            return f"{count / size:.0f}{unit}"
+    return str(count)
+
+
+def _text_width(text: str) -> int:
+    return int(_font().getlength(text)) + 1
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(FONT_SIZE)
