@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import shutil
 import socket
 import sys
@@ -35,7 +34,7 @@ from src.manifest import listed
 from src.runs.branch import begin_branch
 from src.runs.decision import Action, decide
 from src.runs.identity import ID_DIGITS, config_hash, identity_config, register_resolvers, settings
-from src.runs.lock import hold
+from src.runs.lock import hold, lock_path
 from src.runs.provenance import environment, environment_changes, fingerprints
 from src.runs.record import Record
 from src.signals import PRUNE_SIGNAL, stop_on_signals
@@ -60,12 +59,6 @@ def run_directory(cfg: DictConfig, node: DictConfig) -> Path:
         ) from error
     same_id = sorted(directory.parent.glob(f"*-{config_hash(cfg)[:ID_DIGITS]}"))
     return same_id[0] if same_id and not directory.exists() else directory
-
-
-def lock_path(directory: Path) -> Path:
-    """The lock's file of a run's directory; held by whoever writes there."""
-    run_id = re.search(rf"-([0-9a-f]{{{ID_DIGITS}}})$", directory.name)
-    return directory.parent / ".locks" / (run_id[1] if run_id else directory.name)
 
 
 def prepare(cfg: DictConfig, directory: Path) -> Action:

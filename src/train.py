@@ -24,9 +24,9 @@ from omegaconf import DictConfig
 from src import job
 from src.config import CONFIG_DIR, CONFIG_NAME, ConfigError, branch, check_sweep, compose, parse_override
 from src.files import delete, generated_code
-from src.job import lock_path, prepare, report, run_directory
+from src.job import prepare, report, run_directory
 from src.runs.identity import register_resolvers
-from src.runs.lock import hold
+from src.runs.lock import hold, lock_path
 from src.runs.provenance import environment, environment_changes
 from src.runs.record import Record
 

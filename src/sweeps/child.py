@@ -20,7 +20,7 @@ from src.files import delete, generated_code
 from src.logs import ConsoleHandler
 from src.runs import provenance
 from src.runs.identity import register_resolvers
-from src.runs.lock import hold
+from src.runs.lock import hold, lock_path
 from src.signals import stop_on_signals
 from src.sweeps.processes import log_to
 
@@ -50,7 +50,7 @@ def _run_job(cfg: DictConfig, *, number: int, threads: int, again: bool) -> None
     if again:
         cfg.rerun = False
     directory = job.run_directory(cfg, cfg.hydra.sweep)
-    with hold(job.lock_path(directory), wait=True):
+    with hold(lock_path(directory), wait=True):
         if job.prepare(cfg, directory) == "reuse":
             return
         directory.mkdir(parents=True, exist_ok=True)
