@@ -16,6 +16,7 @@ from src.runs.identity import (
     identity_config,
     label,
     run_id,
+    settings,
 )
 
 OVERRIDES = ["optimizer=sgd", "model.filters=8", "epochs=3", "seed=7"]
@@ -138,3 +139,15 @@ def test_ids_stay():
     """Pinned: where this changes, finished runs are no longer found. A new key with a null default changes nothing."""
     assert run_id(compose(["data=digits", "model=cnn"])) == "7ce799e4"
     assert run_id(compose(["data=digits", "model=cnn", "+model.new=null", "+trainer.more={}"])) == "7ce799e4"
+
+
+def test_settings_are_what_was_chosen_and_not_what_follows_from_it():
+    """For tables: each key once, where it was said; `data.batch_size` follows from `batch_size` until it is given."""
+    found = settings(compose(["optimizer.learning_rate=0.01", "callback=early_stopping"]))
+    assert found["optimizer.learning_rate"] == 0.01
+    assert found["callback.early_stopping.patience"] == 5
+    assert found["data.transforms.shift.max_pixels"] == 2
+    assert {"epochs", "batch_size", "seed", "monitor"} <= set(found)
+    assert not {"name", "data.batch_size", "data.seed", "log_every_steps", "callback.summaries.directory"} & set(found)
+    assert not any("None" in str(value) for value in found.values())
+    assert settings(compose(["data.batch_size=8"]))["data.batch_size"] == 8

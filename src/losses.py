@@ -1,0 +1,180 @@
+"""Losses for labels and masks, of integer targets and logits; what Keras has only for one-hot targets, or not at all.
+
+loss = CrossEntropy(class_weights=[0.2, 1.0, 1.0], ignore_label=255)
+loss = WeightedSum(losses={"cross_entropy": CrossEntropy(), "dice": Tversky()}, weights={"dice": 0.5})
+loss(masks, logits)     # float32 []
+
+Each takes targets, integers [...] or [..., 1], and logits [..., classes], and gives the batch's mean as a scalar. A
+target of `ignore_label` counts nowhere; a batch of nothing else has the loss 0. Any other target that is not 0 to
+classes - 1 is an error on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
+
+import tensorflow as tf
+
+
+class Loss(Protocol):
+    """What the trainer takes as a loss."""
+
+    def __call__(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor: ...
+
+
+class CrossEntropy:
+    """-log of the softmax probability of the right class, averaged over all targets with their classes' weights.
+
+    Args:
+        class_weights: one for each class, at least 0; None weighs all alike. The mean is divided by the sum of the
+            targets' weights, as PyTorch's `CrossEntropyLoss` does.
+        label_smoothing: this share of each target, 0 to below 1, is spread evenly over all classes (Szegedy et al.,
+            2016, https://arxiv.org/abs/1512.00567).
+        focus: gamma of the focal loss: targets weigh (1 - p)^gamma less the surer the model is of them; 0 is plain
+            cross-entropy, 2 the paper's value (Lin et al., 2017, https://arxiv.org/abs/1708.02002).
+        ignore_label: targets that do not count.
+
+    Raises:
+        ValueError: an argument out of its range; when called, weights for another number of classes.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        focus: float = 0.0,
+        ignore_label: int | None = None,
+    ) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}; it must be 0 to below 1")
+        if focus < 0:
+            raise ValueError(f"focus is {focus}; it must be at least 0")
+        if class_weights is not None and min(class_weights) < 0:
+            raise ValueError(f"class_weights are {list(class_weights)}; they must be at least 0")
+        self._class_weights, self._label_smoothing, self._focus = class_weights, label_smoothing, focus
+        self._ignore_label = ignore_label
+
+    def __call__(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        targets, logits, counted = _flattened(targets, logits, self._ignore_label)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        if self._focus:
+            # 1 - p as the other classes' sum keeps its digits where p is almost 1, and a gradient where it is 1.
+            others = tf.nn.softmax(logits) * (1 - tf.one_hot(targets, logits.shape[-1], dtype=logits.dtype))
+            weights = tf.maximum(tf.reduce_sum(others, -1), 1e-12) ** self._focus
+        else:
+            weights = tf.ones_like(losses)
+        if self._label_smoothing:
+            spread = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
+            losses = (1 - self._label_smoothing) * losses + self._label_smoothing * spread
+        balance = counted
+        if self._class_weights is not None:
+            balance *= tf.gather(_class_weights(self._class_weights, logits), targets)
+        return tf.math.divide_no_nan(tf.reduce_sum(balance * weights * losses), tf.reduce_sum(balance))
+
+
+class Tversky:
+    """1 - the Tversky index of softmax probabilities and targets, averaged over the classes that occur in the batch.
+
+    The index of a class is hits / (hits + false_positives * FP + false_negatives * FN), each summed over the batch
+    (Salehi et al., 2017, https://arxiv.org/abs/1706.05721). Half and half, the default, is the Dice coefficient.
+
+    Args:
+        false_positives, false_negatives: what each costs, at least 0 and not both 0.
+        exponent: of each class's loss; below 1 it drives classes that are almost right further (the focal Tversky
+            loss, Abraham and Khan, 2018, https://arxiv.org/abs/1810.07842, is 0.75).
+        class_weights: one for each class, at least 0; None weighs all alike.
+        ignore_label: targets that do not count.
+
+    Raises:
+        ValueError: an argument out of its range; when called, weights for another number of classes.
+    """
+
+    def __init__(
+        self,
+        *,
+        false_positives: float = 0.5,
+        false_negatives: float = 0.5,
+        exponent: float = 1.0,
+        class_weights: Sequence[float] | None = None,
+        ignore_label: int | None = None,
+    ) -> None:
+        if min(false_positives, false_negatives) < 0 or false_positives + false_negatives == 0:
+            raise ValueError(
+                f"false_positives is {false_positives} and false_negatives {false_negatives}; "
+                "they must be at least 0, and not both 0"
+            )
+        if exponent <= 0:
+            raise ValueError(f"exponent is {exponent}; it must be positive")
+        if class_weights is not None and min(class_weights) < 0:
+            raise ValueError(f"class_weights are {list(class_weights)}; they must be at least 0")
+        self._false_positives, self._false_negatives, self._exponent = false_positives, false_negatives, exponent
+        self._class_weights, self._ignore_label = class_weights, ignore_label
+
+    def __call__(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        targets, logits, counted = _flattened(targets, logits, self._ignore_label)
+        classes = logits.shape[-1]
+        in_range = tf.debugging.assert_less(
+            tf.cast(tf.bitcast(targets, tf.uint32), tf.int64),  # a negative one is huge
+            tf.constant(classes, tf.int64),
+            f"targets must be 0 to {classes - 1}, one for each class that the model tells apart",
+        )
+        with tf.control_dependencies([in_range] if in_range is not None else []):
+            truth = tf.one_hot(targets, classes, dtype=logits.dtype) * counted[:, None]
+        found = tf.nn.softmax(logits) * counted[:, None]
+        hits, sizes = tf.reduce_sum(truth * found, 0), tf.reduce_sum(truth, 0)
+        wrong = self._false_positives * (tf.reduce_sum(found, 0) - hits) + self._false_negatives * (sizes - hits)
+        losses = tf.math.divide_no_nan(wrong, hits + wrong)
+        if self._exponent != 1:
+            losses = tf.maximum(losses, 1e-7) ** self._exponent  # at 0 the gradient would be infinite
+        balance = tf.cast(sizes > 0, logits.dtype)
+        if self._class_weights is not None:
+            balance *= _class_weights(self._class_weights, logits)
+        return tf.math.divide_no_nan(tf.reduce_sum(balance * losses), tf.reduce_sum(balance))
+
+
+class WeightedSum:
+    """A sum of losses.
+
+    Args:
+        losses: by name; None leaves one out.
+        weights: by the same names; 1 where one is missing.
+
+    Raises:
+        ValueError: a weight of no loss, or no loss at all.
+    """
+
+    def __init__(
+        self, *, losses: Mapping[str, Loss | None], weights: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        chosen = {name: loss for name, loss in losses.items() if loss is not None}
+        if unknown := set(weights) - set(losses):
+            raise ValueError(f"weights has {', '.join(sorted(unknown))}; the losses are {', '.join(losses)}")
+        if not chosen:
+            raise ValueError("losses has none; at least one is needed")
+        self._terms = [(float(weights.get(name, 1.0)), loss) for name, loss in chosen.items()]
+
+    def __call__(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return tf.add_n([weight * tf.cast(loss(targets, logits), tf.float32) for weight, loss in self._terms])
+
+
+def _flattened(
+    targets: tf.Tensor, logits: tf.Tensor, ignore_label: int | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Targets int32 [n], ignored ones as 0; logits float [n, classes]; 1.0 or 0.0 for each that counts or not [n]."""
+    if logits.dtype not in (tf.float32, tf.float64):
+        logits = tf.cast(logits, tf.float32)
+    targets, logits = tf.reshape(tf.cast(targets, tf.int32), [-1]), tf.reshape(logits, [-1, logits.shape[-1]])
+    tf.debugging.assert_equal(tf.size(targets), tf.shape(logits)[0], "one target for each vector of logits")
+    if ignore_label is None:
+        return targets, logits, tf.ones_like(logits[:, 0])
+    ignored = targets == ignore_label
+    return tf.where(ignored, 0, targets), logits, tf.cast(~ignored, logits.dtype)
+
+
+def _class_weights(weights: Sequence[float], logits: tf.Tensor) -> tf.Tensor:
+    if len(weights) != logits.shape[-1]:
+        raise ValueError(f"{len(weights)} class_weights for {logits.shape[-1]} classes; each class needs one")
+    return tf.constant(list(weights), logits.dtype)
