@@ -26,7 +26,7 @@ train: $(READY) ## train a model:  make train ARGS="optimizer=adam epochs=20"
 	@$(RUN) src.train $(value ARGS)
 
 test: $(READY) ## run the tests:  make test  or  make test ARGS="tests/test_trainer.py -x"
-	@$(RUN) pytest -n 2 --dist loadfile $(value ARGS)
+	@$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder $(value ARGS)
 
 lint: $(READY) ## check style, layering and types
 	@$(VENV)/bin/python -m ruff check .

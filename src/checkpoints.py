@@ -11,6 +11,8 @@ what makes a checkpoint count is its manifest, see `src.manifest`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,31 @@ class Checkpoints:
         manifest_path(prefix).unlink(missing_ok=True)
         for path in [*self.directory.glob(f"{prefix.name}.*"), prefix.with_name(f"{prefix.name}_temp")]:
             delete(path)
+
+
+@contextmanager
+def best_weights(state: TrainState, directory: str | Path) -> Iterator[None]:
+    """The model has the weights of the best epoch for a moment, then those of now again.
+
+    Args:
+        directory: of the best checkpoint; where no epoch was the best yet, the weights stay those of now.
+
+    Raises:
+        CheckpointError: it is no longer there.
+    """
+    variables = [v.value for v in state.model.variables]
+    last = [v.numpy() for v in variables]
+    try:
+        prefix = Checkpoints(directory).restore_weights(state)
+        if state.best and (prefix is None or read_manifest(prefix)["step"] != state.best.step):
+            raise CheckpointError(
+                f"the best checkpoint, of step {state.best.step}, is no longer in {directory}; "
+                "put it back, or start afresh with rerun=true"
+            )
+        yield
+    finally:
+        for variable, value in zip(variables, last, strict=True):
+            variable.assign(value)
 
 
 def _check_manifest(prefix: Path, wanted: dict[str, list[list[Any]]]) -> None:

@@ -85,6 +85,8 @@ CHECKS: dict[str, Check] = {
     "trainer.steps_per_call": integer(1, optional=True),
     "trainer.clip_norm": number(0, above=True, optional=True),
     "trainer.threads": integer(1, optional=True),
+    "callback.images.examples": integer(1),
+    "callback.images.every_epochs": integer(1),
     "callback.checkpoint.max_to_keep": integer(1),
     "callback.checkpoint.every_steps": integer(1, optional=True),
     "callback.checkpoint.every_seconds": number(0, above=True, optional=True),

@@ -1,13 +1,21 @@
-"""Measure a run's best weights, and its SavedModel, on a split.
+"""Measure a run's best weights, and its SavedModel, on a split, and see what the SavedModel gets wrong.
 
 python -m src.evaluate outputs/digits/cnn-adam-lr0.003-cosine-e20-b32-s0-1a2b3c4d split=test
+
+Standard output has loss and metrics, and each class's IoU, recall and precision. RUN/evaluation/<split>/, which is
+replaced as a whole, has more:
+
+    metrics.json     the same in full precision, and each class's recall, precision and IoU, the confusion matrix,
+                     and the ten examples of the highest loss by their index in the split
+    confusion.png    the matrix: a row for each true class
+    worst.png        the ten examples; each has a picture of its own in worst/
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,11 +26,18 @@ from src.runs.identity import identity_config, register_resolvers
 from src.runs.provenance import differences, fingerprints
 from src.runs.record import Record
 
+if TYPE_CHECKING:  # imports TensorFlow
+    from src.evaluation import Evaluation
+
 SPLITS = ("train", "val", "test")
+TITLES = {"best_weights": "best weights", "saved_model": "SavedModel"}
 TOLERANCE = 1e-6
+SHOWN_CLASSES = 30  # a longer table is read in metrics.json
 USAGE = f"""usage: python -m src.evaluate RUN [split={"|".join(SPLITS)}]
 
-  RUN  a run's directory: outputs/<name>/<label>-<id>; the split is test where the data has one, else val"""
+  RUN  a run's directory: outputs/<name>/<label>-<id>; the split is test where the data has one, else val
+
+Prints loss and metrics; the confusion matrix and the worst examples go to RUN/evaluation/<split>"""
 
 
 def main() -> None:
@@ -37,12 +52,14 @@ def main() -> None:
         record = Record(run).read() or {}
         if changed := differences(record.get("fingerprints") or {}, fingerprints(identity_config(cfg))):
             print(f"note: changed since this run: {', '.join(changed)}", file=sys.stderr)
-        split, results = evaluate(cfg, run, split)
+        evaluation, folder = evaluate(cfg, run, split)
     except Exception as error:
         print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
-    _print(results, split)
-    disagree = [name for name, (ours, exported) in results.items() if not abs(ours - exported) <= TOLERANCE]
+    _print_metrics(evaluation)
+    _print_findings(evaluation, folder)
+    ours, exported = evaluation.metrics.get("best_weights", {}), evaluation.metrics["saved_model"]
+    disagree = [name for name, value in ours.items() if not abs(value - exported[name]) <= TOLERANCE]
     if disagree:
         print(f"error: best weights and SavedModel disagree in {', '.join(disagree)}", file=sys.stderr)
         sys.exit(1)
@@ -61,18 +78,18 @@ def load_config(run: Path) -> DictConfig:
     return cast(DictConfig, OmegaConf.load(path))
 
 
-def evaluate(cfg: DictConfig, run: Path, split: str | None) -> tuple[str, dict[str, tuple[float, float]]]:
-    """The split, and loss and metrics by name, each as measured with the best weights and with the SavedModel.
+def evaluate(cfg: DictConfig, run: Path, split: str | None) -> tuple[Evaluation, Path]:
+    """What is measured with the best weights and with the SavedModel, and the folder that it is written to.
 
     Args:
         split: None takes test, or val where there is no test.
 
     Raises:
         ValueError: the data has no such split.
-        FileNotFoundError: the run has no best checkpoint or no SavedModel yet.
+        FileNotFoundError: the run has no SavedModel yet.
     """
     with importing():
-        from src import build
+        from src import build, evaluation
         from src.callbacks.checkpoint import BEST
         from src.callbacks.export import VERSION
         from src.checkpoints import Checkpoints
@@ -81,21 +98,22 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> tuple[str, dict[s
         build.set_up_process(threads=threads or available_cores())
     import tensorflow as tf
 
-    saved_model = run / "saved_model" / VERSION
+    saved_model, best = run / "saved_model" / VERSION, run / "checkpoints" / BEST
     if not saved_model.is_dir():
         raise FileNotFoundError(f"{saved_model} is not there; type the run's command again to complete it")
     data = build.build_data(cfg)
     split = split or ("val" if data.test is None else "test")
-    batches = data.split(split)
+    data.split(split)
     trainer = build.build_trainer(cast(DictConfig, OmegaConf.merge(cfg, {"callback": None})), data, run_dir=run)
-    if Checkpoints(run / "checkpoints" / BEST).restore_weights(trainer.state) is None:
-        raise FileNotFoundError(f"{run / 'checkpoints' / BEST} has no checkpoint; type the run's command again")
-    ours = trainer.evaluate(batches)
-
+    has_best_weights = Checkpoints(best).restore_weights(trainer.state) is not None
+    if not has_best_weights:
+        print(f"note: the checkpoints in {best} have been removed; the SavedModel alone is measured", file=sys.stderr)
     loaded = tf.saved_model.load(str(saved_model))
     serve = loaded.signatures["serving_default"]
-    exported = trainer.evaluate_outputs(lambda image: serve(image=image)["logits"], data.raw(split))
-    return split, {name: (ours[name], exported[name]) for name in ours}
+    measured = evaluation.measure(trainer, data, split=split, serve=serve, has_best_weights=has_best_weights)
+    folder = run / "evaluation" / split
+    evaluation.write(measured, folder, run=str(run))
+    return measured, folder
 
 
 def _parse(arguments: list[str]) -> tuple[Path, str | None]:
@@ -109,11 +127,37 @@ def _parse(arguments: list[str]) -> tuple[Path, str | None]:
     return Path(paths[0]), split
 
 
-def _print(results: dict[str, tuple[float, float]], split: str) -> None:
-    width = max(map(len, [*results, split]))
-    print(f"{split:<{width}}  {'best weights':>12}  {'SavedModel':>12}")
-    for name, values in results.items():
-        print(f"{name:<{width}}  " + "  ".join(f"{value:12.6f}" for value in values))
+def _print_metrics(evaluation: Evaluation) -> None:
+    columns = [(title, evaluation.metrics[key]) for key, title in TITLES.items() if key in evaluation.metrics]
+    names = evaluation.metrics["saved_model"]
+    width = max(map(len, [*names, evaluation.split]))
+    print(f"{evaluation.split:<{width}}  " + "  ".join(f"{title:>12}" for title, _ in columns))
+    for name in names:
+        print(f"{name:<{width}}  " + "  ".join(f"{values[name]:12.6f}" for _, values in columns))
+
+
+def _print_findings(evaluation: Evaluation, folder: Path) -> None:
+    """The classes, and on standard error where the whole of it is."""
+    findings = evaluation.findings
+    if findings is None:
+        print("note: the model's outputs are no classes; only the metrics are measured", file=sys.stderr)
+    else:
+        _print_classes(evaluation.class_table(), of_pixels=findings.worst[0].target.ndim > 0)
+        if findings.uncounted:
+            print(f"note: {findings.uncounted} targets are none of the classes, and not counted", file=sys.stderr)
+    for path in sorted(folder.iterdir()):
+        print(f"{path}{'/' if path.is_dir() else ''}", file=sys.stderr)
+
+
+def _print_classes(rows: list[dict[str, Any]], *, of_pixels: bool) -> None:
+    keys = ("iou", "recall", "precision") if of_pixels else ("recall", "precision")
+    width = max(len("class"), *(len(row["class"]) for row in rows))
+    print(f"\n{'class':<{width}}  " + "  ".join(f"{key:>9}" for key in keys))
+    for row in rows[:SHOWN_CLASSES]:
+        values = ("-" if row[key] is None else f"{row[key]:.6f}" for key in keys)
+        print(f"{row['class']:<{width}}  " + "  ".join(f"{value:>9}" for value in values))
+    if len(rows) > SHOWN_CLASSES:
+        print(f"... and {len(rows) - SHOWN_CLASSES} more classes in metrics.json")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all.
 
 replace(path, text)     # written beside, fsynced, renamed
+with replacing(folder) as new: ...
 """
 
 from __future__ import annotations
@@ -8,18 +9,20 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def replace(path: Path, text: str, *, at_once: bool = True) -> None:
-    """Write a text file so that a reader, or a crash, sees the old one or the new one.
+def replace(path: Path, content: str | bytes, *, at_once: bool = True) -> None:
+    """Write a file, text in UTF-8, so that a reader, or a crash, sees the old one or the new one.
 
     Args:
         at_once: return when even a power cut leaves the new one.
     """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         fsync(temporary)
         temporary.rename(path)
     except BaseException:
@@ -27,6 +30,27 @@ def replace(path: Path, text: str, *, at_once: bool = True) -> None:
         raise
     if at_once:
         fsync(path.parent)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder beside this one, to be filled; whole, it takes this one's place, and not before."""
+    temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
+    old = folder.with_name(f"{temporary.name}-old")
+    for left in folder.parent.glob(f".tmp-*-{folder.name}*"):
+        delete(left)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        for path in (*temporary.rglob("*"), temporary):
+            fsync(path)
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+        fsync(folder.parent)
+    finally:
+        delete(temporary)
+        delete(old)
 
 
 def fsync(path: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -32,6 +31,7 @@ from src.logs import importing
 from src.machine import available_cores
 from src.manifest import listed
 from src.runs.branch import begin_branch
+from src.runs.commands import print_next
 from src.runs.decision import Action, decide
 from src.runs.identity import ID_DIGITS, config_hash, identity_config, register_resolvers, settings
 from src.runs.lock import hold, lock_path
@@ -255,16 +255,8 @@ def report(record: Record, *, note: str = "") -> float:
     print(f"{values['monitor']} {value:.6f}  ({where}, {values['seconds']:.1f} s{', ' if note else ''}{note})")
     print(directory, flush=True)
     if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
-        print(f"next: {python()} -m src.evaluate {directory}", file=sys.stderr)
-        print(f"      tensorboard --logdir {os.path.dirname(directory) or '.'}", file=sys.stderr)
+        print_next(record.directory, sys.stderr)
     return value
-
-
-def python() -> str:
-    """How the user can type this Python: its environment may not be the active one."""
-    found = shutil.which("python")
-    same = found and Path(found).absolute() == Path(sys.executable).absolute()
-    return "python" if same else os.path.relpath(sys.executable)
 
 
 @contextmanager

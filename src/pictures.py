@@ -7,8 +7,10 @@ Path("sheet.png").write_bytes(png(sheet))
 from __future__ import annotations
 
 import colorsys
+import functools
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -35,13 +37,19 @@ def overlay(image: np.ndarray, mask: np.ndarray, classes: int, *, opacity: float
         mask: integers [H, W], 0 to classes - 1.
         opacity: of the colours, 0 to 1.
     """
-    colours, image = palette(classes)[mask], _rgb(image)
-    mixed = np.rint(image * (1 - opacity) + colours * opacity).astype(np.uint8)
+    image = _rgb(image)
+    colours = Image.fromarray(palette(classes)[mask])
+    mixed = np.asarray(Image.blend(Image.fromarray(image), colours, opacity))  # bytes: a large image is no burden
     return np.where((mask > 0)[..., None], mixed, image)
 
 
 def examples_sheet(
-    images: np.ndarray, targets: np.ndarray, predicted: np.ndarray, *, class_names: Sequence[str]
+    images: np.ndarray,
+    targets: np.ndarray,
+    predicted: np.ndarray,
+    *,
+    class_names: Sequence[str],
+    captions: Sequence[str] = (),
 ) -> np.ndarray:
     """Examples side by side: image, truth and prediction below each other, or a label's truth and prediction as text.
 
@@ -49,22 +57,25 @@ def examples_sheet(
         images: uint8 [n, H, W, 1 or 3].
         targets, predicted: integers, labels [n] or masks [n, H, W].
         class_names: of the classes 0 to len - 1.
+        captions: one to stand above each example, or none.
     """
     if targets.ndim == 1:
-        return _labelled_sheet(images, targets, predicted, class_names)
+        return _labelled_sheet(images, targets, predicted, class_names, captions)
     colours, side = palette(len(class_names)), _enlarged(images.shape[1:3])
     rows = {"image": images, "truth": colours[targets], "prediction": colours[predicted]}
-    width, height = side[1] + GAP, side[0] + GAP
+    width, height = max(side[1], *map(_text_width, captions), 0) + GAP, side[0] + GAP
     margin = max(_text_width(name) for name in rows) + 2 * GAP
+    head = LINE if captions else 0
     legend = _legend(class_names, margin + len(images) * width)
-    canvas, draw = _canvas(margin + len(images) * width, 3 * height + GAP + (legend.height if legend else 0))
+    canvas, draw = _canvas(margin + len(images) * width, head + 3 * height + GAP + (legend.height if legend else 0))
+    _write_captions(draw, captions, left=margin, width=width)
     for row, (name, pictures) in enumerate(rows.items()):
-        top = GAP + row * height
+        top = head + GAP + row * height
         draw.text((GAP, top + side[0] // 2 - LINE // 2), name, INK, _font())
         for column, picture in enumerate(pictures):
             canvas.paste(_tile(picture, side), (margin + column * width, top))
     if legend:
-        canvas.paste(legend, (0, 3 * height + GAP))
+        canvas.paste(legend, (0, head + 3 * height + GAP))
     return np.asarray(canvas)
 
 
@@ -121,26 +132,53 @@ def confusion_counts(targets: np.ndarray, predicted: np.ndarray, classes: int) -
 
 def png(picture: np.ndarray) -> bytes:
     """A picture uint8 [H, W, 3] as a PNG file's bytes."""
+    return _png(Image.fromarray(picture))
+
+
+def mask_png(mask: np.ndarray, classes: int) -> bytes:
+    """A mask of integers [H, W] as a PNG file's bytes, whose pixels are the class numbers.
+
+    Up to 256 classes have their colours in its palette (8 bits); more make it gray, of 16 bits.
+    """
+    if classes > 256:
+        return _png(Image.fromarray(mask.astype(np.uint16)))
+    image = Image.fromarray(mask.astype(np.uint8))
+    image.putpalette(palette(classes).tobytes())
+    return _png(image, bits=8)
+
+
+def _png(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    image.save(buffer, "PNG", **options)
     return buffer.getvalue()
 
 
 def _labelled_sheet(
-    images: np.ndarray, targets: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]
+    images: np.ndarray,
+    targets: np.ndarray,
+    predicted: np.ndarray,
+    class_names: Sequence[str],
+    captions: Sequence[str],
 ) -> np.ndarray:
-    captions = [
+    labels = [
         (f"truth {class_names[t]}", f"predicted {class_names[p]}") for t, p in zip(targets, predicted, strict=True)
     ]
     side = _enlarged(images.shape[1:3])
-    width = max(side[1], *(_text_width(line) for pair in captions for line in pair)) + GAP
-    canvas, draw = _canvas(len(images) * width + GAP, side[0] + 2 * LINE + 2 * GAP)
-    for i, (truth, prediction) in enumerate(captions):
-        left = GAP + i * width
-        canvas.paste(_tile(images[i], side), (left, GAP))
-        draw.text((left, GAP + side[0]), truth, INK, _font())
-        draw.text((left, GAP + side[0] + LINE), prediction, RIGHT if targets[i] == predicted[i] else WRONG, _font())
+    texts = [*captions, *(text for pair in labels for text in pair)]
+    width, top = max(side[1], *map(_text_width, texts)) + GAP, GAP + (LINE if captions else 0)
+    canvas, draw = _canvas(len(images) * width + GAP, top + side[0] + 2 * LINE + GAP)
+    _write_captions(draw, captions, left=GAP, width=width)
+    for i, (truth, prediction) in enumerate(labels):
+        left, below = GAP + i * width, top + side[0]
+        canvas.paste(_tile(images[i], side), (left, top))
+        draw.text((left, below), truth, INK, _font())
+        draw.text((left, below + LINE), prediction, RIGHT if targets[i] == predicted[i] else WRONG, _font())
     return np.asarray(canvas)
+
+
+def _write_captions(draw: ImageDraw.ImageDraw, captions: Sequence[str], *, left: int, width: int) -> None:
+    for column, caption in enumerate(captions):
+        draw.text((left + column * width, GAP // 2), caption, INK, _font())
 
 
 def _legend(class_names: Sequence[str], width: int) -> Image.Image | None:
@@ -196,5 +234,6 @@ def _text_width(text: str) -> int:
     return int(_font().getlength(text)) + 1
 
 
+@functools.cache
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(FONT_SIZE)

@@ -79,7 +79,7 @@ class Trainer:
         self.model, self.optimizer, self.callbacks = model, optimizer, callbacks
         for name, callback in callbacks.items():
             callback.name = name
-        self._loss, self._metrics, self._clip_norm = loss, dict(metrics), clip_norm
+        self.loss, self._metrics, self._clip_norm = loss, dict(metrics), clip_norm
         self._mean_loss = keras.metrics.Mean(name="loss")
         self.state = TrainState(
             model=model,
@@ -209,7 +209,7 @@ class Trainer:
             raise ValueError("the model must be a functional or sequential one with a single output tensor")
         outputs = tf.TensorSpec(output.shape, output.dtype)
 
-        functions = {"loss": self._loss, **{name: _measured(metric) for name, metric in self._metrics.items()}}
+        functions = {"loss": self.loss, **{name: _measured(metric) for name, metric in self._metrics.items()}}
         for name, function in functions.items():
 
             def compare(y: tf.Tensor, x: tf.Tensor, function: Callable = function) -> tf.Tensor:
@@ -306,7 +306,7 @@ class Trainer:
         return results
 
     def _total_loss(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        losses = [self._loss(targets, outputs), *self.model.losses]
+        losses = [self.loss(targets, outputs), *self.model.losses]
         return tf.add_n([tf.cast(loss, tf.float32) for loss in losses])
 
     def _apply(self, gradients: list[tf.Tensor], variables: list[keras.Variable]) -> bool:

@@ -31,7 +31,7 @@ POLL_SECONDS = 0.002
 WATCHED = ("log_every_steps=1", "trainer.steps_per_call=1", "callback.summaries.every_steps=1")
 
 # Summaries whose steps depend on how often they are written.
-WITHIN_EPOCHS = ("batch_loss", "learning_rate", "steps_per_second")
+WITHIN_EPOCHS = ("batch_loss", "gradient_norm", "learning_rate", "steps_per_second")
 
 
 class Unexpected(RuntimeError):

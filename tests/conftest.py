@@ -24,3 +24,23 @@ def tfds_folder(tmp_path_factory):
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tfds"
     os.environ["TFDS_DATA_DIR"] = str(folder)
     return folder
+
+
+# Begun first, so that at the end no worker is left alone with a long one.
+LONGEST = (
+    "test_resume.py",
+    "test_study.py",
+    "test_benchmarks.py",
+    "test_isolation.py",
+    "test_local.py",
+    "test_cli.py",
+    "test_interrupts.py",
+    "test_conf.py",
+    "test_evaluate.py",
+    "test_tensorboard.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))

@@ -72,10 +72,15 @@ def test_a_completed_run(completed):
     record = Record(run).read()
     first, second = result.stdout.splitlines()
     assert re.fullmatch(rf"val/accuracy {record['best']['value']:.6f}  \(epoch 1 of 1, \d+\.\d s\)", first)
-    assert project / second == run and re.search(r"^next: \S*python\S* -m src.evaluate", result.stderr, re.M)
+    assert project / second == run
+    commands = (rf"next: \S+ -m src.evaluate {second}", rf"\S+ -m src.predict {second} IMAGE...")
+    commands += (r"\S+ -m src.compare (\S+)", r"tensorboard --logdir \1")
+    (folder,) = re.findall("\n +".join(commands), result.stderr)
+    assert project / folder == run.parent
     assert "epoch 1/1" in result.stderr and "INFO" not in result.stdout and "Traceback" not in result.stderr
 
     expected = {".hydra", "run.json", "history.jsonl", "train.log", "checkpoints", "summaries", "saved_model"}
+    expected.add("predictions.png")
     assert {path.name for path in run.iterdir()} == expected
     assert (run / "saved_model" / "1" / "saved_model.pb").is_file()
     assert record["id"] == run.name[-ID_DIGITS:] == record["config_hash"][:ID_DIGITS]
@@ -261,7 +266,7 @@ def test_evaluate(completed):
     run = only_run(project / "outputs" / "digits")
     result = run_module("src.evaluate", str(run), "split=val", cwd=project, PYTHONPATH=str(project))
     assert result.returncode == 0, result.stderr
-    head, *lines = result.stdout.splitlines()
+    head, *lines = result.stdout.partition("\n\n")[0].splitlines()
     assert head.split() == ["val", "best", "weights", "SavedModel"]
     values = {name: numbers for name, *numbers in map(str.split, lines)}
     best = Record(run).read()["metrics"]

@@ -28,7 +28,8 @@ NO_PART_OF_A_RUN = {"hydra", "search"}
 OPTIONS = sorted(path for path in CONFIG_DIR.glob("*/*.yaml") if path.parent.name not in NO_PART_OF_A_RUN)
 SMALL_UNET = ("model.depth=1", "model.filters=4")
 SMALL = {"model": (), "experiment": (), "data": SMALL_UNET, "loss": SMALL_UNET, "metric": SMALL_UNET}  # else DIGITS
-LEAN = ("~callback.export", "~callback.summaries")
+LEAN = ("~callback.export", "~callback.images", "~callback.summaries")
+SHOWING = ("summaries", "images", "histograms", "profile")
 NEEDS_ALL_CALLBACKS = {"callback", "experiment"}
 BUILT_FROM_NAMES = {"threads"}  # of conf/trainer, for the process and not for the trainer
 
@@ -126,7 +127,7 @@ def test_unknown_keys_are_seen(config, unknown):
 @pytest.mark.parametrize("leave_out", ["~callback.export", "callback.export=null"])
 def test_callbacks_are_addressed_by_name(tmp_path, leave_out):
     trainer, batch = built([*DIGITS, leave_out, "callback.checkpoint.max_to_keep=1"], tmp_path)
-    assert list(trainer.callbacks) == ["summaries", "progress", "checkpoint"]
+    assert list(trainer.callbacks) == [*SHOWING, "progress", "hparams", "checkpoint"]
     trainer.fit(batch, batch, epochs=3)
     assert not (tmp_path / "saved_model").exists()
     assert len(list((tmp_path / "checkpoints").glob("*.index"))) == 1
@@ -153,4 +154,4 @@ def test_checkpoint_is_called_last(tmp_path, overrides, extra):
 
 def test_callbacks_without_checkpoint(tmp_path):
     trainer, _ = built([*DIGITS, "~callback.checkpoint"], tmp_path)
-    assert list(trainer.callbacks) == ["summaries", "progress", "export"]
+    assert list(trainer.callbacks) == [*SHOWING, "progress", "export", "hparams"]

@@ -31,7 +31,9 @@ class FirstFive(Callback):
 
 
 def first_losses(overrides: str, run_dir) -> list[float]:
-    cfg = compose([*overrides.split(), "~callback.export", "~callback.checkpoint", "~callback.summaries"])
+    cfg = compose(
+        [*overrides.split(), "~callback.export", "~callback.checkpoint", "~callback.images", "~callback.summaries"]
+    )
     build.set_up_process(threads=1)
     data, recorder = build.build_data(cfg), FirstFive()
     trainer = build.build_trainer(cfg, data, run_dir=run_dir, extra_callbacks={"recorder": recorder})

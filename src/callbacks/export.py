@@ -9,7 +9,6 @@ Nothing of this project is needed to load it: tf.saved_model.load(directory + "/
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import keras
@@ -17,10 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from src.callbacks.base import Callback
-from src.checkpoints import Checkpoints
+from src.checkpoints import best_weights
 from src.data.pipeline import to_float
-from src.files import delete, fsync
-from src.manifest import CheckpointError, read_manifest
+from src.files import replacing
 from src.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -40,19 +38,8 @@ class Export(Callback):
         self._directory, self._best = Path(directory), best
 
     def on_train_end(self, state: TrainState) -> None:
-        variables = [v.value for v in state.model.variables]
-        last = [v.numpy() for v in variables]
-        try:
-            prefix = Checkpoints(self._best).restore_weights(state)
-            if state.best and (prefix is None or read_manifest(prefix)["step"] != state.best.step):
-                raise CheckpointError(
-                    f"the best checkpoint, of step {state.best.step}, is no longer in {self._best}; "
-                    "put it back, or start afresh with rerun=true"
-                )
+        with best_weights(state, self._best):
             path = export(state.model, self._directory / VERSION)
-        finally:
-            for variable, value in zip(variables, last, strict=True):
-                variable.assign(value)
         log.info("exported %s", path)
 
 
@@ -69,22 +56,9 @@ def export(model: keras.Model, path: Path) -> Path:
     module = tf.Module()
     module.weights = [v.value for v in model.variables]
     module.serve = serving_function(model, shape)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    for stale in path.parent.glob(".tmp-*"):
-        delete(stale)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(path) as temporary:
         tf.saved_model.save(module, str(temporary), signatures={"serving_default": module.serve})
         _check_same(module, temporary, shape)
-        for file in (*temporary.rglob("*"), temporary):
-            fsync(file)
-        if path.exists():
-            path.rename(temporary.with_name(f"{temporary.name}-old"))
-        temporary.rename(path)
-        fsync(path.parent)
-    finally:
-        for stale in path.parent.glob(".tmp-*"):
-            delete(stale)
     return path
 
 

@@ -38,7 +38,7 @@ def find_parent(directory: Path) -> Parent:
     """The state that a branch of this run starts from.
 
     Raises:
-        ValueError: it is no run, or has no checkpoint yet.
+        ValueError: it is no run, or has no checkpoint yet, or none any more.
         CheckpointError: all its checkpoints are damaged.
     """
     record = Record(directory).read()
@@ -46,6 +46,11 @@ def find_parent(directory: Path) -> Parent:
         raise ValueError(f"resume={directory} is no run: it has no run.json. Runs are outputs/<name>/<label>-<id>")
     prefix = newest_good(directory / "checkpoints")
     if prefix is None:
+        if cleaned := record.get("cleaned"):
+            raise ValueError(
+                f"resume={directory} has no checkpoints any more: python -m src.runs clean removed them at {cleaned}. "
+                "Branch from a run that has some, or train this one again: its own command with rerun=true"
+            )
         raise ValueError(f"resume={directory} has no checkpoint yet, so there is nothing to start from")
     manifest = read_manifest(prefix)
     return Parent(
@@ -66,11 +71,13 @@ def begin_branch(source: Path, directory: Path, *, checkpoint: str) -> None:
         checkpoint: the checksum that the branch's identity counts.
 
     Raises:
-        ValueError: the parent has gone on since.
+        ValueError: the parent has gone on since, or its checkpoints have been removed.
     """
     if listed(directory / "checkpoints"):
         return
     prefix = newest_good(source / "checkpoints")
-    if prefix is None or read_manifest(prefix)["checksum"] != checkpoint:
+    if prefix is None:
+        raise ValueError(f"{source} has no checkpoints any more, so there is nothing to start from")
+    if read_manifest(prefix)["checksum"] != checkpoint:
         raise ValueError(f"{source} has gone on since; type the command again to branch from where it is now")
     copy_checkpoint(prefix, directory / "checkpoints")

@@ -22,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from src.checks import ConfigError
-from src.job import python, run_directory
+from src.job import run_directory
 from src.machine import available_cores
+from src.runs.commands import python
 from src.runs.decision import StaleRun
 from src.runs.identity import identity_config
 from src.runs.lock import hold

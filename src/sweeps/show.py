@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -22,9 +21,9 @@ from rich.text import Text
 
 from src.sweeps.plan import Job
 from src.sweeps.sweep import DONE, RUNNING, Entry, View
+from src.text import duration, last_names, print_table, short, table as new_table
 
 REFRESH_SECONDS = 0.5
-PLAIN_WIDTH = 10_000  # a file's or a pipe's lines are as long as they need to be
 STYLES = {"running": "cyan", "completed": "green", "reused": "green", "failed": "red", "pruned": "yellow"}
 SHOWN = {"reused": "completed before", "locked": "in use"}
 
@@ -72,7 +71,7 @@ class LiveTable:
         self._drawn = time.monotonic()
         running = [entry for entry in entries if entry.status == "running"]
         table, keys = Table(box=box.SIMPLE_HEAD, pad_edge=False), swept_keys(entries)
-        for column in ("job", *_names(keys), "status", "epoch", _monitor(entries), "left"):
+        for column in ("job", *last_names(keys), "status", "epoch", _monitor(entries), "left"):
             table.add_column(column, justify="right" if column in ("job", "epoch", "left") else "left")
         for entry in running:
             epoch = f"{entry.epoch}/{entry.job.epochs}"
@@ -109,9 +108,9 @@ def left_seconds(entries: Sequence[Entry], *, slots: int) -> float | None:
 
 def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
     """All jobs, best first: what differs between them, result, status, seconds and directory; then the failures."""
-    (table, console), keys = _table(stream), swept_keys(entries)
+    table, keys = new_table(), swept_keys(entries)
     table.add_column("job", justify="right", no_wrap=True)
-    for name in _names(keys):
+    for name in last_names(keys):
         table.add_column(name)
     for name in (_monitor(entries), "epoch", "status", "seconds"):
         table.add_column(name, justify="right" if name == "seconds" else "left", no_wrap=True)
@@ -121,7 +120,8 @@ def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
         epoch = f"{entry.epoch}/{entry.job.epochs}"
         seconds = f"{entry.seconds:.1f}" if entry.seconds else ""
         table.add_row(*row, epoch, _status(entry), seconds, _relative(entry))
-    _print(table, console)
+    print_table(table, stream)
+    console = Console(file=stream)
     for entry in entries:
         if entry.reason:
             reason = entry.reason.strip().splitlines()[0]
@@ -131,8 +131,8 @@ def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
 def print_jobs(planned: Sequence[Job], stream: TextIO) -> None:
     """What a sweep would do with each job."""
     entries = [Entry(number=number, job=job) for number, job in enumerate(planned, start=1)]
-    (table, console), keys = _table(stream), swept_keys(entries)
-    for name in ("job", *_names(keys), "does", "directory"):
+    table, keys = new_table(), swept_keys(entries)
+    for name in ("job", *last_names(keys), "does", "directory"):
         table.add_column(name)
     seen: dict[Path, int] = {}
     for entry in entries:
@@ -143,7 +143,7 @@ def print_jobs(planned: Sequence[Job], stream: TextIO) -> None:
         elif job.set_aside:
             does = "starts afresh"
         table.add_row(str(entry.number), *_swept(entry, keys), does, _relative(entry))
-    _print(table, console)
+    print_table(table, stream)
 
 
 def ranked(entries: Sequence[Entry]) -> list[Entry]:
@@ -165,29 +165,6 @@ def swept_keys(entries: Iterable[Entry]) -> list[str]:
     return [key for key in names if len({values.get(key) for values in settings}) > 1]
 
 
-def _table(stream: TextIO) -> tuple[Table, Console]:
-    # As wide as it needs to be: a terminal breaks a line where it must, and paths can still be copied.
-    console = Console(file=stream, width=PLAIN_WIDTH)
-    return Table(box=None, pad_edge=False, header_style="bold"), console
-
-
-def _print(table: Table, console: Console) -> None:
-    with console.capture() as printed:
-        console.print(table)
-    for line in printed.get().splitlines():  # without the spaces that pad the last column
-        print(line.rstrip(), file=console.file)
-
-
-def duration(seconds: float) -> str:
-    """A time for eyes: 42 s, 3 min 5 s, 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def _settings(entry: Entry) -> dict[str, str]:
     pairs = (text.lstrip("+").partition("=") for text in entry.job.overrides)
     return {key: value for key, _, value in pairs}
@@ -195,26 +172,12 @@ def _settings(entry: Entry) -> dict[str, str]:
 
 def _swept(entry: Entry, keys: Sequence[str]) -> list[str]:
     settings = _settings(entry)
-    return [_short(settings.get(key, "")) for key in keys]
-
-
-def _names(keys: Sequence[str]) -> list[str]:
-    """The keys' last parts, where these tell them apart."""
-    last = Counter(key.rpartition(".")[2] for key in keys)
-    return [key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key for key in keys]
-
-
-def _short(value: str) -> str:
-    """A number of many digits as six of them."""
-    try:
-        return f"{float(value):.6g}" if len(value) > 8 else value
-    except ValueError:
-        return value
+    return [short(settings.get(key, "")) for key in keys]
 
 
 def _line(entry: Entry, entries: Sequence[Entry]) -> str:
     settings = _settings(entry)
-    what = " ".join(f"{key}={_short(settings[key])}" for key in swept_keys(entries) if key in settings)
+    what = " ".join(f"{key}={short(settings[key])}" for key in swept_keys(entries) if key in settings)
     parts = [what or entry.job.directory.name, _status(entry).plain]
     if entry.value is not None and entry.status != "waiting":
         parts.append(f"{entry.job.monitor} {entry.value:.6f}")

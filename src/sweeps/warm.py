@@ -21,6 +21,10 @@ IMPORTED = (
     "src.callbacks.checkpoint",
     "src.callbacks.early_stopping",
     "src.callbacks.export",
+    "src.callbacks.histograms",
+    "src.callbacks.hparams",
+    "src.callbacks.images",
+    "src.callbacks.profile",
     "src.callbacks.progress",
     "src.callbacks.record",
     "src.callbacks.summaries",
@@ -36,7 +40,7 @@ IMPORTED = (
 # Functions that a run turns into graphs: those that it hands to TensorFlow, and those that these call.
 HANDED_OVER = (
     ("src.callbacks.export", "serving_function.serve"),
-    ("src.callbacks.summaries", "_write_losses"),
+    ("src.callbacks.summaries", "_write_points"),
     ("src.data.image_data", "_prepare"),
     ("src.state", "TrainState.__init__.predict"),
     ("src.trainer", "Trainer._compute_results"),

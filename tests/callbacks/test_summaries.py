@@ -9,14 +9,27 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.callbacks.summaries import Summaries, last_steps
+from src.callbacks.events import last_steps
+from src.callbacks.summaries import Summaries
 from src.data.pipeline import InMemory
 from src.trainer import Interrupted
 from tests.test_trainer import InterruptAt, Recorder, digits, small_trainer
 
 
+class Norms(Recorder):
+    """Notes the gradient norms too."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = []
+
+    def on_log(self, state, metrics):
+        super().on_log(state, metrics)
+        self.norms += state.gradient_norms.tolist()
+
+
 def fit(folder, *, epochs: int, every_steps: int = 2, **callbacks):
-    recorder = Recorder()
+    recorder = Norms()
     trainer = small_trainer(
         callbacks={"summaries": Summaries(directory=str(folder), every_steps=every_steps), "recorder": recorder}
         | callbacks,
@@ -48,13 +61,14 @@ def test_tags_and_values(tmp_path):
     found = scalars(tmp_path)
     shared = {"loss", "accuracy", "learning_rate"}
     assert set(found["val"]) == shared
-    assert set(found["train"]) == shared | {"batch_loss", "steps_per_second"}
+    assert set(found["train"]) == shared | {"batch_loss", "gradient_norm", "steps_per_second"}
     for split in ("train", "val"):
         for tag in ("loss", "accuracy"):
             expected = {4 * (i + 1): metrics[f"{split}/{tag}"] for i, metrics in enumerate(recorder.epochs)}
             assert dict(found[split][tag]) == pytest.approx(expected)
     losses = {step: recorder.losses[step - 1] for step in range(2, 13, 2)}
     assert dict(found["train"]["batch_loss"]) == pytest.approx(losses)
+    assert dict(found["train"]["gradient_norm"]) == {step: recorder.norms[step - 1] for step in range(2, 13, 2)}
     assert found["train"]["learning_rate"][-1] == (12, pytest.approx(float(trainer.optimizer.learning_rate)))
 
 
@@ -87,11 +101,12 @@ def test_no_step_twice_after_a_resume(tmp_path, torn):
     data = InMemory(images, labels, batch_size=16, shuffle_seed=0)
     trainer.fit(data, InMemory(images, labels, batch_size=64), epochs=4)
     found = scalars(tmp_path)
-    for split, tags in {"train": ("loss", "accuracy", "batch_loss"), "val": ("loss", "accuracy")}.items():
+    within = ("batch_loss", "gradient_norm")
+    for split, tags in {"train": ("loss", "accuracy", *within), "val": ("loss", "accuracy")}.items():
         for tag in tags:
             steps = [step for step, _ in found[split][tag]]
             assert max(Counter(steps).values()) == 1, (split, tag, steps)
-            assert steps == list(range(2, 17, 2) if tag == "batch_loss" else range(4, 17, 4))
+            assert steps == list(range(2, 17, 2) if tag in within else range(4, 17, 4))
 
 
 def test_last_steps(tmp_path):

@@ -1,0 +1,76 @@
+"""Writes what TensorBoard's HParams table shows of a run: its settings, and what it reached.
+
+    Hparams(directory="run/summaries", record="run")
+
+The settings are all that run.json says of the run, so that the table is complete however the runs differ. The metrics
+are the last values in `train` and `val`, then `best/epoch` and `best/<monitor>`, and as `best_epoch/<metric>` the
+others of that epoch. TensorBoard shows five of each unasked: of the settings those that differ, of the metrics the
+first by name, which the best belong to. The run that it has for all this is the directory itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+from tensorboard.plugins.hparams import api, api_pb2, metadata, summary
+
+from src.callbacks.events import EventCallback
+from src.runs.record import Record
+from src.state import TrainState
+
+log = logging.getLogger(__name__)
+
+
+class Hparams(EventCallback):
+    """Write settings when a run begins, the best epoch's metrics as they come, and success when it ends.
+
+    Args:
+        directory: of the splits' folders.
+        record: the run's directory, whose run.json has `id`, `choices` and `config`.
+    """
+
+    def __init__(self, *, directory: str, record: str) -> None:
+        super().__init__(directory=directory)
+        self._record = Record(record)
+
+    def on_train_begin(self, state: TrainState) -> None:
+        super().on_train_begin(state)
+        record = self._record.read() or {}
+        if "config" not in record:
+            log.debug("no hyperparameters for TensorBoard: %s does not say the config", self._record.path)
+            return
+        settings = flat_settings(record["choices"], record["config"])
+        self._write_once(metadata.SESSION_START_INFO_TAG, api.hparams_pb(settings, trial_id=record["id"]))
+
+    def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        if state.improved:
+            others = {f"best_epoch/{name}": value for name, value in metrics.items() if name != state.monitor}
+            best = {"best/epoch": float(state.epoch), f"best/{state.monitor}": metrics[state.monitor], **others}
+            self.files.guard(self.files.write, tf.summary.scalar, "", state.step, best)
+
+    def on_train_end(self, state: TrainState) -> None:
+        self._write_once(metadata.SESSION_END_INFO_TAG, summary.session_end_pb(api_pb2.STATUS_SUCCESS))
+
+    def _write_once(self, tag: str, message: Any) -> None:
+        def write(tag: str, message: Any) -> None:
+            tf.summary.experimental.write_raw_pb(message.SerializeToString())
+
+        self.files.guard(self.files.write, write, "", 0, {tag: message})
+
+
+def flat_settings(choices: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """What run.json says of a run's options and settings, by key: numbers, booleans and text.
+
+    Args:
+        choices: the option of each group.
+        config: settings by dotted key; `model._target_` and the like say no more than the choices.
+    """
+    settings = {key: value for key, value in config.items() if not key.rpartition(".")[2].startswith("_")}
+    return {
+        key: value if isinstance(value, bool | int | float | str) else str(value)
+        for key, value in {**choices, **settings}.items()
+        if value is not None
+    }

@@ -1,0 +1,159 @@
+"""Shows in TensorBoard what the model makes of some examples each epoch, and what it confuses at the end.
+
+    Images(data=data, directory="run/summaries", best="run/checkpoints/best", picture="run/predictions.png")
+
+Tags, in `val`, or `train` where there is no such split: `predictions` once an epoch, always of the same examples, and
+`confusion` of the whole split with the best weights, at the step of the best epoch. The examples with these weights
+are in the file `picture` too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.image.metadata import create_summary_metadata
+
+from src.callbacks.events import EventCallback
+from src.callbacks.summaries import predict_graph
+from src.checkpoints import best_weights
+from src.data.image_data import ImageData
+from src.data.pipeline import to_float
+from src.files import replace
+from src.manifest import CheckpointError
+from src.pictures import confusion_counts, confusion_picture, examples_sheet, png
+from src.state import TrainState
+
+log = logging.getLogger(__name__)
+
+IMAGE = create_summary_metadata(display_name=None, description=None)
+
+Batch: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and targets
+
+
+class Images(EventCallback):
+    """Write pictures of predictions; where the model's outputs are no classes of images, none.
+
+    A picture that cannot be written is a warning: training goes on without. Nothing of training is changed.
+
+    Args:
+        data: whose val split is shown, or its train split as it is stored.
+        directory: of the splits' folders.
+        best: the folder of the best checkpoint.
+        picture: the PNG file.
+        examples: how many are shown, the first ones.
+        every_epochs: how often.
+    """
+
+    def __init__(
+        self, *, data: ImageData, directory: str, best: str, picture: str, examples: int = 8, every_epochs: int = 1
+    ) -> None:
+        super().__init__(directory=directory)
+        for name, value in {"examples": examples, "every_epochs": every_epochs}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        self._data, self._best, self._picture = data, best, Path(picture)
+        self._count, self._every_epochs = examples, every_epochs
+        self._split = "train" if data.val is None else "val"
+        self._shown: list[Batch] = []
+        self._drawable = False
+
+    def on_train_begin(self, state: TrainState) -> None:
+        super().on_train_begin(state)
+        reason = undrawable(state, self._data)
+        self._drawable = reason is None
+        if reason:
+            log.debug("no pictures of predictions: %s", reason)
+
+    def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        if self._drawable and state.epoch % self._every_epochs == 0:
+            self.files.guard(self._write_predictions, state)
+
+    def on_train_end(self, state: TrainState) -> None:
+        if self._drawable and state.best:
+            try:
+                self.files.guard(self._write_best, state)
+            except CheckpointError as error:
+                log.warning("no pictures of the best weights: %s", error)
+
+    def close(self) -> None:
+        super().close()
+        self._shown = []
+
+    def _write_predictions(self, state: TrainState) -> None:
+        if self.files.is_new(self._split, "predictions", state.step):
+            self.files.write(_image, self._split, state.step, {"predictions": self._sheet(state)})
+
+    def _write_best(self, state: TrainState) -> None:
+        assert state.best
+        with best_weights(state, self._best):
+            replace(self._picture, png(self._sheet(state)))
+            counts = self._confusion(state)
+        title = f"{self._split}, epoch {state.best.epoch}"
+        matrix = confusion_picture(counts, self._data.class_names, title=title)
+        self.files.write(_image, self._split, state.best.step, {"confusion": matrix})
+
+    def _sheet(self, state: TrainState) -> np.ndarray:
+        self._shown = self._shown or self._first_examples()
+        predicted = np.concatenate([_predicted(state, images) for images, _ in self._shown])
+        images, targets = (np.concatenate(parts) for parts in zip(*self._shown, strict=True))
+        targets = np.where(self._known(targets), targets, 0)
+        return examples_sheet(_pixels(images), targets, predicted, class_names=self._data.class_names)
+
+    def _confusion(self, state: TrainState) -> np.ndarray:
+        classes = self._data.num_classes
+        counts = np.zeros([classes, classes], np.int64)
+        for images, targets in self._batches():
+            known = self._known(targets)
+            counts += confusion_counts(targets[known], _predicted(state, images)[known], classes)
+        return counts
+
+    def _known(self, targets: np.ndarray) -> np.ndarray:
+        """Where there is a class: masks may have other values, for pixels that count for nothing."""
+        return (targets >= 0) & (targets < self._data.num_classes)
+
+    def _first_examples(self) -> list[Batch]:
+        batches, left = [], self._count
+        for images, targets in self._batches():
+            batches.append((images[:left], targets[:left]))
+            left -= len(images)
+            if left <= 0:
+                break
+        return batches
+
+    def _batches(self) -> Iterator[Batch]:
+        batches = self._data.val or self._data.raw("train")
+        cursor = batches.open(0, 0)
+        for step in range(batches.steps_per_epoch):
+            images, targets = batches.next(cursor, tf.constant(step))
+            yield images.numpy(), targets.numpy()
+
+
+def undrawable(state: TrainState, data: ImageData) -> str | None:
+    """Why predictions cannot be shown; None where they can: classes, of gray or colour images or of their pixels."""
+    images, targets = data.train.element_spec
+    outputs = state.model.output.shape
+    pixels = images.shape.rank == 4 and images.shape[-1] in (1, 3)
+    classes = targets.dtype.is_integer and targets.shape.rank in (1, 3) and len(outputs) == targets.shape.rank + 1
+    if pixels and classes and outputs[-1] == data.num_classes >= 2:
+        return None
+    return f"images {images.shape}, targets {targets.dtype.name} {targets.shape}, outputs {outputs}"
+
+
+def _predicted(state: TrainState, images: np.ndarray) -> np.ndarray:
+    """The classes, int64 [n] or [n, H, W], of images float or uint8 [n, H, W, C]."""
+    return np.argmax(predict_graph(state)(to_float(tf.constant(images))).numpy(), axis=-1)
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return images if images.dtype == np.uint8 else np.rint(images * 255).clip(0, 255).astype(np.uint8)
+
+
+def _image(tag: str, picture: np.ndarray) -> None:
+    """Write what tf.summary.image would, without what that costs the first time."""
+    height, width, _ = picture.shape
+    tf.summary.write(tag, tf.constant([str(width), str(height), png(picture)]), metadata=IMAGE)

@@ -1,0 +1,75 @@
+"""Records where the time of some training steps goes, for the profile page of TensorBoard.
+
+    Profile(directory="run/summaries", enabled=True, first_step=10, last_step=20)
+
+The record is `train/plugins/profile/<time>/<host>.xplane.pb`; looking at it needs the extra `profile`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from src.callbacks.events import EventCallback
+from src.state import TrainState
+
+log = logging.getLogger(__name__)
+
+
+class Profile(EventCallback):
+    """Profile the steps `first_step` to `last_step`, once in a run; graph calls end around them.
+
+    Args:
+        directory: of the splits' folders.
+        enabled: whether anything is recorded.
+        first_step, last_step: counted from 1; a run that ends before the last one is profiled to its end.
+
+    Raises:
+        ValueError: they are not in order.
+    """
+
+    def __init__(self, *, directory: str, enabled: bool = False, first_step: int = 10, last_step: int = 20) -> None:
+        super().__init__(directory=directory)
+        if not 1 <= first_step <= last_step:
+            raise ValueError(f"first_step is {first_step} and last_step {last_step}; 1 <= first_step <= last_step")
+        self._first, self._last = first_step, last_step
+        self._folder = self._directory / "train"
+        self._waiting, self._running = enabled, False
+        self.at_steps = (first_step - 1, last_step) if enabled else ()
+
+    def on_train_begin(self, state: TrainState) -> None:
+        super().on_train_begin(state)
+        if any(self._folder.glob("plugins/profile/*/*.xplane.pb")):
+            self._waiting = False
+        if self._waiting and not importlib.util.find_spec("xprof"):
+            log.warning("TensorBoard shows the profile only after: pip install -e '.[profile]'")
+        self._follow(state.step)
+
+    def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        self._follow(state.step)
+
+    def on_train_end(self, state: TrainState) -> None:
+        self._stop()
+
+    def close(self) -> None:
+        self._stop()
+        super().close()
+
+    def _follow(self, step: int) -> None:
+        if self._waiting and self._first - 1 <= step < self._last:
+            self._waiting = False
+            self.files.guard(self._start)
+        elif self._running and step >= self._last:
+            self._stop()
+
+    def _start(self) -> None:
+        tf.profiler.experimental.start(str(self._folder))
+        self._running = True
+
+    def _stop(self) -> None:
+        if self._running:
+            self._running = False
+            self.files.guard(tf.profiler.experimental.stop)

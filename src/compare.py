@@ -1,0 +1,246 @@
+"""Compare runs: a table of what differs between them and what they reached, best first.
+
+python -m src.compare outputs/digits
+python -m src.compare outputs/digits --where optimizer=adam --sort val/loss
+python -m src.compare outputs/digits --format html --output digits.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.arguments import Parser
+from src.comparison import CompareError
+from src.comparison.columns import differing
+from src.comparison.diff import RESULT, differences
+from src.comparison.effects import effects
+from src.comparison.groups import Group, check_sort, group, ranked, repeated
+from src.comparison.rows import Row, read_row, read_rows, run_at
+from src.comparison.tables import (
+    WRITERS,
+    Table,
+    as_json,
+    reasons,
+    said_once,
+    table_of_differences,
+    table_of_effects,
+    table_of_groups,
+    table_of_runs,
+)
+from src.comparison.where import select
+from src.files import replace
+from src.runs.commands import python
+
+FORMATS = ("table", "csv", "json", "markdown", "html")
+SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown", ".html": "html", ".txt": "table"}
+PAGE = "comparison.html"
+
+ABOUT = """\
+A table of the runs in some folders, at any depth: the settings that differ between them, their metrics, the best epoch,
+status, seconds and directory; best first, failed and unfinished runs at the end. Reads run.json and history.jsonl only.
+
+Runs that are equal but for their seed are one row: the mean over the completed ones, ± the standard deviation of the
+monitored metric (n - 1), n of them, and the directory of the best. Where none is completed, what they have reached."""
+
+DETAILS = """\
+The monitored metric is a run's best value, the others are as measured at that epoch. A setting that follows from an
+option has no column: where only the optimizer was chosen, its learning rate is the option's. A value that was typed
+always has one.
+
+csv has all columns by their whole keys, at full precision, `<metric> std` for each metric, the reason of a failure, and
+whole directories. json has the same as {"groups": [{column: value, "runs": [{column: value}]}]}, with --each as
+{"runs": [...]}, with --effects as {"effects": [...]}, with --diff as {"a": ..., "b": ..., "differences": [...]}.
+
+--effects: the share of the variance of the results that a key explains is eta squared: the sum over its values of
+n (their mean - the mean of all)^2, divided by the sum over all runs of (result - the mean of all)^2. `by chance` is
+what a key that does nothing has of it: (values - 1) / (runs - 1). More than 8 numbers are put into 5 ranges.
+
+examples:
+  python -m src.compare outputs/digits
+  python -m src.compare outputs --where name=digits --where "learning_rate<0.01" --sort val/loss
+  python -m src.compare outputs/digits --each --output runs.csv
+  python -m src.compare outputs/digits --effects
+  python -m src.compare outputs/digits --format html --output digits.html
+  python -m src.compare --diff outputs/digits/RUN outputs/digits/OTHER
+
+exit codes: 0, or 2 where the command is wrong or there is no run"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    _never_fail_on_a_character()
+    try:
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        _run(arguments)
+        sys.stdout.flush()
+    except CompareError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m src.compare",
+        usage="python -m src.compare DIR... [options]\n       python -m src.compare --diff RUN RUN",
+        description=ABOUT,
+        epilog=DETAILS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option(
+        "folders", nargs="*", type=Path, metavar="DIR", help="folders with runs, or runs: outputs/<name>/<label>-<id>"
+    )
+    option("--each", action="store_true", help="every run in a row of its own")
+    option("--sort", metavar="KEY", help="a metric, best first, or any other column, smallest first")
+    option(
+        "--where",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="only runs with this option, setting, metric, status or name; also != < <= > >=; may be repeated",
+    )
+    option(
+        "--effects", action="store_true", help="the mean result by value of each key, the one that matters most first"
+    )
+    option("--diff", nargs=2, type=Path, metavar="RUN", help="all that differs between two runs")
+    option("--all", action="store_true", help="also runs that rerun=true or stale=rerun have put aside")
+    option(
+        "--format", choices=FORMATS, help="`table` by default, or as the output's suffix says; html is a page to send"
+    )
+    option("--output", type=Path, metavar="FILE", help="write there; .csv, .json, .md and .html tell the format")
+    arguments = parser.parse_intermixed_args(argv)
+    if bool(arguments.folders) == bool(arguments.diff):
+        parser.error("give folders with runs, or --diff and two runs" if arguments.diff else "give a folder with runs")
+    arguments.format = arguments.format or _format_of(arguments.output)
+    if arguments.format == "html" and (arguments.diff or arguments.effects or arguments.each):
+        parser.error("--format html is one page of it all, each run and the effects too: leave out the other options")
+    return arguments
+
+
+def _format_of(output: Path | None) -> str:
+    if output is None:
+        return "table"
+    if output.suffix not in SUFFIXES:
+        raise CompareError(f"--output {output} tells no format: end it in {', '.join(SUFFIXES)}, or give --format")
+    return SUFFIXES[output.suffix]
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.diff:
+        _write(_diff(*arguments.diff, form=arguments.format), arguments.output)
+        return
+    rows, warnings = read_rows(arguments.folders, set_aside=arguments.all)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if not rows:
+        where = ", ".join(map(str, arguments.folders))
+        raise CompareError(f"there is no run in {where}: runs are outputs/<name>/<label>-<id>, with a run.json each")
+    check_sort(arguments.sort, rows)
+    kept = select(rows, arguments.where)
+    if not kept:
+        print(f"none of {len(rows)} runs is so: {' '.join(arguments.where)}", file=sys.stderr)
+    keys = differing(kept)
+    groups = ranked(group(kept, keys, each=arguments.each), sort=arguments.sort)
+    if not arguments.each:
+        for warning in repeated(groups):
+            print(f"warning: {warning}", file=sys.stderr)
+    if arguments.format == "html":
+        _page(groups, keys, arguments)
+    elif arguments.effects:
+        _write(_effects(kept, form=arguments.format), arguments.output)
+    else:
+        _write(_table(groups, keys, form=arguments.format, each=arguments.each), arguments.output)
+        if arguments.format == "table" and len(groups) > 1:
+            two = shlex.join(os.path.relpath(one.best.directory) for one in groups[:2])
+            print(f"next: {python()} -m src.compare --diff {two}", file=sys.stderr)
+
+
+def _table(groups: Sequence[Group], keys: Sequence[str], *, form: str, each: bool) -> str:
+    rows = [row for one in groups for row in one.rows]
+    if not rows and form == "table":
+        return ""
+    runs = table_of_runs(rows, keys)
+    if each:
+        return _formatted(runs, form, {"runs": runs.rows}, reasons(rows))
+    table, left = table_of_groups(groups, keys), iter(runs.rows)
+    runs_of = [[next(left) for _ in one.rows] for one in groups]
+    members = [{**values, "runs": its} for values, its in zip(table.rows, runs_of, strict=True)]
+    return _formatted(table, form, {"groups": members}, reasons(rows))
+
+
+def _effects(rows: Sequence[Row], *, form: str) -> str:
+    found = effects(rows)
+    table = table_of_effects(found)
+    if form == "table" and not found:
+        return "no setting differs between completed runs\n"
+    if form in ("table", "markdown"):
+        table = said_once(table, ("metric", "key", "explains", "by chance"))
+    return _formatted(table, form, {"effects": table.rows})
+
+
+def _diff(a: Path, b: Path, *, form: str) -> str:
+    ours, theirs = (_row_at(directory) for directory in (a, b))
+    found = differences(ours, theirs)
+    table = table_of_differences(found)
+    notes = [f"a: {a}", f"b: {b}"]
+    if not found:
+        notes.append("nothing differs")
+    elif all(difference.part == RESULT for difference in found):
+        notes.append("nothing else differs: config, commit, packages, machine, code and data are equal")
+    if form == "table" and not found:
+        return "".join(f"{note}\n" for note in notes)
+    return _formatted(table, form, {"a": str(a.resolve()), "b": str(b.resolve()), "differences": table.rows}, notes)
+
+
+def _row_at(directory: Path) -> Row:
+    row, warnings = read_row(run_at(directory))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return row
+
+
+def _formatted(table: Table, form: str, for_json: object, notes: Sequence[str] = ()) -> str:
+    """A table in a format; with notes under it where people read it."""
+    if form == "json":
+        return as_json(for_json)
+    text = WRITERS[form](table)
+    return text + "".join(f"\n{note}" for note in notes) + "\n" * bool(notes) if form in ("table", "markdown") else text
+
+
+def _page(groups: Sequence[Group], keys: Sequence[str], arguments: argparse.Namespace) -> None:
+    from src.comparison.page import page
+
+    _write(page(groups, keys, sort=arguments.sort), arguments.output or Path(PAGE))
+
+
+def _write(text: str, output: Path | None) -> None:
+    """Print a text, or write it whole and print where."""
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        replace(output, text.encode("utf-8", "backslashreplace").decode())
+    except OSError as error:
+        raise CompareError(f"{output} cannot be written ({error.strerror})") from error
+    print(output)
+
+
+def _never_fail_on_a_character() -> None:
+    """What a terminal's encoding lacks is printed as its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""Runs side by side: tables, effects, differences and a page. Reads records only; no TensorFlow, no Hydra in here."""
+
+
+class CompareError(ValueError):
+    """The command is wrong, or there is nothing to compare."""

@@ -1,0 +1,63 @@
+"""What differs between two runs: config, environment, code, data, result.
+
+for part, key, old, new in differences(a, b): ...
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from src.comparison.rows import Row, Value
+
+RESULT = "result"
+
+
+class Difference(NamedTuple):
+    """A key of a part of two records, and its two values."""
+
+    part: str
+    key: str
+    a: Value
+    b: Value
+
+
+def differences(a: Row, b: Row) -> list[Difference]:
+    """All that is not equal, in the order of the parts."""
+    ours, theirs = _parts(a), _parts(b)
+    return [
+        Difference(part, key, ours[part].get(key), theirs[part].get(key))
+        for part in ours
+        for key in dict.fromkeys([*ours[part], *theirs[part]])
+        if ours[part].get(key) != theirs[part].get(key)
+    ]
+
+
+def _parts(row: Row) -> dict[str, dict[str, Value]]:
+    values = row.run.values
+    environment, fingerprints = _dict(values.get("environment")), _dict(values.get("fingerprints"))
+    rest = {key: value for key, value in environment.items() if key not in ("git", "packages")}
+    result = {"status": row.status, **row.metrics, "best epoch": row.best_epoch, "seconds": row.seconds}
+    return {
+        "config": row.settings,
+        "commit": dict(_leaves(environment.get("git"))),
+        "packages": dict(_leaves(environment.get("packages"))),
+        "environment": dict(_leaves(rest)),
+        "code": dict(_leaves(fingerprints.get("code"))),
+        "data": dict(_leaves(fingerprints.get("data"))),
+        RESULT: result,
+    }
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Value]]:
+    """What a part of a record says, by dotted key, whatever is in it."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else name)
+    elif value is not None:
+        yield key, value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,134 @@
+"""Runs that are equal but for their seed, taken together: mean, standard deviation, how many; best first.
+
+groups = ranked(group(rows, keys), sort=None)
+groups[0].mean("val/accuracy"), groups[0].deviation("val/accuracy"), len(groups[0].counted)
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from src.comparison.columns import OWN, known_keys, metric_names, resolve
+from src.comparison.rows import Row, Value
+
+FALLING = ("loss", "error")  # in a metric's name: less is better
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs with the same settings but for the seed, best first."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def best(self) -> Row:
+        return self.rows[0]
+
+    @property
+    def counted(self) -> list[Row]:
+        """Those that means are taken over: with a final result; where none has one, with any."""
+        return [row for row in self.rows if row.counts] or [row for row in self.rows if row.result is not None]
+
+    @property
+    def status(self) -> str:
+        """`completed`, or `2 completed, 1 failed`."""
+        counts = Counter(row.status for row in self.rows)
+        return ", ".join(f"{n} {status}" for status, n in counts.items()) if len(counts) > 1 else self.best.status
+
+    @property
+    def reason(self) -> str:
+        """Of all members that have one."""
+        return "; ".join(dict.fromkeys(row.reason for row in self.rows if row.reason))
+
+    def numbers(self, key: str) -> list[float]:
+        """The members' numbers of a key."""
+        found = (row.get(key) for row in self.counted)
+        return [value for value in found if isinstance(value, int | float)]
+
+    def mean(self, key: str) -> float | None:
+        values = self.numbers(key)
+        return float(statistics.mean(values)) if values else None
+
+    def deviation(self, key: str) -> float | None:
+        """The sample's standard deviation, which two values have at least."""
+        values = self.numbers(key)
+        return float(statistics.stdev(values)) if len(values) > 1 else None
+
+    def get(self, key: str) -> Value:
+        """A key's mean; what all members share; of `status`, `reason` and `directory` the group's own."""
+        if key in ("status", "reason"):
+            return getattr(self, key)
+        if key in ("epoch", "seconds") or key not in {*OWN, *self.best.settings}:
+            return self.mean(key)
+        return self.best.get(key)
+
+
+def group(rows: Sequence[Row], keys: Sequence[str], *, each: bool = False) -> list[Group]:
+    """Put runs together that differ in nothing but the seed.
+
+    Args:
+        keys: the settings that tell the runs apart.
+        each: leave every run alone.
+    """
+    members: dict[object, list[Row]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        told = tuple(row.settings.get(key) for key in keys if key != "seed")
+        members[number if each else (row.monitor, row.mode, told)].append(row)
+    return [Group(tuple(sorted(found, key=_by_result))) for found in members.values()]
+
+
+def ranked(groups: Sequence[Group], *, sort: str | None = None) -> list[Group]:
+    """Best first, by each one's monitor and mode or by `sort`; those without a final result at the end.
+
+    Raises:
+        CompareError: nothing is called `sort`.
+    """
+    if sort is None:
+        return sorted(groups, key=lambda one: _by_result(one.best, value=one.mean(one.best.monitor)))
+    rows = [row for one in groups for row in one.rows]
+    key = resolve(sort, known_keys(rows))
+    falls = key not in metric_names(rows) or _less_is_better(key, rows)
+
+    def place(one: Group) -> tuple:
+        value = one.get(key)
+        done = not any(row.counts for row in one.rows)
+        if isinstance(value, int | float):
+            return done, 0, value if falls else -value, ""
+        return done, 2 if value is None else 1, 0, str(value)
+
+    return sorted(groups, key=place)
+
+
+def repeated(groups: Sequence[Group]) -> list[str]:
+    """A warning for each run that counts more than once."""
+    warnings = []
+    for one in groups:
+        seen: dict[object, Row] = {}
+        for row in one.rows:
+            first = seen.setdefault(row.settings.get("seed"), row)
+            if first is not row:
+                warnings.append(f"{row.directory} and {first.directory} are equal in all, their seed too; both count")
+    return warnings
+
+
+def _by_result(row: Row, *, value: float | None = None) -> tuple:
+    value = row.result if value is None else value
+    if value is None:
+        return 2, row.monitor, 0.0
+    return 0 if row.counts else 1, row.monitor, -value if row.mode == "max" else value
+
+
+def _less_is_better(metric: str, rows: Sequence[Row]) -> bool:
+    modes = {row.mode for row in rows if row.monitor == metric}
+    if modes:
+        return modes == {"min"}
+    return any(word in metric.rpartition("/")[2] for word in FALLING)
+
+
+def check_sort(sort: str | None, rows: Sequence[Row]) -> None:
+    """Raise CompareError where nothing is called so."""
+    if sort is not None:
+        resolve(sort, known_keys(rows))

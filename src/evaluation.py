@@ -1,0 +1,221 @@
+"""What a model gets right and wrong on a split: metrics, class by class, and its worst examples, with pictures.
+
+evaluation = measure(trainer, data, split="test", serve=loaded.signatures["serving_default"], has_best_weights=True)
+write(evaluation, Path("evaluation/test"))
+evaluation.findings.confusion, evaluation.findings.worst[0].index
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from src.data.image_data import ImageData
+from src.data.pipeline import Batches, to_float
+from src.files import replacing
+from src.pictures import confusion_counts, confusion_picture, examples_sheet, png
+from src.trainer import Trainer
+
+WORST = 10  # examples
+
+Tensors: TypeAlias = Callable[..., tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example, by its place in the split's stored order, and what was predicted of it.
+
+    Attributes:
+        image: uint8 [H, W, C].
+        target, predicted: integers [] or [H, W].
+    """
+
+    index: int
+    loss: float
+    image: np.ndarray
+    target: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Which classes were taken for which, and which examples had the highest losses.
+
+    Attributes:
+        confusion: int64 [classes, classes], true class by predicted class.
+        worst: the highest loss first.
+        uncounted: targets that are none of the classes, such as a loss's `ignore_label`.
+    """
+
+    confusion: np.ndarray
+    worst: Sequence[Example]
+    uncounted: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything measured on a split.
+
+    Attributes:
+        metrics: by name, of `best_weights`, where they are there, and `saved_model`.
+        findings: of the SavedModel; None where its outputs are no classes.
+    """
+
+    split: str
+    metrics: Mapping[str, Mapping[str, float]]
+    findings: Findings | None
+    class_names: Sequence[str]
+
+    def class_table(self) -> list[dict[str, Any]]:
+        """Each class's name, number of targets, recall, precision and intersection over union; None for 0 of 0."""
+        if self.findings is None:
+            return []
+        confusion = self.findings.confusion
+        right, targets, predictions = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+        columns = {"recall": targets, "precision": predictions, "iou": targets + predictions - right}
+        return [
+            {
+                "class": name,
+                "targets": int(targets[i]),
+                **{key: float(right[i] / of[i]) if of[i] else None for key, of in columns.items()},
+            }
+            for i, name in enumerate(self.class_names)
+        ]
+
+
+def measure(trainer: Trainer, data: ImageData, *, split: str, serve: Any, has_best_weights: bool) -> Evaluation:
+    """Measure both models on the split as it is stored: in its order, and not augmented.
+
+    Args:
+        trainer: its loss and metrics are used, and its model with the weights that it has.
+        serve: the exported function.
+        has_best_weights: whether the trainer's model has them; else the SavedModel alone is measured.
+    """
+    batches = data.raw(split)
+    metrics = {}
+
+    def exported(images: tf.Tensor) -> tf.Tensor:
+        return serve(image=images)["logits"]
+
+    if has_best_weights:
+        metrics["best_weights"] = trainer.evaluate_outputs(
+            lambda images: trainer.model(to_float(images), training=False), batches
+        )
+    metrics["saved_model"] = trainer.evaluate_outputs(exported, batches)
+    findings = None
+    if _are_classes(serve.structured_outputs["logits"], batches.element_spec[1], data.num_classes):
+        findings = examine(exported, batches, loss=trainer.loss, classes=data.num_classes)
+    return Evaluation(split, metrics, findings, data.class_names)
+
+
+def examine(predict: Tensors, batches: Batches, *, loss: Tensors, classes: int, worst: int = WORST) -> Findings:
+    """Go through a split once; of its images, only the worst so far are kept.
+
+    Args:
+        predict: images [n, ...] -> scores [n, ..., classes], in a graph.
+        batches: of images and targets, integers [n, ...].
+        loss: loss(targets, scores) -> scalar; called with each example as a batch of its own.
+        worst: how many examples are kept.
+    """
+
+    @tf.function(input_signature=batches.element_spec)
+    def answers(images, targets):
+        scores = predict(images)
+        losses = tf.map_fn(
+            lambda example: tf.cast(loss(example[0][tf.newaxis], example[1][tf.newaxis]), tf.float32),
+            (targets, scores),
+            fn_output_signature=tf.float32,
+        )
+        return tf.argmax(scores, axis=-1, output_type=tf.int32), losses
+
+    confusion, uncounted, seen = np.zeros([classes, classes], np.int64), 0, 0
+    kept: list[Example] = []
+    cursor = batches.open(0, 0)
+    for step in range(batches.steps_per_epoch):
+        images, targets = batches.next(cursor, tf.constant(step))
+        predicted, losses = (tensor.numpy() for tensor in answers(images, targets))
+        images, targets = images.numpy(), targets.numpy()
+        known = (targets >= 0) & (targets < classes)
+        confusion += confusion_counts(targets[known], predicted[known], classes)
+        uncounted += int(targets.size - known.sum())
+        targets = np.where(known, targets, 0)
+        for i in np.argsort(-_badness(losses), kind="stable")[:worst]:
+            parts = (np.array(part[i]) for part in (images, targets, predicted))
+            kept.append(Example(seen + int(i), float(losses[i]), *parts))
+        kept = sorted(kept, key=lambda example: (-_badness(example.loss), example.index))[:worst]
+        seen += len(images)
+    return Findings(confusion, kept, uncounted)
+
+
+def write(evaluation: Evaluation, folder: Path, **facts: Any) -> None:
+    """Write metrics.json and pictures into a folder, which is replaced as a whole.
+
+    Args:
+        facts: more keys of metrics.json.
+    """
+    with replacing(folder) as made:
+        made.mkdir()
+        values: dict[str, Any] = {
+            **facts,
+            "split": evaluation.split,
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "metrics": {
+                model: {name: _finite(value) for name, value in metrics.items()}
+                for model, metrics in evaluation.metrics.items()
+            },
+        }
+        if findings := evaluation.findings:
+            values |= {
+                "class_names": list(evaluation.class_names),
+                "per_class": evaluation.class_table(),
+                "confusion": findings.confusion.tolist(),
+                "uncounted": findings.uncounted,
+                "worst": [{"index": example.index, "loss": _finite(example.loss)} for example in findings.worst],
+            }
+            _draw(evaluation, findings, made)
+        (made / "metrics.json").write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def _are_classes(scores: tf.TensorSpec, targets: tf.TensorSpec, classes: int) -> bool:
+    """Whether scores [n, classes] or [n, H, W, classes] stand beside a class for each image or pixel."""
+    known = targets.dtype.is_integer and targets.shape.rank in (1, 3)
+    return known and scores.shape.rank == targets.shape.rank + 1 and scores.shape[-1] == classes >= 2
+
+
+def _badness(losses: Any) -> Any:
+    """Losses to sort by: what is no number is the worst."""
+    return np.where(np.isnan(losses), np.inf, losses)
+
+
+def _draw(evaluation: Evaluation, findings: Findings, folder: Path) -> None:
+    names = evaluation.class_names
+    title = f"SavedModel, {evaluation.split}"
+    (folder / "confusion.png").write_bytes(png(confusion_picture(findings.confusion, names, title=title)))
+    image = findings.worst[0].image
+    if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
+        return
+    (folder / "worst.png").write_bytes(png(_sheet(findings.worst, names)))
+    (folder / "worst").mkdir()
+    for place, example in enumerate(findings.worst, 1):
+        path = folder / "worst" / f"{place:02}-index-{example.index:05}.png"
+        path.write_bytes(png(_sheet([example], names)))
+
+
+def _sheet(examples: Sequence[Example], class_names: Sequence[str]) -> np.ndarray:
+    images, targets, predicted = (
+        np.stack([getattr(example, name) for example in examples]) for name in ("image", "target", "predicted")
+    )
+    captions = [f"#{example.index}  loss {example.loss:.3g}" for example in examples]
+    return examples_sheet(images, targets, predicted, class_names=class_names, captions=captions)
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if np.isfinite(value) else None

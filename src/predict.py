@@ -1,0 +1,313 @@
+"""Predict the classes of image files with a run's SavedModel.
+
+python -m src.predict outputs/digit_scenes/<run> photo.jpg scans 'more/**/*.png' --output predictions
+
+In the output folder, by default RUN/predictions:
+
+    masks/<image>.png       class numbers as pixels, in the image's own size; a palette gives each class its colour
+    overlays/<image>.png    the image with these colours over it
+    predictions.json        one entry an image: paths, size and the classes' shares, or a label's probabilities
+
+<image> is the file's name with its suffix, below the folders that are not common to all that was named: no two images
+share a name. A file that cannot be read is named and passed over, and the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from src.arguments import Parser
+from src.files import replace
+from src.image_files import MODES, BadImage, count_pixels, find_images, read_image, resized
+from src.logs import importing
+from src.machine import available_cores
+from src.pictures import mask_png, overlay, png
+from src.runs.record import Record
+
+BATCH_IMAGES = 16
+BATCH_VALUES = 16_000_000  # pixels and class scores together in a batch of more than one image
+TOP = 5  # classes whose probabilities are told
+SAVED_MODEL = Path("saved_model", "1")
+MASKS, OVERLAYS, RESULTS = "masks", "overlays", "predictions.json"
+
+Answer = tuple[np.ndarray, np.ndarray]  # of one image: scores float32 [classes] or [h, w, classes]; classes int32
+
+
+@dataclass(frozen=True)
+class Model:
+    """A SavedModel's serving function.
+
+    Attributes:
+        serve: images uint8 [N, H, W, channels] -> scores and classes, [N, ...] both.
+        size: (H, W) that it takes; None is an image's own.
+        classes: how many it tells apart.
+        scores: numbers that it gives for an image; None is `classes` for each pixel.
+    """
+
+    serve: Callable[[np.ndarray], Answer]
+    size: tuple[int, int] | None
+    channels: int
+    classes: int
+    scores: int | None
+
+
+def main() -> None:
+    """The command line; exits with 0, 1 where it fails or an image cannot be read, 2 for a wrong command."""
+    parser = Parser(
+        prog="python -m src.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory: outputs/<name>/<label>-<id>")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="a file, a folder, or a quoted pattern with * or **")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="where results go; RUN/predictions by default")
+    arguments = parser.parse_intermixed_args()
+    run, output = arguments.run, arguments.output or arguments.run / "predictions"
+    try:
+        record = Record(run).read() if run.is_dir() else None
+        if record is None:
+            raise ValueError(f"{run} is no run: it has no run.json. Runs are outputs/<name>/<label>-<id>")
+        files, base = find_images(arguments.images, leave_out=[output / MASKS, output / OVERLAYS])
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"{output} cannot be made ({error.strerror}); give another folder as --output")
+    try:
+        code = predict(run, record, files, base=base, output=output)
+    except KeyboardInterrupt:
+        print("interrupted; the same command does all images again", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # taking TensorFlow down in order would take most of a second
+
+
+def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: Path, output: Path) -> int:
+    """Predict files into a folder and say how it went; returns the exit code.
+
+    Args:
+        record: the run's.
+        base: the folder that names in the output are relative to.
+
+    Raises:
+        FileNotFoundError: the run has no SavedModel.
+    """
+    saved_model = run / SAVED_MODEL
+    if not saved_model.is_dir():
+        command = shlex.join(["python", "-m", "src.train", *record.get("overrides", [])])
+        raise FileNotFoundError(f"{saved_model} is not there; complete the run: {command}")
+    model = load_model(saved_model)
+    names = record.get("class_names") or ()
+    write = Writer(output, base, names if len(names) == model.classes else [str(i) for i in range(model.classes)])
+    write.begin()
+    began = time.perf_counter()
+    done, skipped = [], []
+    with _progress(len(files)) as advance, ThreadPoolExecutor(available_cores()) as pool:
+        for file, result in predictions(model, files, write, pool):
+            if isinstance(result, BadImage):
+                print(f"skipped: {file}: {result}", file=sys.stderr)
+                skipped.append({"file": str(file), "reason": str(result)})
+            else:
+                done.append(result)
+            advance()
+    seconds = time.perf_counter() - began
+    path = write.end({"run": str(run), "id": record.get("id")}, done, skipped)
+    print(path)
+    print(f"{len(done)} images in {seconds:.1f} s, {len(done) / seconds:.3g} a second", file=sys.stderr)
+    if skipped:
+        lines = [f"  {entry['file']}: {entry['reason']}" for entry in skipped]
+        print(f"error: {len(skipped)} of {len(files)} images were skipped:", *lines, sep="\n", file=sys.stderr)
+    return 1 if skipped else 0
+
+
+def load_model(saved_model: Path) -> Model:
+    """The serving function of a SavedModel.
+
+    Raises:
+        ValueError: it does not tell the classes of images or pixels apart.
+    """
+    with importing():
+        import tensorflow as tf
+
+        loaded = tf.saved_model.load(str(saved_model))
+    signature = loaded.signatures["serving_default"]
+    height, width, channels = signature.structured_input_signature[1]["image"].shape[1:]
+    scores = signature.structured_outputs["logits"].shape
+    if channels not in MODES:
+        raise ValueError(f"{saved_model} takes {channels} channels; image files have {', '.join(map(str, MODES))}")
+    if len(scores) not in (2, 4) or (scores[-1] or 0) < 2:
+        raise ValueError(f"{saved_model} gives {scores}, no classes; those are [N, classes] or [N, H, W, classes]")
+
+    def serve(images: np.ndarray) -> Answer:
+        answer = loaded.signatures["serving_default"](image=tf.constant(images))
+        return answer["logits"].numpy(), answer["class"].numpy()
+
+    size = None if height is None or width is None else (height, width)
+    return Model(serve, size, channels, classes=scores[-1], scores=scores[1:].num_elements())
+
+
+def predictions(
+    model: Model, files: Sequence[Path], write: Writer, pool: ThreadPoolExecutor
+) -> Iterator[tuple[Path, dict[str, Any] | BadImage]]:
+    """What `write` returns of each file, or why it could not be read, in the order of the files.
+
+    A batch is read, predicted and written before the next: that is all that is held in memory.
+    """
+    for batch in _batches(model, files):
+        read = dict(zip(batch, pool.map(partial(_read, channels=model.channels), batch), strict=True))
+        images = {file: image for file, image in read.items() if not isinstance(image, BadImage)}
+        answers = _answers(model, list(images.values()), pool)
+        results = dict(zip(images, pool.map(write, images, images.values(), answers), strict=True))
+        for file, image in read.items():
+            yield file, image if isinstance(image, BadImage) else results[file]
+
+
+def class_mask(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The class of the highest score at each pixel, scores resized bilinearly: uint8 [H, W], uint16 above 256 classes.
+
+    Two planes of scores are held at a time, however many classes there are.
+
+    Args:
+        scores: float32 [h, w, classes].
+        size: (H, W).
+    """
+    classes = scores.shape[-1]
+    best = np.array(resized(scores[..., 0], size))
+    mask = np.zeros(size, np.uint8 if classes <= 256 else np.uint16)
+    for number in range(1, classes):
+        plane = resized(scores[..., number], size)
+        mask[plane > best] = number
+        np.maximum(best, plane, out=best)
+    return mask
+
+
+class Writer:
+    """Writes what is predicted of an image, and returns its entry in predictions.json.
+
+    Args:
+        output: the folder.
+        base: images are named relative to it.
+        class_names: one for each class.
+    """
+
+    def __init__(self, output: Path, base: Path, class_names: Sequence[str]) -> None:
+        self._output, self._base, self._names = output, base, class_names
+
+    def __call__(self, file: Path, image: np.ndarray, answer: Answer) -> dict[str, Any]:
+        """Write an image's files.
+
+        Args:
+            image: uint8 [H, W, C].
+            answer: the model's scores and classes.
+        """
+        scores, classes = answer
+        entry = {"file": str(file), "width": image.shape[1], "height": image.shape[0]}
+        if scores.ndim == 1:
+            return {**entry, **self._label(scores, int(classes))}
+        size = image.shape[:2]
+        mask = classes if classes.shape == size else class_mask(scores, size)
+        mask_path, overlay_path = (self._path(folder, file) for folder in (MASKS, OVERLAYS))
+        (self._output / mask_path).write_bytes(mask_png(mask, len(self._names)))
+        (self._output / overlay_path).write_bytes(png(overlay(image[..., :3], mask, len(self._names))))
+        counts = np.bincount(mask.ravel(), minlength=len(self._names))
+        shares = {name: float(n / mask.size) for name, n in zip(self._names, counts, strict=True) if n}
+        return {**entry, "mask": str(mask_path), "overlay": str(overlay_path), "shares": shares}
+
+    def begin(self) -> None:
+        """Take away the list of earlier results, which new ones make untrue."""
+        if any((self._output / name).exists() for name in (MASKS, RESULTS)):
+            print(
+                f"note: {self._output} has earlier results; masks and overlays of other images stay there, "
+                f"and {RESULTS} lists only the new ones",
+                file=sys.stderr,
+            )
+        (self._output / RESULTS).unlink(missing_ok=True)
+
+    def end(self, run: dict[str, Any], images: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> Path:
+        """Write the list of results; returns its path."""
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        values = {**run, "when": when, "class_names": list(self._names), "images": images, "skipped": skipped}
+        replace(self._output / RESULTS, json.dumps(values, indent=2) + "\n")
+        return self._output / RESULTS
+
+    def _label(self, scores: np.ndarray, number: int) -> dict[str, Any]:
+        powers = np.exp(scores.astype(np.float64) - scores.max())
+        probabilities = powers / powers.sum()
+        best = np.argsort(-probabilities, kind="stable")[:TOP]
+        return {"class": self._names[number], "probabilities": {self._names[i]: float(probabilities[i]) for i in best}}
+
+    def _path(self, folder: str, file: Path) -> Path:
+        """Where a picture of a file goes, relative to the output; its folder is made."""
+        path = Path(folder, os.path.relpath(os.path.abspath(file), self._base) + ".png")
+        (self._output / path).parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _batches(model: Model, files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Files whose pixels and scores fit together into memory; a large one is alone."""
+    batch: list[Path] = []
+    held = 0
+    for file in files:
+        pixels = count_pixels(file)
+        values = pixels + (pixels * model.classes if model.scores is None else model.scores)
+        if batch and (len(batch) == BATCH_IMAGES or held + values > BATCH_VALUES):
+            yield batch
+            batch, held = [], 0
+        batch.append(file)
+        held += values
+    yield batch
+
+
+def _read(file: Path, *, channels: int) -> np.ndarray | BadImage:
+    try:
+        return read_image(file, channels=channels)
+    except BadImage as error:
+        return error
+
+
+def _answers(model: Model, images: Sequence[np.ndarray], pool: ThreadPoolExecutor) -> list[Answer]:
+    """The model's answer to each image, asked together for those of one size."""
+    inputs = list(pool.map(lambda image: resized(image, model.size or image.shape[:2]), images))
+    places = defaultdict(list)
+    for place, image in enumerate(inputs):
+        places[image.shape].append(place)
+    answers: dict[int, Answer] = {}
+    for same in places.values():
+        scores, classes = model.serve(np.stack([inputs[place] for place in same]))
+        answers.update(zip(same, zip(scores, classes, strict=True), strict=True))
+    return [answers[place] for place in range(len(images))]
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, nothing elsewhere; gives what to call after each image."""
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
+
+
+if __name__ == "__main__":
+    main()

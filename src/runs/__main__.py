@@ -1,0 +1,187 @@
+"""Look at runs, and make room.
+
+python -m src.runs list outputs --status failed
+python -m src.runs show 1a2b3c4d
+python -m src.runs clean outputs --keep 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from src.arguments import Parser
+from src.runs.clean import Plan, make_plan, remove_checkpoints, remove_leftover
+from src.runs.collection import find_runs
+from src.runs.details import print_details, resolve
+from src.runs.listing import SHOWN_STATUSES, newest_first, print_rows, read_row
+from src.runs.lock import Locked
+from src.text import counted, print_table, size, table as new_table
+
+OK, EXIT_FAILED, EXIT_WRONG, EXIT_INTERRUPTED = 0, 1, 2, 130
+ABOUT = "Look at runs, and make room. Needs no TensorFlow."
+CLEAN = """Remove checkpoints of completed runs, except of the best of each name and monitor. They are there to resume
+from; records, logs, summaries and SavedModels stay, and the same command still finds the result. Runs that can go on,
+that a process is using, or that others branch from are left alone."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, 1 where not all could be done, 2 for a wrong command."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code = arguments.command(arguments)
+        sys.stdout.flush()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_WRONG
+    except KeyboardInterrupt:
+        print("\ninterrupted; what is left of it, the same command removes", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return code
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m src.runs", description=ABOUT, allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+
+    def add(name: str, text: str, description: str, command) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
+        added.set_defaults(command=command)
+        return added
+
+    def folders(added: argparse.ArgumentParser) -> None:
+        added.add_argument("folders", metavar="DIR", nargs="*", type=Path, default=[Path("outputs")], help="outputs")
+
+    listing = add("list", "a line for each run, newest first", "All runs, newest first.", _list)
+    folders(listing)
+    listing.add_argument(
+        "--status", action="append", choices=SHOWN_STATUSES, help="only these; may be given more than once"
+    )
+    listing.add_argument("--name", action="append", metavar="NAME", help="only these; 'digits*' is a pattern")
+    listing.add_argument("--format", choices=("table", "json"), default="table")
+
+    showing = add("show", "one run on one screen", "All about one run.", _show)
+    showing.add_argument("run", metavar="RUN", help="its directory, or the first 4 to 8 digits of its id")
+
+    cleaning = add("clean", "remove checkpoints that nothing needs any more", CLEAN, _clean)
+    folders(cleaning)
+    cleaning.add_argument(
+        "--keep", type=_count, default=3, metavar="K", help="how many of the best keep theirs; 3 by default"
+    )
+    cleaning.add_argument("--dry-run", action="store_true", help="only show what would be removed")
+    cleaning.add_argument("--yes", action="store_true", help="do not ask")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; it must be an integer at least 0")
+    return int(text)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    runs, warnings = find_runs(arguments.folders)
+    _warn(warnings)
+    rows = [read_row(run) for run in newest_first(runs) if _named(run.values["name"], arguments.name)]
+    rows = [row for row in rows if not arguments.status or row.status in arguments.status]
+    if arguments.format == "json":
+        print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+    elif rows:
+        print_rows(rows, sys.stdout)
+    else:
+        print(f"no such run among {counted(len(runs), 'run')} in {_shown(arguments.folders)}", file=sys.stderr)
+    return OK
+
+
+def _named(name: str, patterns: Sequence[str] | None) -> bool:
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    print_details(resolve(arguments.run), sys.stdout)
+    return OK
+
+
+def _clean(arguments: argparse.Namespace) -> int:
+    plan = make_plan(arguments.folders, keep=arguments.keep)
+    _warn(plan.warnings)
+    _print_plan(plan, keep=arguments.keep)
+    if not plan.removals and not plan.leftovers:
+        print("nothing to remove")
+        return OK
+    if arguments.dry_run:
+        print(f"{_what(plan)} would be removed")
+        return OK
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            print(f"{_what(plan)}: nothing was removed; --yes removes it without asking", file=sys.stderr)
+            return EXIT_FAILED
+        print(f"Remove {_what(plan)}? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print("nothing was removed", file=sys.stderr)
+            return EXIT_FAILED
+        plan = make_plan(arguments.folders, keep=arguments.keep).only(plan)  # it may have taken long to answer
+    return _carry_out(plan)
+
+
+def _carry_out(plan: Plan) -> int:
+    removed, failed = 0, False
+    steps = [(remove_leftover, removal) for removal in plan.leftovers]
+    steps += [(remove_checkpoints, removal) for removal in plan.removals]
+    for remove, removal in steps:
+        try:
+            removed += removal.size if remove(removal) else 0
+        except Locked as error:
+            print(f"{removal.run.directory} is left as it is: {str(error).partition(';')[0]}", file=sys.stderr)
+        except OSError as error:
+            print(f"error: {removal.path} could not be removed: {error}", file=sys.stderr)
+            failed = True
+    print(f"removed {size(removed)}")
+    return EXIT_FAILED if failed else OK
+
+
+def _print_plan(plan: Plan, *, keep: int) -> None:
+    table = new_table()
+    table.add_column("size", justify="right")
+    table.add_column("best")
+    table.add_column("remove")
+    for removal in (*plan.removals, *plan.leftovers):
+        best = removal.run.best if removal in plan.removals else None
+        shown = "" if best is None else f"{removal.run.values['monitor']} {best:.6f}"
+        table.add_row(size(removal.size), shown, str(removal.path))
+    if table.row_count:
+        print_table(table, sys.stdout)
+    for reason, runs in plan.kept.items():
+        what = f"the best {keep} of each name and monitor" if reason == "best" else reason
+        print(f"kept: {counted(len(runs), 'run')}, {what}")
+
+
+def _what(plan: Plan) -> str:
+    parts = []
+    if plan.removals:
+        parts.append(f"checkpoints of {counted(len(plan.removals), 'run')}")
+    if plan.leftovers:
+        parts.append(counted(len(plan.leftovers), "leftover"))
+    return f"{size(plan.size)} of {' and '.join(parts)}"
+
+
+def _shown(folders: Sequence[Path]) -> str:
+    return ", ".join(map(str, folders))
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""One screen about one run.
+
+run = resolve("1a2b3c4d", folder=Path("outputs"))
+print_details(run, sys.stdout)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from src.manifest import listed
+from src.runs.collection import Run, find_runs, read_values
+from src.runs.commands import next_commands, train_command
+from src.runs.identity import ID_DIGITS
+from src.runs.listing import SET_ASIDE, STYLES, local_time, newest_first, shown_status
+from src.runs.sizes import part_sizes
+from src.text import counted, duration, print_table, size, sparkline, table as new_table
+
+SHORTEST_ID = 4
+EPOCHS = 10  # of the history
+CURVE = 60  # epochs of a metric's curve
+
+
+def resolve(text: str, *, folder: Path = Path("outputs")) -> Run:
+    """The run of this directory, or the one below `folder` whose id begins so.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    directory = Path(text)
+    if directory.is_dir():
+        return Run(directory, read_values(directory))
+    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST_ID},{ID_DIGITS}}}", text):
+        raise ValueError(
+            f"{text} is no run: give its directory, outputs/<name>/<label>-<id>, "
+            f"or {SHORTEST_ID} to {ID_DIGITS} digits of its id"
+        )
+    runs = find_runs([folder])[0] if folder.is_dir() else []
+    found = [run for run in runs if run.values["id"].startswith(text) and not run.set_aside]
+    if len(found) != 1:
+        which = ", ".join(str(run.directory) for run in found)
+        raise ValueError(f"{counted(len(found), 'run')} below {folder} with an id {text}...{which and f': {which}'}")
+    return found[0]
+
+
+def print_details(run: Run, stream: TextIO) -> None:
+    """Status, result, history, options, environment, disk, and what to type."""
+    values, console = run.values, Console(file=stream)
+
+    def section(name: str, lines: Iterable[str]) -> None:
+        lines = [line for line in lines if line]
+        for number, line in enumerate(lines):
+            console.print(Text(f"{'' if number else name:<12}", style="bold"), Text(line), sep="", soft_wrap=True)
+
+    status = shown_status(run)
+    console.print(Text(os.path.relpath(run.directory), style="bold"), soft_wrap=True)
+    console.print(Text(f"{'status':<12}", style="bold"), Text(_status(run), style=STYLES.get(status, "")), sep="")
+    section("", _reasons(run))
+    section("time", [_times(values)])
+    section("result", [_best(values), *_metrics(values)])
+    section("options", [" ".join(values["overrides"]) or "all defaults", _parameters(values)])
+    section("branch", _relatives(run))
+    section("environment", _environment(values.get("environment") or {}))
+    parts = part_sizes(run.directory)
+    shown = ", ".join(f"{name} {size(count)}" for name, count in parts.items())
+    section("disk", [f"{size(sum(parts.values()))}: {shown}", _cleaned(values)])
+    section("type", [train_command(run.directory, values)])
+    if run.status == "completed":
+        section("next", next_commands(run.directory))
+    _print_history(run.history(), values["monitor"], stream)
+
+
+def _status(run: Run) -> str:
+    values, status = run.values, run.status
+    text = (
+        f"{status}, epoch {values.get('epoch') or 0} of {values.get('epochs') or '?'}, step {values.get('step') or 0}"
+    )
+    return f"{text} ({run.holder})" if status == "running" else text
+
+
+def _reasons(run: Run) -> Iterator[str]:
+    values = run.values
+    if run.set_aside:
+        yield f"{SET_ASIDE}: another run has taken its place"
+    if values["status"] == "running" and run.status == "interrupted":
+        yield "no process runs it any more: it was killed"
+    if run.status != "completed" and not run.holder:
+        saved = listed(run.directory / "checkpoints")
+        yield f"the same command goes on from {saved[-1]}" if saved else "no checkpoint: the same command starts it"
+    if error := values.get("error"):
+        yield f"{error.get('type')}: {error.get('message')}"
+        yield _place(error.get("traceback") or "")
+
+
+def _place(traceback: str) -> str:
+    """Where an error was raised: the innermost line outside of installed packages."""
+    places = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', traceback)
+    own = [place for place in places if "site-packages" not in place[0]]
+    file, line, function = (own or places or [("", "", "")])[-1]
+    return f"in {function}, {os.path.relpath(file)}:{line}; all of it is in train.log" if file else ""
+
+
+def _times(values: dict[str, Any]) -> str:
+    started, finished = values.get("started"), values.get("finished")
+    words = [f"started {local_time(started)}"]
+    if finished:
+        words.append(f"finished {local_time(finished, after=started)}")
+    words.append(f"trained for {duration(values.get('seconds') or 0)}")
+    return ", ".join(words)
+
+
+def _best(values: dict[str, Any]) -> str:
+    best = values.get("best")
+    if not best:
+        return f"no {values['monitor']} yet"
+    return f"{values['monitor']} {best['value']:.6f}, the best ({values['mode']}), in epoch {best['epoch']}"
+
+
+def _metrics(values: dict[str, Any]) -> Iterator[str]:
+    """The last epoch's metrics, a line a split."""
+    metrics = values["metrics"]
+    for split in dict.fromkeys(name.partition("/")[0] for name in metrics):
+        of_split = [(name.partition("/")[2], value) for name, value in metrics.items() if name.startswith(f"{split}/")]
+        shown = "  ".join(f"{name} {'nan' if value is None else f'{value:.6f}'}" for name, value in of_split)
+        yield f"last {split}: {shown}"
+
+
+def _parameters(values: dict[str, Any]) -> str:
+    parameters = values.get("parameters")
+    return "" if parameters is None else f"{parameters:,} parameters, seed {values.get('seed')}"
+
+
+def _relatives(run: Run) -> Iterator[str]:
+    """The run that this one branched from, and those that branched from it, as far as they lie nearby."""
+    folders = [Path("outputs")] if Path("outputs").is_dir() else []
+    if run.directory.resolve().parent.name == run.values["name"]:
+        folders.append(run.directory.parent)
+    parent, nearby = run.values.get("parent"), find_runs(folders)[0]
+    if parent:
+        found = [other for other in nearby if other.values.get("config_hash") == parent["config_hash"]]
+        of = os.path.relpath(found[0].directory) if found else f"run {parent['config_hash'][:ID_DIGITS]}"
+        yield f"of {of}, after epoch {parent['epoch']}, step {parent['step']}"
+    own = run.values.get("config_hash")
+    for other in newest_first(nearby):
+        if (other.values.get("parent") or {}).get("config_hash", "") == own:
+            yield f"to {os.path.relpath(other.directory)}, {shown_status(other)}"
+
+
+def _environment(environment: dict[str, Any]) -> Iterator[str]:
+    if git := environment.get("git"):
+        yield f"commit {git['commit'][:10]}{', with changes' if git.get('dirty') else ''}"
+    packages = {"python": environment.get("python"), **(environment.get("packages") or {})}
+    yield ", ".join(f"{name} {version}" for name, version in packages.items() if version)
+    threads = environment.get("threads")
+    parts = (environment.get("processor"), threads and counted(threads, "thread"))
+    yield ", ".join(filter(None, parts))
+
+
+def _cleaned(values: dict[str, Any]) -> str:
+    cleaned = values.get("cleaned")
+    return f"checkpoints removed by clean {local_time(cleaned)}" if cleaned else ""
+
+
+def _print_history(epochs: list[dict[str, Any]], monitor: str, stream: TextIO) -> None:
+    if not epochs:
+        return
+    print(file=stream)
+    table = new_table()
+    names = list(epochs[-1])
+    for name in names:
+        table.add_column(name, justify="right")
+    for epoch in epochs[-EPOCHS:]:
+        table.add_row(*(_number(epoch.get(name)) for name in names))
+    print_table(table, stream)
+    curve = [float("nan") if epoch.get(monitor) is None else epoch[monitor] for epoch in epochs[-CURVE:]]
+    console = Console(file=stream)
+    if len(curve) > 2 and (console.encoding or "").startswith("utf"):
+        print(f"{monitor}  {sparkline(curve)}", file=stream)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else json.dumps(value)

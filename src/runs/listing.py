@@ -1,0 +1,152 @@
+"""All runs of some folders in a table, or as JSON.
+
+rows = [read_row(run) for run in newest_first(runs)]
+print_rows(rows, sys.stdout)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TextIO
+
+from rich.text import Text
+
+from src.runs.collection import Run
+from src.runs.record import STATUSES
+from src.runs.sizes import size_of
+from src.text import counted, duration, print_table, size, table as new_table
+
+SET_ASIDE = "set-aside"
+SHOWN_STATUSES = (*STATUSES, SET_ASIDE)
+STYLES = {"running": "cyan", "completed": "green", "failed": "red", "pruned": "yellow", "interrupted": "yellow"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a list says of a run."""
+
+    directory: str
+    id: str
+    name: str
+    status: str
+    holder: str | None
+    monitor: str
+    mode: str
+    best: float | None
+    best_epoch: int | None
+    epoch: int
+    epochs: int | None
+    started: str | None
+    finished: str | None
+    seconds: float
+    bytes: int
+    checkpoint_bytes: int
+
+
+def read_row(run: Run) -> Row:
+    """A run's row; its size is measured now."""
+    values = run.values
+    return Row(
+        directory=str(run.directory),
+        id=values["id"],
+        name=values["name"],
+        status=shown_status(run),
+        holder=run.holder,
+        monitor=values["monitor"],
+        mode=values["mode"],
+        best=run.best,
+        best_epoch=(values.get("best") or {}).get("epoch"),
+        epoch=values.get("epoch") or 0,
+        epochs=values.get("epochs"),
+        started=values.get("started"),
+        finished=values.get("finished"),
+        seconds=values.get("seconds") or 0.0,
+        bytes=size_of(run.directory),
+        checkpoint_bytes=size_of(run.directory / "checkpoints"),
+    )
+
+
+def shown_status(run: Run) -> str:
+    """Its status; `set-aside` where another run has taken its place."""
+    return SET_ASIDE if run.set_aside else run.status
+
+
+def newest_first(runs: Iterable[Run]) -> list[Run]:
+    """By when they were started; those that do not say so at the end."""
+    return sorted(runs, key=lambda run: parse_time(run.values.get("started")) or -math.inf, reverse=True)
+
+
+def print_rows(rows: Sequence[Row], stream: TextIO) -> None:
+    """A table, and a line that sums it up."""
+    monitors = {row.monitor for row in rows}
+    table = new_table()
+    for name in ("status", monitors.pop() if len(monitors) == 1 else "best"):
+        table.add_column(name)
+    for name in ("at epoch", "epochs"):
+        table.add_column(name, justify="right")
+    table.add_column("started")
+    table.add_column("finished")
+    for name in ("seconds", "size", "checkpoints"):
+        table.add_column(name, justify="right")
+    table.add_column("directory")
+    several = bool(monitors)
+    for row in rows:
+        table.add_row(
+            Text(_status(row), style=STYLES.get(row.status, "dim")),
+            shown_best(row, named=several),
+            str(row.best_epoch or ""),
+            f"{row.epoch}/{row.epochs or '?'}",
+            local_time(row.started),
+            local_time(row.finished, after=row.started),
+            f"{row.seconds:.1f}",
+            size(row.bytes),
+            size(row.checkpoint_bytes) if row.checkpoint_bytes else "-",
+            row.directory,
+        )
+    print_table(table, stream)
+    print(total(rows), file=stream)
+
+
+def total(rows: Sequence[Row]) -> str:
+    """All rows in one line: how many runs of which status, how large, and how long they were trained."""
+    counts = Counter(row.status for row in rows)
+    statuses = ", ".join(f"{counts[status]} {status}" for status in SHOWN_STATUSES if counts[status])
+    sizes = [sum(row.bytes for row in rows), sum(row.checkpoint_bytes for row in rows)]
+    trained = duration(sum(row.seconds for row in rows))
+    return (
+        f"{counted(len(rows), 'run')}: {statuses}; {size(sizes[0])}, of it {size(sizes[1])} checkpoints; "
+        f"trained for {trained}"
+    )
+
+
+def shown_best(row: Row, *, named: bool) -> str:
+    """The best value, after its name where the column does not tell."""
+    if row.best is None:
+        return ""
+    return f"{row.monitor} {row.best:.6f}" if named else f"{row.best:.6f}"
+
+
+def local_time(text: str | None, *, after: str | None = None) -> str:
+    """A recorded time as a clock on the wall here shows it, to the minute; without the day if it is that of `after`."""
+    seconds, before = parse_time(text), parse_time(after)
+    if seconds is None:
+        return ""
+    here = datetime.fromtimestamp(seconds)
+    same_day = before is not None and datetime.fromtimestamp(before).date() == here.date()
+    return f"{here:%H:%M}" if same_day else f"{here:%Y-%m-%d %H:%M}"
+
+
+def parse_time(text: Any) -> float | None:
+    """A recorded time as seconds since 1970; None where there is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError):
+        return None
+
+
+def _status(row: Row) -> str:
+    return f"{row.status} ({row.holder})" if row.holder and row.status == "running" else row.status

@@ -1,0 +1,97 @@
+"""A column is what was chosen; what follows from it is left out."""
+
+from __future__ import annotations
+
+import pytest
+
+from src.comparison import CompareError
+from src.comparison.columns import differing, headers, metric_names, resolve
+from tests.comparison.made import make_run, rewrite, rows_in
+
+
+def columns(folder) -> list[str]:
+    return differing(rows_in(folder))
+
+
+def test_what_an_option_brings_has_no_column(tmp_path):
+    for optimizer in ("adam", "sgd"):
+        for seed in (0, 1):
+            make_run(tmp_path, f"{optimizer}-{seed}", optimizer=optimizer, seed=seed)
+    assert columns(tmp_path) == ["optimizer", "seed"]
+
+
+def test_a_setting_that_was_swept_has_one(tmp_path):
+    for optimizer in ("adam", "sgd"):
+        for rate in (0.1, 0.2):
+            make_run(tmp_path, f"{optimizer}-{rate}", optimizer=optimizer, config={"optimizer.learning_rate": rate})
+    assert columns(tmp_path) == ["optimizer", "optimizer.learning_rate"]
+
+
+def test_a_setting_that_was_typed_has_one_though_it_could_follow(tmp_path):
+    rate = "optimizer.learning_rate"
+    make_run(tmp_path, "adam")
+    make_run(tmp_path, "sgd", optimizer="sgd", config={rate: 0.2}, typed=[f"{rate}=0.2"])
+    assert columns(tmp_path) == ["optimizer", rate]
+
+
+def test_what_the_data_brings_has_none(tmp_path):
+    scenes = {"name": "digit_scenes", "monitor": "val/mean_iou"}
+    make_run(tmp_path, "digits", choices={"metric": "accuracy"}, config={"metric.accuracy._target_": "A"})
+    make_run(
+        tmp_path,
+        "scenes",
+        choices={"data": "digit_scenes", "loss": "dice", "metric": "segmentation"},
+        config={"data.image_size": 64, "metric.mean_iou._target_": "B", "loss.smooth": 1, "trainer.threads": 2},
+        **scenes,
+    )
+    assert columns(tmp_path) == ["data"]
+
+
+def test_runs_of_two_names_on_one_data_set_are_told_apart_by_name(tmp_path):
+    make_run(tmp_path, "a")
+    make_run(tmp_path, "b", name="other")
+    assert columns(tmp_path) == ["name"]
+
+
+def test_a_part_that_is_there_or_not_is_one_column(tmp_path):
+    shift = {"data.transforms.shift._target_": "src.data.transforms.Shift", "data.transforms.shift.max_pixels": 1}
+    make_run(tmp_path, "without")
+    make_run(tmp_path, "with", config=shift)
+    assert columns(tmp_path) == ["data.transforms.shift._target_"]
+    assert headers(columns(tmp_path)) == {"data.transforms.shift._target_": "shift"}
+
+
+def test_branches_are_told_apart_by_what_they_started_from(tmp_path):
+    make_run(tmp_path, "parent")
+    parent = {"parent.config_hash": "1234567890abcdef", "parent.step": 80, "parent.checkpoint": "cc"}
+    make_run(tmp_path, "branch", config=parent)
+    assert columns(tmp_path) == ["parent"]
+    assert {row.settings.get("parent") for row in rows_in(tmp_path)} == {None, "12345678 at step 80"}
+
+
+def test_older_records_say_what_was_typed(tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path, f"new-{seed}", seed=seed)
+        old = make_run(tmp_path, f"old-{seed}", optimizer="sgd", seed=seed, typed=["++optimizer.momentum=0.5"])
+        rewrite(old, choices=None, config=None)
+    assert columns(tmp_path) == ["optimizer", "optimizer.momentum", "seed"]
+    assert {row.settings.get("optimizer.momentum") for row in rows_in(tmp_path)} == {None, 0.5}
+
+
+def test_metrics_are_the_monitored_ones_then_of_validation(tmp_path):
+    make_run(tmp_path, "a")
+    assert metric_names(rows_in(tmp_path)) == ["val/accuracy", "val/loss", "train/loss"]
+
+
+def test_a_key_is_known_by_its_last_part_where_one_has_it():
+    known = ["seed", "optimizer.learning_rate", "data.size", "model.size", "val/loss"]
+    assert resolve("learning_rate", known) == "optimizer.learning_rate"
+    assert resolve("val/loss", known) == "val/loss"
+    with pytest.raises(CompareError, match=r"size is not one key but several: data\.size, model\.size"):
+        resolve("size", known)
+    with pytest.raises(CompareError, match=r"no run has 'lerning_rate'; near it: optimizer\.learning_rate$"):
+        resolve("lerning_rate", known)
+    with pytest.raises(CompareError, match=r"near it: val/loss$"):
+        resolve("los", known)
+    with pytest.raises(CompareError, match=r"there is seed, optimizer\.learning_rate"):
+        resolve("zzz", known)

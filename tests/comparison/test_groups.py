@@ -1,0 +1,105 @@
+"""Runs that differ in their seed are one row; the best row is the first."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from src.comparison import CompareError
+from src.comparison.groups import repeated
+from tests.comparison.made import groups_in, make_run, rows_in
+
+FAILED = {"status": "failed", "error": {"type": "ValueError", "message": "no\ngood"}, "best": None, "metrics": {}}
+
+
+def test_means_are_over_the_members_with_a_result(tmp_path):
+    for seed, best in enumerate([0.9, 0.8, 0.85]):
+        make_run(tmp_path, f"adam-{seed}", seed=seed, best=best)
+    make_run(tmp_path, "adam-3", seed=3, history=[], **FAILED)
+    [group] = groups_in(tmp_path)
+    assert group.mean("val/accuracy") == statistics.mean([0.9, 0.8, 0.85])
+    assert group.deviation("val/accuracy") == statistics.stdev([0.9, 0.8, 0.85])
+    assert (len(group.counted), group.status, group.reason) == (3, "3 completed, 1 failed", "ValueError: no")
+    assert group.best.directory.name == "adam-0"
+
+
+def test_metrics_are_of_the_best_epoch_and_else_the_final_ones(tmp_path):
+    make_run(tmp_path, "a")
+    make_run(tmp_path, "b", seed=1, history=[])
+    assert [row.metrics["val/loss"] for row in rows_in(tmp_path)] == [0.4, 0.5]
+    assert [row.metrics["val/accuracy"] for row in rows_in(tmp_path)] == [0.9, 0.9]
+
+
+def test_what_has_no_final_result_comes_last_however_good(tmp_path):
+    make_run(tmp_path, "worse", config={"epochs": 1}, best=0.1)
+    make_run(tmp_path, "better", config={"epochs": 2}, best=0.2)
+    make_run(tmp_path, "unfinished", config={"epochs": 4}, best=0.9, status="interrupted", epoch=2)
+    make_run(tmp_path, "pruned", config={"epochs": 5}, best=0.8, status="pruned")
+    make_run(tmp_path, "failed", config={"epochs": 6}, history=[], **FAILED)
+    make_run(tmp_path, "killed", config={"epochs": 7}, best=0.7, status="running")  # and no process holds its lock
+    groups = groups_in(tmp_path)
+    assert [group.best.directory.name for group in groups] == [
+        *("better", "worse", "unfinished", "pruned", "killed", "failed"),
+    ]
+    assert [group.reason for group in groups[2:]] == [
+        *("at epoch 2 of 3", "at epoch 3 of 3", "at epoch 3 of 3", "ValueError: no"),
+    ]
+    assert groups[4].status == "interrupted"
+
+
+def test_a_completed_run_without_a_value_says_so(tmp_path):
+    make_run(tmp_path, "nan", best=None)
+    [group] = groups_in(tmp_path)
+    assert group.mean("val/accuracy") is None and group.reason == "has no value of val/accuracy"
+
+
+def test_less_is_better_where_the_mode_says_so(tmp_path):
+    for epochs, best in ((1, 0.5), (2, 0.3), (3, 0.4)):
+        make_run(tmp_path, str(best), config={"epochs": epochs}, best=best, monitor="val/loss", mode="min", history=[])
+    assert [group.best.directory.name for group in groups_in(tmp_path)] == ["0.3", "0.4", "0.5"]
+
+
+@pytest.mark.parametrize(
+    ("sort", "order"),
+    [
+        ("val/accuracy", "cab"),
+        ("val/loss", "bca"),
+        ("val/iou", "abc"),
+        ("seconds", "bac"),
+        ("epochs", "abc"),
+        ("directory", "abc"),
+    ],
+)
+def test_rows_are_sorted_by_any_column(tmp_path, sort, order):
+    for number, (name, best, loss, iou, seconds) in enumerate(
+        [("a", 0.8, 0.3, 0.9, 2.0), ("b", 0.7, 0.1, 0.8, 1.0), ("c", 0.9, 0.2, 0.7, 3.0)]
+    ):
+        line = {"epoch": 2, "val/accuracy": best, "val/loss": loss, "val/iou": iou}
+        make_run(tmp_path, name, best=best, seconds=seconds, config={"epochs": number}, history=[line])
+    make_run(tmp_path, "z", config={"epochs": -1}, history=[], **FAILED)
+    assert "".join(group.best.directory.name for group in groups_in(tmp_path, sort=sort)) == f"{order}z"
+
+
+def test_an_unknown_column_is_named(tmp_path):
+    make_run(tmp_path, "a")
+    with pytest.raises(CompareError, match=r"no run has 'val/acuracy'; near it: val/accuracy"):
+        groups_in(tmp_path, sort="val/acuracy")
+
+
+def test_runs_with_other_monitors_are_ranked_apart(tmp_path):
+    for name, best, monitor, mode in (
+        ("a", 0.6, "val/accuracy", "max"),
+        ("b", 0.1, "val/loss", "min"),
+        ("c", 0.7, "val/accuracy", "max"),
+        ("d", 0.05, "val/loss", "min"),
+    ):
+        make_run(tmp_path, name, best=best, monitor=monitor, mode=mode, config={"x": name}, history=[])
+    assert [group.best.directory.name for group in groups_in(tmp_path)] == ["c", "a", "d", "b"]
+
+
+def test_a_run_that_counts_twice_is_named(tmp_path):
+    for folder in ("one", "two"):
+        make_run(tmp_path / folder, "run")
+    [warning] = repeated(groups_in(tmp_path))
+    assert f"{tmp_path}/two/run" in warning and f"{tmp_path}/one/run" in warning

@@ -1,0 +1,148 @@
+"""The page needs no network and no other file: it opens from the disk, sorts, and has its charts and pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html import unescape
+
+import numpy as np
+import pytest
+
+from src.compare import main
+from src.comparison import page
+from src.comparison.charts import MOST_CURVES, colours, curves, scatters
+from src.comparison.columns import differing
+from src.pictures import png
+from tests.comparison.made import groups_in, make_run, rows_in
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--virtual-time-budget=10000")
+OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND"
+
+# Clicks on headers as a reader does, and notes what the page is then.
+PROBE = """<script>
+const found = { errors: [], orders: [], sorts: [] };
+const column = () => [...document.querySelectorAll("#groups tbody tr")].map((row) => row.cells[0].textContent);
+const heads = [...document.querySelectorAll("#groups th")];
+const click = (name) => {
+  const head = heads.find((head) => head.textContent === name);
+  head.querySelector("button").focus();
+  document.activeElement.click();
+  found.orders.push(column());
+  found.sorts.push(head.getAttribute("aria-sort"));
+};
+found.orders.push(column());
+for (const name of ["optimizer", "val/accuracy", "val/accuracy"]) click(name);
+found.charts = [...document.querySelectorAll(".chart")].filter((chart) => chart.querySelector(".main-svg")).length;
+found.lines = document.querySelectorAll("#curves .chart:first-child .scatterlayer .js-line").length;
+found.legend = [...document.querySelectorAll("#curves .chart:first-child .legendtext")].map((text) => text.textContent);
+found.buttons = [...document.querySelectorAll(".modebar-btn")].map((button) => button.dataset.title);
+found.pictures = [...document.images].map((image) => [image.alt, image.naturalWidth]);
+found.requests = performance.getEntriesByType("resource").map(({ name }) => name).filter((n) => !n.startsWith("data:"));
+found.ready = document.documentElement.dataset.ready;
+found.overflows = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+const told = document.createElement("pre");
+told.id = "found";
+told.textContent = JSON.stringify(found);
+document.body.append(told);
+</script></body>"""
+
+HOSTILE = "</script><script>document.title='taken'</script><b>&\"'"
+
+
+@pytest.fixture
+def without_plotly(monkeypatch):
+    """The page without the 5 MB that draw."""
+    monkeypatch.setattr(page, "_plotly", str)
+
+
+def text_of(folder) -> str:
+    rows = rows_in(folder)
+    return page.page(groups_in(folder), differing(rows))
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1300, 500], ids=["screen", "phone"])
+def test_the_page_opens_from_the_disk_sorts_and_draws(tmp_path, width):
+    pytest.importorskip("plotly", reason="needs the extra `report`")
+    for optimizer, best in (("adam", 0.8), ("sgd", 0.95), (HOSTILE, 0.1)):
+        for seed in (0, 1):
+            make_run(tmp_path / "runs", f"{best}-{seed}", optimizer=optimizer, seed=seed, best=best + seed / 1000)
+    best = tmp_path / "runs" / "0.95-1"
+    (best / "evaluation" / "test").mkdir(parents=True)
+    for name in ("predictions.png", "evaluation/test/confusion.png"):
+        (best / name).write_bytes(png(np.zeros([20, 30, 3], np.uint8)))
+    assert main([str(tmp_path / "runs"), "--output", str(tmp_path / "page.html")]) == 0
+    probed = tmp_path / "probed.html"
+    before, end, after = (tmp_path / "page.html").read_text().rpartition("</body>")
+    assert end
+    probed.write_text(before + PROBE + after)
+    command = [CHROMIUM, *FLAGS, OFFLINE, f"--window-size={width},2000", "--dump-dom", f"--user-data-dir={tmp_path}/c"]
+    dumped = subprocess.run([*command, probed.as_uri()], capture_output=True, text=True, timeout=100, check=True).stdout
+    found = json.loads(unescape(re.search(r'<pre id="found">(.*?)</pre>', dumped, re.DOTALL)[1]))
+    assert found["ready"] == "true"
+    assert found["orders"] == [
+        ["sgd", "adam", HOSTILE],
+        [HOSTILE, "adam", "sgd"],
+        [HOSTILE, "adam", "sgd"],
+        ["sgd", "adam", HOSTILE],
+    ]
+    assert found["sorts"] == ["ascending", "ascending", "descending"]
+    assert found["charts"] == 4  # loss and accuracy by epoch; the result by optimizer and by seed
+    assert found["lines"] == 6 * 2 and found["legend"] == ["sgd", "adam", HOSTILE]
+    assert set(found["buttons"]) == {"Zoom", "Pan", "Reset axes", "Download plot as a PNG"}  # none that sends anything
+    assert found["pictures"] == [["predictions.png", 30], ["evaluation/test/confusion.png", 30]]
+    assert found["requests"] == [] and not found["overflows"]
+    assert "<title>digits: 6 runs</title>" in dumped
+
+
+def test_failures_commands_and_commits_are_told(tmp_path, without_plotly):
+    make_run(tmp_path, "good", typed=["'model.filters=8 '"])
+    error = {"type": "ValueError", "message": "a < b"}
+    make_run(tmp_path, "bad", best=None, status="failed", error=error, config={"x": 1})
+    text = text_of(tmp_path)
+    assert text.index("/good</td>") < text.index("/bad</td>")
+    assert "bad failed: ValueError: a &lt; b</li>" in text
+    assert "commit 1234567890abcdef, with changes that were not committed" in text
+    command = unescape(re.search(r"python -m src\.train.*?(?=</pre>)", text)[0])
+    assert command == """python -m src.train optimizer=adam seed=0 ''"'"'model.filters=8 '"'"''"""
+
+
+def test_of_many_runs_the_best_are_drawn(tmp_path, without_plotly):
+    for number in range(MOST_CURVES + 5):
+        make_run(tmp_path, f"{number:03}", best=number / 100, config={"model.filters": number})
+    groups, keys = groups_in(tmp_path), ["model.filters"]
+    drawn = curves(groups, keys)["groups"]
+    assert len(drawn) == MOST_CURVES and drawn[0]["label"] == f"filters {MOST_CURVES + 4}"
+    assert len(set(colours(groups))) == MOST_CURVES + 1
+    assert f"Of {MOST_CURVES + 5} runs, the best {MOST_CURVES} are drawn." in text_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "axis"),
+    [([0.001, 0.01, 0.1], "log"), ([1, 2, 30], "linear"), ([0, 0.01, 10], "linear"), (["a", "b"], "category")],
+)
+def test_an_axis_is_logarithmic_over_two_decades(tmp_path, values, axis):
+    for number, value in enumerate(values):
+        make_run(tmp_path, str(number), best=number / 10, config={"x": value})
+    [scatter] = scatters(groups_in(tmp_path), ["x"])
+    assert (scatter["axis"], scatter["x"]) == (axis, values[::-1])
+
+
+def test_long_histories_are_thinned(tmp_path):
+    line = {"step": 1, "seconds": 1.0, "val/loss": 1 / 3}
+    make_run(tmp_path, "long", history=[{"epoch": epoch, **line} for epoch in range(1, 1001)])
+    [group] = curves(groups_in(tmp_path), [])["groups"]
+    epochs, values = group["runs"][0]["lines"]["loss"]["val"]
+    assert epochs == list(range(1, 1001, 3)) and set(values) == {0.333333}
+
+
+def test_without_plotly_the_extra_is_named(tmp_path, monkeypatch, capsys):
+    make_run(tmp_path, "run")
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    assert main([str(tmp_path), "--format", "html"]) == 2
+    assert capsys.readouterr().err.endswith("not installed: pip install -e '.[report]', or make setup\n")

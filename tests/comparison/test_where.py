@@ -1,0 +1,46 @@
+"""--where keeps what its conditions hold for."""
+
+from __future__ import annotations
+
+import pytest
+
+from src.comparison import CompareError
+from src.comparison.where import select
+from tests.comparison.made import make_run, rows_in
+
+
+@pytest.fixture
+def rows(tmp_path):
+    make_run(tmp_path, "a", best=0.9, config={"model.dropout": 0.1, "model.norm": True})
+    make_run(tmp_path, "b", best=0.8, optimizer="sgd", seed=1, config={"model.dropout": 0.5})
+    make_run(tmp_path, "c", best=0.7, status="interrupted", seed=10)
+    return rows_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "kept"),
+    [
+        (["optimizer=sgd"], "b"),
+        (["optimizer!=sgd"], "ac"),
+        (["optimizer.learning_rate=3e-3"], "ac"),
+        (["learning_rate>0.01"], "b"),
+        (["dropout<0.3"], "a"),
+        (["dropout=null"], "c"),
+        (["norm=true"], "a"),
+        (["seed>=1", "status=completed"], "b"),
+        (["seed=1.0"], "b"),
+        (["val/accuracy>0.75"], "ab"),
+        (["seconds<=2"], "a"),
+        (["name=digits"], "abc"),
+        (["name=cats"], ""),
+    ],
+)
+def test_conditions(rows, conditions, kept):
+    assert "".join(row.directory.name for row in select(rows, conditions)) == kept
+
+
+def test_an_unknown_key_names_those_that_are_near(rows):
+    with pytest.raises(CompareError, match=r"no run has 'optimiser'; near it: optimizer\b"):
+        select(rows, ["optimiser=adam"])
+    with pytest.raises(CompareError, match=r"--where adam is no condition; type KEY=VALUE"):
+        select(rows, ["adam"])

@@ -1,0 +1,211 @@
+"""`python -m src.compare` on runs that were trained, and as a command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from benchmarks import compare as benchmark
+from src.compare import main
+from tests.comparison.made import make_run, rewrite
+from tests.helpers import DIGITS, ROOT, run_module, train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of three optimizers by three seeds, which were trained, and of a run that failed."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = (*DIGITS, "epochs=1", "callback.export=null", "callback.summaries=null")
+    sweep = train("--multirun", *options, "optimizer=adam,sgd,rmsprop", "seed=0,1,2", cwd=folder)
+    assert sweep.returncode == 0, sweep.stderr
+    add_a_failure(next(folder.glob("outputs/digits/*/run.json")).parent)
+    return folder
+
+
+def add_a_failure(run: Path) -> None:
+    """Make a run that failed of a copy of one that did not: it takes no time."""
+    failed = run.with_name("failed")
+    shutil.copytree(run, failed)
+    record = json.loads((run / "run.json").read_text())
+    error = {"type": "ValueError", "message": "dropout=2 is no rate"}
+    overrides, config = [*record["overrides"], "model.dropout=2"], {**record["config"], "model.dropout": 2}
+    rewrite(failed, status="failed", error=error, best=None, metrics={}, overrides=overrides, config=config)
+    (failed / "history.jsonl").unlink()
+
+
+def test_seeds_are_put_together_as_an_independent_calculation_does(trained):
+    expected: dict[str, list[float]] = defaultdict(list)
+    for path in trained.glob("outputs/digits/*/run.json"):
+        record = json.loads(path.read_text())
+        if record["status"] == "completed":
+            optimizer = next(text for text in record["overrides"] if text.startswith("optimizer="))
+            expected[optimizer.partition("=")[2]].append(record["best"]["value"])
+    assert {name: len(values) for name, values in expected.items()} == {"adam": 3, "sgd": 3, "rmsprop": 3}
+    done = run_module("src.compare", "outputs/digits", "--where", "dropout=0", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    header, *lines = done.stdout.splitlines()
+    assert header.split()[:4] == ["optimizer", "val/accuracy", "±", "n"]
+    assert header.split()[-4:] == ["epoch", "status", "seconds", "directory"]
+    best_first = sorted(expected, key=lambda name: -statistics.mean(expected[name]))
+    assert [line.split()[:4] for line in lines] == [
+        [name, f"{statistics.mean(expected[name]):.6g}", f"{statistics.stdev(expected[name]):.3g}", "3"]
+        for name in best_first
+    ]
+    assert all((trained / line.split()[-1] / "run.json").is_file() for line in lines)
+    assert re.fullmatch(r"next: \S+ -m src\.compare --diff outputs/digits/\S+ outputs/digits/\S+\n", done.stderr)
+
+
+def test_csv_and_json_have_the_same_numbers_to_the_last_bit(trained, capsys):
+    for options, name in (([], "groups"), (["--each"], "runs")):
+        assert main([str(trained), *options, "--output", str(trained / "made" / "runs.csv")]) == 0
+        with (trained / "made" / "runs.csv").open(newline="") as file:
+            by_csv = list(csv.DictReader(file))
+        capsys.readouterr()
+        assert main([str(trained), *options, "--format", "json"]) == 0
+        by_json = json.loads(capsys.readouterr().out)[name]
+        assert len(by_csv) == len(by_json) == (10 if options else 4)
+        for from_csv, from_json in zip(by_csv, by_json, strict=True):
+            members = from_json.pop("runs", [])
+            assert {key: read(value, from_json[key]) for key, value in from_csv.items()} == from_json
+            for run in members or [from_json]:
+                record = json.loads((Path(run["directory"]) / "run.json").read_text())
+                assert run["val/accuracy"] == (record.get("best") or {}).get("value")
+                assert run["status"] == record["status"]
+
+
+def read(text: str, like: object) -> object:
+    """A cell of a csv file as the type that it was."""
+    return None if like is None and text == "" else type(like)(text)
+
+
+def test_a_failed_run_is_the_last_one_with_its_reason(trained, capsys):
+    assert main([str(trained), "--each"]) == 0
+    *_, last, empty, reason = capsys.readouterr().out.splitlines()
+    assert " failed " in last and empty == ""
+    assert reason == f"{last.split()[-1]} failed: ValueError: dropout=2 is no rate"
+
+
+def test_what_mattered_and_a_markdown_table(trained, capsys):
+    assert main([str(trained), "--effects"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["key", "explains", "by", "chance", "value", "n", "mean", "±", "min", "max"]
+    assert [line.split()[0] for line in lines if line[0] != " "][1:] == ["optimizer", "seed"]
+    assert main([str(trained), "--format", "markdown"]) == 0
+    header, ruler, first, *_ = capsys.readouterr().out.splitlines()
+    assert header.startswith("| optimizer | dropout | val/accuracy | ± | n |")
+    assert header.count("|") == ruler.count("|") == first.count("|")
+
+
+def test_a_comparison_needs_no_tensorflow_and_no_network(trained):
+    command = [sys.executable, "-X", "importtime", "-m", "src.compare", "outputs", "--output", "page.html"]
+    done = subprocess.run(
+        command, cwd=trained, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "page.html\n"
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert "src.comparison.page" in imported and not {"tensorflow", "keras", "hydra"} & imported
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], r"give a folder with runs"),
+        (["nowhere"], r"nowhere is no folder; runs are outputs/<name>/<label>-<id>"),
+        (["empty"], r"there is no run in empty: runs are outputs/<name>/<label>-<id>, with a run\.json each"),
+        (["runs", "--sort", "val/acc"], r"no run has 'val/acc'; near it: val/accuracy"),
+        (["runs", "--where", "opt=adam"], r"no run has 'opt'; near it: optimizer, .*"),
+        (["runs", "--output", "table.xls"], r"--output table\.xls tells no format: end it in \.csv, \.json, .*"),
+        (["runs", "--formt", "csv"], r"unrecognized arguments: --formt.*"),
+        (["runs", "--format", "xls"], r".*invalid choice: 'xls'.*csv.*"),
+        (["runs", "--format", "html", "--effects"], r"--format html is one page of it all.*"),
+        (["runs", "--diff", "a", "b"], r"give .* --diff and two runs.*"),
+        (["runs", "--output", "empty/run.txt/x.csv"], r"empty/run\.txt/x\.csv cannot be written .*"),
+    ],
+)
+def test_a_wrong_command_is_told_in_one_line(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs"), "a")
+    Path("empty").mkdir()
+    Path("empty/run.txt").touch()
+    try:
+        code = main(arguments)
+    except SystemExit as exit_:
+        code = exit_.code
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "") and re.fullmatch(rf"error: {said}(; see .* --help)?\n", err), err
+
+
+def test_no_run_that_is_so_is_no_error(tmp_path, capsys):
+    make_run(tmp_path, "a")
+    assert main([str(tmp_path), "--where", "status=failed"]) == 0
+    assert capsys.readouterr() == ("", "none of 1 runs is so: status=failed\n")
+    assert main([str(tmp_path), "--where", "status=failed", "--format=json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"groups": []}
+
+
+def test_runs_that_were_set_aside_are_left_out_but_for_all(tmp_path, capsys):
+    make_run(tmp_path, "cnn-12345678")
+    make_run(tmp_path, "cnn-12345678.20260102T030405000006", best=0.5)
+    for options, count in (([], 1), (["--all"], 2)):
+        assert main([str(tmp_path), "--each", "--format=json", *options]) == 0
+        assert len(json.loads(capsys.readouterr().out)["runs"]) == count
+
+
+def test_a_bad_folder_is_a_warning_that_names_it(tmp_path, capsys):
+    make_run(tmp_path, "good")
+    torn = make_run(tmp_path, "torn", seed=1) / "run.json"
+    torn.write_text(torn.read_text()[:300])
+    (tmp_path / "killed" / ".hydra").mkdir(parents=True)
+    assert main([str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert re.fullmatch(rf"warning: {tmp_path}/killed .*\nwarning: {tmp_path}/torn .*\n", err)
+
+
+def test_what_a_record_says_cannot_break_the_table(tmp_path, capsys):
+    make_run(tmp_path, "a", optimizer="a\nb|\x1b[2Jc\ud800", config={"optimizer.learning_rate": [1, 2]})
+    make_run(tmp_path, "b")
+    assert main([str(tmp_path), "--output", str(tmp_path / "table.md")]) == 0
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert len(lines) == 4 and lines[2].startswith(r"| a b\| [2Jc")
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path):
+    for number in range(300):
+        make_run(tmp_path, f"{'long' * 40}-{number}", config={"x": number})
+    command = f"{sys.executable} -m src.compare . | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stdout.split()[0] == "x"
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+def test_help_is_in_plain_words_with_examples(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "python -m src.compare outputs/digits --effects" in said and "exit codes: 0" in said
+
+
+def test_the_benchmark_compares_runs_and_their_broken_ones(capsys):
+    pytest.importorskip("plotly", reason="needs the extra `report`")
+    assert benchmark.main(["--runs", "60", "--repeats", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "60 runs of 20 epochs, 1 of them broken" in printed
+    assert re.search(r"^table, seconds: \d+\.\d+ \(goal at most 5: (met|MISSED)\)$", printed, re.M)
+    assert re.search(r"^page, output_mb: \d+\.\d+ \(goal at most 15: (met|MISSED)\)$", printed, re.M)

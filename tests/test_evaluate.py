@@ -1,0 +1,235 @@
+"""`python -m src.evaluate` writes what the SavedModel gets wrong: against NumPy, from the split and the SavedModel."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from src.callbacks.export import export
+from src.data.image_data import ImageData
+from src.data.sources import digit_scenes
+from src.data.transforms import Noise
+from src.evaluation import WORST, Evaluation, examine, measure, write
+from src.losses import CrossEntropy
+from src.metrics import MeanIoU
+from src.trainer import Trainer
+from tests.helpers import only_run, run_module, train
+
+SMALL = ("model.filters=4", "model.depth=1", "epochs=1", "batch_size=64", "data.image_size=24")
+FILES = {"metrics.json", "confusion.png", "worst.png", "worst"}
+
+
+def evaluate(*arguments, cwd):
+    """`python -m src.evaluate` in a fresh process."""
+    return run_module("src.evaluate", *map(str, arguments), cwd=cwd)
+
+
+def printed(stdout):
+    """The table on standard output: the split, the titles of its columns, and its numbers by name."""
+    head, *lines = stdout.partition("\n\n")[0].splitlines()
+    split, *titles = head.replace("best weights", "best_weights").split()
+    return split, titles, {name: list(map(float, numbers)) for name, *numbers in map(str.split, lines)}
+
+
+def whole(folder):
+    """All bytes in a folder, by path."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small segmentation run, to be left as it is."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    result = train(*SMALL, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return only_run(folder / "outputs" / "digit_scenes")
+
+
+@pytest.fixture(scope="module")
+def truth(run):
+    """Test images, masks, and the SavedModel's logits."""
+    batches = digit_scenes(batch_size=400, seed=0, image_size=24).raw("test")
+    images, targets = batches.next(batches.open(0, 0), 0)
+    served = tf.saved_model.load(str(run / "saved_model" / "1")).signatures["serving_default"](image=images)
+    return images.numpy(), targets.numpy().astype(int), served["logits"].numpy()
+
+
+def test_confusion_classes_and_worst_examples_are_those_of_numpy(run, truth):
+    result = evaluate(run, cwd=run)
+    assert result.returncode == 0, result.stderr
+    split, titles, table = printed(result.stdout)
+    assert (split, titles, set(table)) == ("test", ["best_weights", "SavedModel"], {"loss", "accuracy", "mean_iou"})
+    folder = run / "evaluation" / "test"
+    assert {path.name for path in folder.iterdir()} == FILES
+    values = json.loads((folder / "metrics.json").read_text())
+
+    images, targets, logits = truth
+    predicted = logits.argmax(-1)
+    confusion = np.array([[np.sum((targets == t) & (predicted == p)) for p in range(11)] for t in range(11)])
+    np.testing.assert_array_equal(values["confusion"], confusion)
+    metrics = values["metrics"]["saved_model"]
+    ious = []
+    for number, row in enumerate(values["per_class"]):
+        there, found = targets == number, predicted == number
+        wanted = {"recall": there, "precision": found, "iou": there | found}
+        for key, of in wanted.items():
+            assert row[key] == (pytest.approx((there & found).sum() / of.sum()) if of.any() else None)
+        ious.append(row["iou"])
+    assert metrics["accuracy"] == pytest.approx(np.trace(confusion) / confusion.sum(), abs=1e-6)
+    assert metrics["mean_iou"] == pytest.approx(np.mean([iou for iou in ious if iou is not None]), abs=1e-6)
+    for name, numbers in table.items():
+        assert numbers == pytest.approx([metrics[name]] * 2, abs=1e-6)
+        assert values["metrics"]["best_weights"][name] == pytest.approx(metrics[name], abs=1e-6)
+    assert [row["class"] for row in values["per_class"]] == values["class_names"] == ["background", *"0123456789"]
+
+    shifted = logits - logits.max(-1, keepdims=True)
+    surprise = np.log(np.exp(shifted).sum(-1)) - np.take_along_axis(shifted, targets[..., None], -1)[..., 0]
+    losses = surprise.mean((1, 2))
+    worst = [example["index"] for example in values["worst"]]
+    assert worst == np.argsort(-losses)[:WORST].tolist()
+    assert [example["loss"] for example in values["worst"]] == pytest.approx(losses[worst], rel=1e-4)
+    assert metrics["loss"] == pytest.approx(losses.mean(), rel=1e-4)
+
+    names = sorted(path.name for path in (folder / "worst").iterdir())
+    assert names == [f"{place:02}-index-{index:05}.png" for place, index in enumerate(worst, 1)]
+    first = np.asarray(Image.open(folder / "worst" / names[0]))
+    sizes = [np.asarray(Image.open(folder / name)).shape for name in ("worst.png", "confusion.png")]
+    assert sizes[0][1] > 9 * 96 and all(shape[2] == 3 for shape in sizes)
+    enlarged = np.kron(images[worst[0]], np.ones([4, 4, 1], np.uint8))
+    windows = np.lib.stride_tricks.sliding_window_view(first, enlarged.shape)
+    assert (windows[:, :, 0, ::7, ::7] == enlarged[::7, ::7]).all((2, 3, 4)).sum() == 1, "the image is in its picture"
+
+    head, *lines = result.stdout.partition("\n\n")[2].splitlines()
+    assert head.split() == ["class", "iou", "recall", "precision"]
+    for row, line in zip(values["per_class"], lines, strict=True):
+        shown = ["-" if row[key] is None else f"{row[key]:.6f}" for key in ("iou", "recall", "precision")]
+        assert line.split() == [row["class"], *shown]
+    said = result.stderr.splitlines()
+    assert said[-4:] == [f"{folder}/{name}{'/' if name == 'worst' else ''}" for name in sorted(FILES)]
+
+
+def test_without_checkpoints_the_saved_model_is_measured_and_replaces_what_was_there(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / run.name)
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "evaluation" / "val" / "worst").mkdir(parents=True)
+    (copy / "evaluation" / "val" / "worst" / "old.png").touch()
+    (copy / "evaluation" / ".tmp-1-val").mkdir()
+    result = evaluate(copy, "split=val", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "have been removed; the SavedModel alone is measured" in result.stderr
+    split, titles, table = printed(result.stdout)
+    history = json.loads((copy / "history.jsonl").read_text().splitlines()[-1])
+    assert (split, titles) == ("val", ["SavedModel"])
+    assert all(number == pytest.approx(history[f"val/{name}"], abs=1e-6) for name, [number] in table.items())
+    assert {path.name for path in (copy / "evaluation").iterdir()} <= {"val", "test"}
+    assert {path.name for path in (copy / "evaluation" / "val").iterdir()} == FILES
+    assert not (copy / "evaluation" / "val" / "worst" / "old.png").exists()
+    assert json.loads((copy / "evaluation" / "val" / "metrics.json").read_text())["metrics"].keys() == {"saved_model"}
+
+
+@pytest.fixture
+def arrays():
+    """50 images uint8 [6, 6, 1] with masks of 3 classes and 255, which is none."""
+    random = np.random.default_rng(0)
+    masks = random.choice(np.array([0, 1, 2, 255], np.uint8), [50, 6, 6], p=[0.5, 0.3, 0.1, 0.1])
+    return random.integers(0, 256, [50, 6, 6, 1], dtype=np.uint8), masks
+
+
+def built(arrays, folder, *, outputs=3, loss=None, metrics=None, streamed=False):
+    """A trainer with a random model of one layer, its data, and its exported function."""
+    train_split = tf.data.Dataset.from_tensor_slices(arrays) if streamed else arrays
+    noise = {"noise": Noise(stddev=0.3)}
+    data = ImageData(train=train_split, num_classes=3, batch_size=8, seed=0, transforms=noise)
+    model = keras.Sequential([keras.Input([6, 6, 1]), keras.layers.Conv2D(outputs, 1)])
+    keras.utils.set_random_seed(0)
+    model.layers[0].set_weights([np.random.default_rng(1).normal(size=shape.shape) * 3 for shape in model.weights])
+    trainer = Trainer(
+        model=model,
+        optimizer=keras.optimizers.SGD(),
+        loss=loss or CrossEntropy(ignore_label=255),
+        metrics=metrics or {},
+    )
+    loaded = tf.saved_model.load(str(export(model, folder / "1")))
+    return trainer, data, loaded
+
+
+def measured(arrays, folder, **options):
+    """The evaluation of such a model on the train split."""
+    trainer, data, loaded = built(arrays, folder, **options)
+    serve = loaded.signatures["serving_default"]
+    return measure(trainer, data, split="train", serve=serve, has_best_weights=True)
+
+
+def test_an_augmented_split_is_measured_as_it_is_stored_from_arrays_and_streams(arrays, tmp_path):
+    results = [measured(arrays, tmp_path / str(streamed), streamed=streamed) for streamed in (False, True)]
+    for evaluation in results:
+        assert (
+            evaluation.metrics["best_weights"] == evaluation.metrics["saved_model"] == results[0].metrics["saved_model"]
+        )
+    first, second = (evaluation.findings for evaluation in results)
+    np.testing.assert_array_equal(first.confusion, second.confusion)
+    assert [(e.index, e.loss) for e in first.worst] == [(e.index, e.loss) for e in second.worst]
+    for example in first.worst:
+        np.testing.assert_array_equal(example.image, arrays[0][example.index])
+
+
+def test_targets_that_are_no_class_are_not_counted_but_told(arrays, tmp_path):
+    evaluation = measured(arrays, tmp_path)
+    ignored = (arrays[1] == 255).sum()
+    assert evaluation.findings.uncounted == ignored > 0
+    assert evaluation.findings.confusion.sum() == arrays[1].size - ignored
+    write(evaluation, tmp_path / "evaluation" / "train")
+    assert json.loads((tmp_path / "evaluation" / "train" / "metrics.json").read_text())["uncounted"] == ignored
+
+
+def test_accuracy_and_mean_iou_are_those_of_the_confusion_matrix(arrays, tmp_path):
+    images, masks = arrays
+    metrics = {"accuracy": keras.metrics.SparseCategoricalAccuracy(), "mean_iou": MeanIoU(num_classes=3)}
+    evaluation = measured((images, np.minimum(masks, 2)), tmp_path, metrics=metrics)
+    confusion = evaluation.findings.confusion
+    found = evaluation.metrics["saved_model"]
+    ious = np.diag(confusion) / (confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
+    assert found["accuracy"] == pytest.approx(np.trace(confusion) / confusion.sum(), abs=1e-6)
+    assert found["mean_iou"] == pytest.approx(ious.mean(), abs=1e-6)
+    assert [row["iou"] for row in evaluation.class_table()] == pytest.approx(ious)
+
+
+def test_outputs_that_are_no_classes_leave_the_metrics(arrays, tmp_path):
+    evaluation = measured(
+        arrays, tmp_path, outputs=1, loss=lambda y, x: tf.reduce_mean((tf.cast(y, "float32") - x[..., 0]) ** 2)
+    )
+    assert evaluation.findings is None and evaluation.class_table() == []
+    write(evaluation, tmp_path / "evaluation" / "train", run="x")
+    assert [path.name for path in (tmp_path / "evaluation" / "train").iterdir()] == ["metrics.json"]
+    values = json.loads((tmp_path / "evaluation" / "train" / "metrics.json").read_text())
+    assert values["run"] == "x" and values["metrics"]["saved_model"]["loss"] > 0
+
+
+def test_a_loss_that_is_no_number_is_the_worst_and_equal_ones_keep_their_order():
+    images, labels = np.zeros([20, 2, 2, 1], np.uint8), np.arange(20) % 3
+    data = ImageData(train=(images, labels), num_classes=3, batch_size=6, seed=0)
+    of_label = tf.constant([1.0, np.nan, 2.0])
+    found = examine(
+        lambda images: tf.zeros([tf.shape(images)[0], 3]),
+        data.raw("train"),
+        loss=lambda y, x: tf.gather(of_label, y)[0],
+        classes=3,
+        worst=9,
+    )
+    assert [example.index for example in found.worst] == [1, 4, 7, 10, 13, 16, 19, 2, 5]
+    np.testing.assert_array_equal(found.confusion, np.bincount(labels)[:, None] * [1, 0, 0])
+
+
+def test_a_folder_that_cannot_be_completed_leaves_the_one_there(arrays, tmp_path, monkeypatch):
+    evaluation = measured(arrays, tmp_path)
+    folder = tmp_path / "evaluation" / "train"
+    write(evaluation, folder)
+    before = whole(folder.parent)
+    nameless = Evaluation(evaluation.split, evaluation.metrics, evaluation.findings, class_names=())
+    with pytest.raises(IndexError):
+        write(nameless, folder)
+    assert whole(folder.parent) == before
