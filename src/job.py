@@ -31,7 +31,7 @@ from src.logs import importing
 from src.machine import available_cores
 from src.manifest import listed
 from src.runs.branch import begin_branch
-from src.runs.commands import print_next
+from src.runs.commands import next_commands, print_next
 from src.runs.decision import Action, decide
 from src.runs.identity import ID_DIGITS, config_hash, identity_config, register_resolvers, settings
 from src.runs.lock import hold, lock_path
@@ -255,7 +255,7 @@ def report(record: Record, *, note: str = "") -> float:
     print(f"{values['monitor']} {value:.6f}  ({where}, {values['seconds']:.1f} s{', ' if note else ''}{note})")
     print(directory, flush=True)
     if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
-        print_next(record.directory, sys.stderr)
+        print_next(next_commands(record.directory), sys.stderr)
     return value
 
 

@@ -1,7 +1,7 @@
 """What a user can type about a run.
 
 train_command(record)               # python -m src.train data=digits model=cnn
-print_next(directory, sys.stderr)   # evaluate, predict, compare, tensorboard
+print_next(next_commands(directory), sys.stderr)   # evaluate, predict, compare, tensorboard
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,17 +35,21 @@ def train_command(directory: Path, values: dict[str, Any]) -> str:
 
 def next_commands(directory: Path) -> list[str]:
     """What to do with a completed run."""
-    run, python_ = os.path.relpath(directory), python()
-    folder = os.path.dirname(run) or "."
+    run = os.path.relpath(directory)
     return [
-        shlex.join([python_, "-m", "src.evaluate", run]),
-        shlex.join([python_, "-m", "src.predict", run]) + " IMAGE...",
-        shlex.join([python_, "-m", "src.compare", folder]),
-        shlex.join(["tensorboard", "--logdir", folder]),
+        shlex.join([python(), "-m", "src.evaluate", run]),
+        shlex.join([python(), "-m", "src.predict", run]) + " IMAGE...",
+        *look_commands(directory.parent),
     ]
 
 
-def print_next(directory: Path, stream: TextIO) -> None:
-    """These commands, quietly on a terminal."""
-    lines = "\n      ".join(next_commands(directory))
+def look_commands(folder: Path) -> list[str]:
+    """What to do with the runs of a folder."""
+    runs = os.path.relpath(folder)
+    return [shlex.join([python(), "-m", "src.compare", runs]), shlex.join(["tensorboard", "--logdir", runs])]
+
+
+def print_next(commands: Sequence[str], stream: TextIO) -> None:
+    """What to type next, quietly on a terminal."""
+    lines = "\n      ".join(commands)
     Console(file=stream).print(Text(f"next: {lines}", style="dim"), soft_wrap=True)

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from src import job as jobs_
 from src.checks import ConfigError, integer, number, one_of
 from src.machine import available_cores, visible_gpus
+from src.runs.commands import look_commands, print_next
 from src.runs.decision import Action
 from src.runs.identity import ID_DIGITS
 from src.runs.lock import hold
@@ -29,8 +30,9 @@ from src.sweeps import early
 from src.sweeps.plan import Job, Source, plan
 from src.sweeps.processes import STARTS
 from src.sweeps.record import SweepRecord
-from src.sweeps.show import duration, print_jobs, print_results, summary, view_for
+from src.sweeps.show import print_jobs, print_results, summary, view_for
 from src.sweeps.sweep import DONE, ON_FAILURE, Entry, Sweep
+from src.text import duration
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def conclude(sweep: Sweep) -> None:
         print("the same command again runs only what is not completed", file=sys.stderr)
     else:
         folder = sweep.record.directory.parent.parent
-        print(f"next: tensorboard --logdir {os.path.relpath(folder)}", file=sys.stderr)
+        print_next(look_commands(folder), sys.stderr)
 
 
 def prepare_for_others(overrides: Sequence[Sequence[str]], config: DictConfig, *, in_one_process: bool) -> None:
