@@ -6,11 +6,12 @@ loss(masks, logits)     # float32 []
 
 Each takes targets, integers [...] or [..., 1], and logits [..., classes], and gives the batch's mean as a scalar. A
 target of `ignore_label` counts nowhere; a batch of nothing else has the loss 0. Any other target that is not 0 to
-classes - 1 is an error on a CPU.
+classes - 1 is an error on a CPU, and makes the loss NaN elsewhere.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
@@ -30,8 +31,8 @@ class CrossEntropy:
     Args:
         class_weights: one for each class, at least 0; None weighs all alike. The mean is divided by the sum of the
             targets' weights, as PyTorch's `CrossEntropyLoss` does.
-        label_smoothing: this share of each target, 0 to below 1, is spread evenly over all classes (Szegedy et al.,
-            2016, https://arxiv.org/abs/1512.00567).
+        label_smoothing: this share of each target, 0 to below 1, is spread evenly over all classes, each of its own
+            weight (Szegedy et al., 2016, https://arxiv.org/abs/1512.00567).
         focus: gamma of the focal loss: targets weigh (1 - p)^gamma less the surer the model is of them; 0 is plain
             cross-entropy, 2 the paper's value (Lin et al., 2017, https://arxiv.org/abs/1708.02002).
         ignore_label: targets that do not count.
@@ -50,29 +51,25 @@ class CrossEntropy:
     ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be 0 to below 1")
-        if focus < 0:
+        if not focus >= 0:
             raise ValueError(f"focus is {focus}; it must be at least 0")
-        if class_weights is not None and min(class_weights) < 0:
-            raise ValueError(f"class_weights are {list(class_weights)}; they must be at least 0")
+        _check_weights(class_weights)
         self._class_weights, self._label_smoothing, self._focus = class_weights, label_smoothing, focus
         self._ignore_label = ignore_label
 
     def __call__(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         targets, logits, counted = _flattened(targets, logits, self._ignore_label)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        weights = _class_weights(self._class_weights, logits)
+        balance = counted * tf.gather(weights, targets)
+        losses = balance * tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        if self._label_smoothing:
+            spread = counted * -tf.reduce_mean(weights * tf.nn.log_softmax(logits), -1)
+            losses = (1 - self._label_smoothing) * losses + self._label_smoothing * spread
         if self._focus:
             # 1 - p as the other classes' sum keeps its digits where p is almost 1, and a gradient where it is 1.
             others = tf.nn.softmax(logits) * (1 - tf.one_hot(targets, logits.shape[-1], dtype=logits.dtype))
-            weights = tf.maximum(tf.reduce_sum(others, -1), 1e-12) ** self._focus
-        else:
-            weights = tf.ones_like(losses)
-        if self._label_smoothing:
-            spread = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
-            losses = (1 - self._label_smoothing) * losses + self._label_smoothing * spread
-        balance = counted
-        if self._class_weights is not None:
-            balance *= tf.gather(_class_weights(self._class_weights, logits), targets)
-        return tf.math.divide_no_nan(tf.reduce_sum(balance * weights * losses), tf.reduce_sum(balance))
+            losses *= tf.maximum(tf.reduce_sum(others, -1), 1e-12) ** self._focus
+        return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.reduce_sum(balance))
 
 
 class Tversky:
@@ -101,15 +98,14 @@ class Tversky:
         class_weights: Sequence[float] | None = None,
         ignore_label: int | None = None,
     ) -> None:
-        if min(false_positives, false_negatives) < 0 or false_positives + false_negatives == 0:
+        if not (false_positives >= 0 and false_negatives >= 0 and false_positives + false_negatives > 0):
             raise ValueError(
                 f"false_positives is {false_positives} and false_negatives {false_negatives}; "
                 "they must be at least 0, and not both 0"
             )
-        if exponent <= 0:
+        if not exponent > 0:
             raise ValueError(f"exponent is {exponent}; it must be positive")
-        if class_weights is not None and min(class_weights) < 0:
-            raise ValueError(f"class_weights are {list(class_weights)}; they must be at least 0")
+        _check_weights(class_weights)
         self._false_positives, self._false_negatives, self._exponent = false_positives, false_negatives, exponent
         self._class_weights, self._ignore_label = class_weights, ignore_label
 
@@ -123,15 +119,14 @@ class Tversky:
         )
         with tf.control_dependencies([in_range] if in_range is not None else []):
             truth = tf.one_hot(targets, classes, dtype=logits.dtype) * counted[:, None]
+        counted = tf.where((targets >= 0) & (targets < classes), counted, math.nan)  # XLA drops the assertion
         found = tf.nn.softmax(logits) * counted[:, None]
         hits, sizes = tf.reduce_sum(truth * found, 0), tf.reduce_sum(truth, 0)
         wrong = self._false_positives * (tf.reduce_sum(found, 0) - hits) + self._false_negatives * (sizes - hits)
         losses = tf.math.divide_no_nan(wrong, hits + wrong)
         if self._exponent != 1:
             losses = tf.maximum(losses, 1e-7) ** self._exponent  # at 0 the gradient would be infinite
-        balance = tf.cast(sizes > 0, logits.dtype)
-        if self._class_weights is not None:
-            balance *= _class_weights(self._class_weights, logits)
+        balance = tf.cast(sizes > 0, logits.dtype) * _class_weights(self._class_weights, logits)
         return tf.math.divide_no_nan(tf.reduce_sum(balance * losses), tf.reduce_sum(balance))
 
 
@@ -174,7 +169,14 @@ def _flattened(
     return tf.where(ignored, 0, targets), logits, tf.cast(~ignored, logits.dtype)
 
 
-def _class_weights(weights: Sequence[float], logits: tf.Tensor) -> tf.Tensor:
+def _check_weights(weights: Sequence[float] | None) -> None:
+    if weights is not None and not (weights and all(weight >= 0 for weight in weights)):
+        raise ValueError(f"class_weights are {list(weights)}; they must be one for each class, at least 0")
+
+
+def _class_weights(weights: Sequence[float] | None, logits: tf.Tensor) -> tf.Tensor:
+    if weights is None:
+        return tf.ones(logits.shape[-1], logits.dtype)
     if len(weights) != logits.shape[-1]:
         raise ValueError(f"{len(weights)} class_weights for {logits.shape[-1]} classes; each class needs one")
     return tf.constant(list(weights), logits.dtype)

@@ -57,7 +57,6 @@ class TrainState:
     Attributes:
         losses: float32 [n], the loss of each step of the last graph call; the last of them belongs to `step`.
         gradient_norms: float32 [n], the global norm of each of these steps' gradients, before they are clipped.
-        predict: inputs [n, ...] -> the model's outputs [n, ...] with `training=False`, one graph for all callbacks.
     """
 
     def __init__(
@@ -75,13 +74,28 @@ class TrainState:
         self.monitor, self.mode = monitor, mode
         self.losses = self.gradient_norms = np.zeros(0, np.float32)
 
-        def predict(inputs: tf.Tensor) -> tf.Tensor:
+        def infer(inputs: tf.Tensor) -> tf.Tensor:
             return model(inputs, training=False)
 
-        self.predict = tf.function(predict, reduce_retracing=True)
+        self._infer = tf.function(infer)
         self._progress = Progress()
         self._progress_json = tf.Variable("", dtype=tf.string, trainable=False)
         optimizer.build(model.trainable_variables)
+
+    @property
+    def inference(self) -> tf.types.experimental.ConcreteFunction:
+        """The model with `training=False` as a graph, of any number of inputs; made once."""
+        (inputs,) = self.model.inputs
+        return self._infer.get_concrete_function(tf.TensorSpec([None, *inputs.shape[1:]], inputs.dtype))
+
+    def predict(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The model's outputs [n, ...] for inputs [n, ...]. Nothing is changed, seeds of random layers neither."""
+        held = [(v.value, tf.identity(v.value)) for v in self.model.non_trainable_variables]
+        try:
+            return self.inference(inputs)
+        finally:
+            for variable, value in held:
+                variable.assign(value)
 
     @property
     def step(self) -> int:

@@ -119,7 +119,7 @@ class Trainer:
         return tf.where(finite, loss, math.nan), tf.cast(norm, tf.float32)
 
     def eval_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Measure one batch; returns its loss, and no norm. Nothing is trained."""
+        """Measure one batch; returns its loss, and 0 in place of a gradient's norm. Nothing is trained."""
         return self._measure_batch(targets, self.model(inputs, training=False))
 
     def fit(
@@ -257,27 +257,29 @@ class Trainer:
             self._raise_if_interrupted()
 
     def _graph_loop(self, batches: Batches, step: Callable[[tf.Tensor, tf.Tensor], tuple]) -> Callable:
-        """A graph of (cursor, first, count) -> (losses, gradient norms, learning rate), made once a split.
-
-        Losses and norms are float32 [steps done].
-        """
-        key, trains = (id(batches), step), step is self._train_step
+        """`_make_loop`'s graph for one of the trainer's own steps, made once a split."""
+        key = (id(batches), step)
         if key not in self._graphs:
-
-            @tf.function
-            def run(cursor, first, count):
-                losses = tf.TensorArray(tf.float32, size=count, element_shape=[])
-                norms = tf.TensorArray(tf.float32, size=count, element_shape=[])
-                done, finite = tf.constant(0), tf.constant(True)
-                while tf.reduce_all([done < count, finite, ~self._stop.read_value()]):
-                    loss, norm = step(*batches.next(cursor, first + done))
-                    losses, norms = losses.write(done, loss), norms.write(done, norm)
-                    finite = tf.math.is_finite(loss) if trains else True
-                    done += 1
-                return losses.stack()[:done], norms.stack()[:done], self.optimizer.learning_rate
-
-            self._graphs[key] = run
+            self._graphs[key] = self._make_loop(batches, step)
         return self._graphs[key]
+
+    def _make_loop(self, batches: Batches, step: Callable[[tf.Tensor, tf.Tensor], tuple]) -> Callable:
+        """A graph of (cursor, first, count) -> (losses, gradient norms, learning rate); the first two [steps done]."""
+        trains = step is self._train_step
+
+        @tf.function
+        def run(cursor, first, count):
+            losses = tf.TensorArray(tf.float32, size=count, element_shape=[])
+            norms = tf.TensorArray(tf.float32, size=count, element_shape=[])
+            done, finite = tf.constant(0), tf.constant(True)
+            while tf.reduce_all([done < count, finite, ~self._stop.read_value()]):
+                loss, norm = step(*batches.next(cursor, first + done))
+                losses, norms = losses.write(done, loss), norms.write(done, norm)
+                finite = tf.math.is_finite(loss) if trains else True
+                done += 1
+            return losses.stack()[:done], norms.stack()[:done], self.optimizer.learning_rate
+
+        return run
 
     def _call_length(self, steps_left: int) -> int:
         """Steps of the next graph call: as asked for or half a second, never past a step that a callback waits for."""
@@ -295,7 +297,7 @@ class Trainer:
         held = [tf.identity(v.value) for v in variables]
         self._reset_metrics()
         try:
-            run = self._graph_loop(batches, step or self._eval_step)
+            run = self._graph_loop(batches, self._eval_step) if step is None else self._make_loop(batches, step)
             losses, _, _ = run(batches.open(0, 0), tf.constant(0), tf.constant(batches.steps_per_epoch))
             done, results = len(losses), self._results()
         finally:

@@ -26,11 +26,11 @@ def cross_entropy(targets, logits, *, class_weights=None, label_smoothing=0.0, f
     for target, probabilities in zip(targets.ravel(), softmax(logits).reshape(-1, classes), strict=True):
         if target == ignore_label:
             continue
-        weight = 1.0 if class_weights is None else class_weights[target]
+        each = np.ones(classes) if class_weights is None else np.array(class_weights)
         wanted = np.full(classes, label_smoothing / classes)
         wanted[target] += 1 - label_smoothing
-        total += weight * (1 - probabilities[target]) ** focus * -(wanted * np.log(probabilities)).sum()
-        weights += weight
+        total += (1 - probabilities[target]) ** focus * -(wanted * each * np.log(probabilities)).sum()
+        weights += each[target]
     return total / weights if weights else 0.0
 
 
@@ -113,6 +113,14 @@ def test_a_label_out_of_range_is_an_error(loss, label):
         tf.function(loss)(targets, logits)
 
 
+@pytest.mark.parametrize("loss", [CrossEntropy(), Tversky()])
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_label_out_of_range_is_nan_under_xla(loss, label):
+    """Which has no assertions; a loss that is not finite ends training."""
+    compiled = tf.function(loss, jit_compile=True)
+    assert math.isnan(compiled(tf.constant([0, label]), tf.zeros([2, 3])))
+
+
 def test_weighted_sum():
     targets, logits = np.array([0, 1, 2]), np.random.default_rng(0).normal(size=(3, 3))
     both = WeightedSum(
@@ -137,6 +145,9 @@ def test_half_precision_is_computed_in_single():
         (lambda: CrossEntropy(focus=-1), "focus is -1; it must be at least 0"),
         (lambda: CrossEntropy(class_weights=[1, -1]), "class_weights are .*at least 0"),
         (lambda: Tversky(false_positives=0, false_negatives=0), "not both 0"),
+        (lambda: CrossEntropy(class_weights=[]), "class_weights are .*one for each class"),
+        (lambda: Tversky(class_weights=[1, math.nan]), "class_weights are .*at least 0"),
+        (lambda: CrossEntropy(focus=math.nan), "focus is nan"),
         (lambda: Tversky(exponent=0), "exponent is 0; it must be positive"),
         (lambda: WeightedSum(losses={"a": None}), "losses has none"),
         (lambda: WeightedSum(losses={"a": CrossEntropy()}, weights={"b": 1}), "weights has b; the losses are a"),

@@ -33,8 +33,9 @@ class Callback:
     def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> str | None:
         """A graph call ended: `train/loss` (mean of its steps), `learning_rate`, `steps_per_second`.
 
-        `state.losses` has the loss of each of its steps. A returned reason stops training, without validation. How
-        long a call is depends on the machine, so it may be given only at a step of `every_steps` or `at_steps`.
+        `state.losses` and `state.gradient_norms` have those of each of its steps. A returned reason stops training,
+        without validation. How long a call is depends on the machine, so it may be given only at a step of
+        `every_steps` or `at_steps`.
         """
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> str | None:

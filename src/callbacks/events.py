@@ -41,17 +41,17 @@ class EventFiles:
 
     def __init__(self, directory: Path, *, step: int) -> None:
         self.directory = directory
-        if not step:
-            for path in _paths(directory):
-                delete(path)
-        self.written = last_steps(directory)
+        self.written: dict[tuple[str, str], int] = {}
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
         self._broken = False
+        self.guard(self._begin, step)
 
     @classmethod
     def shared(cls, directory: Path, *, step: int) -> EventFiles:
         """Those that are open in this process, so that callbacks write to the same files; else new ones."""
-        return cls._open.setdefault(directory, cls._open.get(directory) or cls(directory, step=step))
+        if directory not in cls._open:
+            cls._open[directory] = cls(directory, step=step)
+        return cls._open[directory]
 
     def is_new(self, split: str, tag: str, step: int) -> bool:
         """Whether nothing is written yet of this step or a later one."""
@@ -85,6 +85,12 @@ class EventFiles:
         except (OSError, tf.errors.OpError) as error:
             self._broken = True
             log.warning("no more summaries in %s: %s", self.directory, error)
+
+    def _begin(self, step: int) -> None:
+        if not step:
+            for path in _paths(self.directory):
+                delete(path)
+        self.written.update(last_steps(self.directory))
 
     def close(self) -> None:
         """Close the writers; fine where that has been done."""

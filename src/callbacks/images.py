@@ -19,7 +19,6 @@ import tensorflow as tf
 from tensorboard.plugins.image.metadata import create_summary_metadata
 
 from src.callbacks.events import EventCallback
-from src.callbacks.summaries import predict_graph
 from src.checkpoints import best_weights
 from src.data.image_data import ImageData
 from src.data.pipeline import to_float
@@ -91,8 +90,11 @@ class Images(EventCallback):
     def _write_best(self, state: TrainState) -> None:
         assert state.best
         with best_weights(state, self._best):
-            replace(self._picture, png(self._sheet(state)))
-            counts = self._confusion(state)
+            sheet, counts = self._sheet(state), self._confusion(state)
+        try:
+            replace(self._picture, png(sheet))
+        except OSError as error:  # the event files may lie elsewhere
+            log.warning("no %s: %s", self._picture, error)
         title = f"{self._split}, epoch {state.best.epoch}"
         matrix = confusion_picture(counts, self._data.class_names, title=title)
         self.files.write(_image, self._split, state.best.step, {"confusion": matrix})
@@ -146,7 +148,7 @@ def undrawable(state: TrainState, data: ImageData) -> str | None:
 
 def _predicted(state: TrainState, images: np.ndarray) -> np.ndarray:
     """The classes, int64 [n] or [n, H, W], of images float or uint8 [n, H, W, C]."""
-    return np.argmax(predict_graph(state)(to_float(tf.constant(images))).numpy(), axis=-1)
+    return np.argmax(state.predict(to_float(tf.constant(images))).numpy(), axis=-1)
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:

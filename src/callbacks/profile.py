@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
@@ -61,15 +61,21 @@ class Profile(EventCallback):
     def _follow(self, step: int) -> None:
         if self._waiting and self._first - 1 <= step < self._last:
             self._waiting = False
-            self.files.guard(self._start)
+            self._running = _tried(tf.profiler.experimental.start, str(self._folder))
         elif self._running and step >= self._last:
             self._stop()
-
-    def _start(self) -> None:
-        tf.profiler.experimental.start(str(self._folder))
-        self._running = True
 
     def _stop(self) -> None:
         if self._running:
             self._running = False
-            self.files.guard(tf.profiler.experimental.stop)
+            _tried(tf.profiler.experimental.stop)
+
+
+def _tried(call: Callable[..., object], *args: object) -> bool:
+    """Whether it could be done; where not, as when another profiler runs, that is said, and training goes on."""
+    try:
+        call(*args)
+    except (OSError, tf.errors.OpError) as error:
+        log.warning("no profile: %s", error)
+        return False
+    return True

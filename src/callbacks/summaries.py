@@ -42,7 +42,7 @@ class Summaries(EventCallback):
 
     def on_train_begin(self, state: TrainState) -> None:
         super().on_train_begin(state)
-        if self._graph and not state.step:
+        if self._graph and not self.files.written:
             self.files.guard(self._write_graph, state)
 
     def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> None:
@@ -56,7 +56,9 @@ class Summaries(EventCallback):
         points: list[tuple[int, str, float]] = []
         for tag, series in {"batch_loss": state.losses, "gradient_norm": state.gradient_norms}.items():
             chosen = (steps % self._interval == 0) & (steps > self.files.written.get(("train", tag), 0))
-            points += [(step, tag, value) for step, value in zip(steps[chosen], series[chosen], strict=True)]
+            if chosen.any():
+                points += [(step, tag, value) for step, value in zip(steps[chosen], series[chosen], strict=True)]
+                self.files.written["train", tag] = int(steps[chosen][-1])
         if points:
             at, tags, values = zip(*points, strict=True)
             with self.files.writer("train").as_default():
@@ -72,13 +74,7 @@ class Summaries(EventCallback):
 
     def _write_graph(self, state: TrainState) -> None:
         with self.files.writer("train").as_default():
-            tf.summary.graph(predict_graph(state).graph)
-
-
-def predict_graph(state: TrainState) -> tf.types.experimental.ConcreteFunction:
-    """`state.predict` for any number of float images, made once."""
-    (image,) = state.model.inputs
-    return state.predict.get_concrete_function(tf.TensorSpec([None, *image.shape[1:]], image.dtype))
+            tf.summary.graph(state.inference.graph)
 
 
 def read_scalars(directory: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:

@@ -42,9 +42,9 @@ HANDED_OVER = (
     ("src.callbacks.export", "serving_function.serve"),
     ("src.callbacks.summaries", "_write_points"),
     ("src.data.image_data", "_prepare"),
-    ("src.state", "TrainState.__init__.predict"),
+    ("src.state", "TrainState.__init__.infer"),
     ("src.trainer", "Trainer._compute_results"),
-    ("src.trainer", "Trainer._graph_loop.run"),
+    ("src.trainer", "Trainer._make_loop.run"),
     ("src.trainer", "Trainer.check.compare"),
 )
 CALLED = (

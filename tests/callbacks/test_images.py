@@ -111,14 +111,33 @@ def test_masks(tmp_path):
     np.testing.assert_array_equal(callback._sheet(trainer.state), shown)
 
 
+class AlwaysRandom(keras.layers.Layer):
+    """Draws random numbers when it predicts as well, as a model of uncertainty does."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = keras.random.SeedGenerator(0)
+
+    def call(self, inputs):
+        return keras.random.dropout(inputs, 0.3, seed=self.seeds)
+
+
+def random_trainer(**options):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input([8, 8, 1])
+    outputs = keras.layers.Dense(10)(AlwaysRandom()(keras.layers.Flatten()(inputs)))
+    return make_trainer(keras.Model(inputs, outputs), **options)
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["arrays", "stream"])
-def test_training_is_the_same_with_and_without(tmp_path, stream):
+@pytest.mark.parametrize("make", [small_trainer, random_trainer])
+def test_training_is_the_same_with_and_without(tmp_path, stream, make):
     """Batch normalisation's averages, dropout's seeds and the optimizer among it, and every metric."""
     recorders = Recorder(), Recorder()
-    trainers = [
-        fit(tmp_path / str(shown), digits_data(stream=stream), epochs=3, images=shown, recorder=recorder)
-        for shown, recorder in zip((False, True), recorders, strict=True)
-    ]
+    trainers = []
+    for shown, recorder in zip((False, True), recorders, strict=True):
+        made, data = make(monitor="val/accuracy", mode="max"), digits_data(stream=stream)
+        trainers.append(fit(tmp_path / str(shown), data, epochs=3, trainer=made, images=shown, recorder=recorder))
     assert (tmp_path / "True/predictions.png").exists() and not (tmp_path / "False/predictions.png").exists()
     assert_same(weights(trainers[0]), weights(trainers[1]))
     assert recorders[0].epochs == recorders[1].epochs

@@ -150,3 +150,28 @@ def test_a_start_that_saved_nothing_leaves_no_trace(tmp_path):
     found = scalars(tmp_path)
     assert [step for step, _ in found["train"]["batch_loss"]] == [2, 4, 6, 8]
     assert [step for step, _ in found["val"]["loss"]] == [4, 8]
+
+
+def test_files_that_cannot_be_read_are_a_warning(tmp_path, caplog):
+    """What was written before is then not known, so nothing is written that might be there."""
+    (tmp_path / "val" / "events.out.tfevents.folder").mkdir(parents=True)
+    callback = Summaries(directory=str(tmp_path))
+    trainer = small_trainer()
+    trainer.state.count_steps(4)
+    callback.on_train_begin(trainer.state)
+    callback.on_epoch_end(trainer.state, {"val/loss": 1.0})
+    callback.close()
+    assert "no more summaries" in caplog.text
+    assert not (tmp_path / "train").exists()
+
+
+def test_a_branch_has_the_graph_of_its_model(tmp_path):
+    """It begins at a step of its parent's, with no event file of its own."""
+    callback = Summaries(directory=str(tmp_path))
+    trainer = small_trainer()
+    trainer.state.count_steps(4)
+    callback.on_train_begin(trainer.state)
+    callback.close()
+    events = EventAccumulator(str(tmp_path / "train"))
+    events.Reload()
+    assert events.Tags()["graph"]
