@@ -139,9 +139,7 @@ def undrawable(state: TrainState, data: ImageData) -> str | None:
     """Why predictions cannot be shown; None where they can: classes, of gray or colour images or of their pixels."""
     images, targets = data.train.element_spec
     outputs = state.model.output.shape
-    pixels = images.shape.rank == 4 and images.shape[-1] in (1, 3)
-    classes = targets.dtype.is_integer and targets.shape.rank in (1, 3) and len(outputs) == targets.shape.rank + 1
-    if pixels and classes and outputs[-1] == data.num_classes >= 2:
+    if images.shape.rank == 4 and images.shape[-1] in (1, 3) and data.are_scores(outputs):
         return None
     return f"images {images.shape}, targets {targets.dtype.name} {targets.shape}, outputs {outputs}"
 

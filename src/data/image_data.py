@@ -72,6 +72,12 @@ class ImageData:
         """(H, W, C) of an image."""
         return tuple(self.train.element_spec[0].shape[1:])
 
+    def are_scores(self, outputs: tf.TensorShape) -> bool:
+        """Whether outputs of this shape are class scores: [n, classes] for labels, [n, H, W, classes] for masks."""
+        targets = self.train.element_spec[1]
+        known = targets.dtype.is_integer and targets.shape.rank in (1, 3)
+        return known and len(outputs) == targets.shape.rank + 1 and outputs[-1] == self.num_classes >= 2
+
     def split(self, name: str) -> Batches:
         """The split's batches as the model takes them.
 
