@@ -3,7 +3,8 @@
     python -m benchmarks compare
     python -m benchmarks compare --runs 50 --repeats 1
 
-Makes the run folders from one record, then compares them in fresh processes. Exit code 1 if one of these fails.
+Makes the run folders from one record, then compares them in fresh processes. Exit code 1 if one of these fails or
+lacks a run; a missed goal is printed and is no failure.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import math
 import os
 import random
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -48,10 +50,11 @@ def main(argv: list[str]) -> int:
     arguments = options.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
         runs = Path(folder) / "outputs"
-        broken = make_runs(runs, arguments.runs)
+        broken, settings = make_runs(runs, arguments.runs)
+        wanted = {TABLE: settings, PAGE: arguments.runs - broken}
         commands = {TABLE: [str(runs)], PAGE: [str(runs), "--format", "html", "--output", f"{folder}/page.html"]}
         measured = {
-            name: [_measured(command, Path(folder), broken=broken) for _ in range(arguments.repeats)]
+            name: [_measured(command, Path(folder), broken=broken, rows=wanted[name]) for _ in range(arguments.repeats)]
             for name, command in commands.items()
         }
     rows, verdicts = [["", "seconds", "min", "max", "memory MB", "output MB"]], []
@@ -70,10 +73,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def make_runs(folder: Path, count: int) -> int:
-    """Make run folders, of three seeds for each setting; returns how many cannot be read."""
+def make_runs(folder: Path, count: int) -> tuple[int, int]:
+    """Make run folders, of three seeds for each setting; returns how many cannot be read, and the others' settings."""
     settings = itertools.product(range(10**6), (16, 32, 64), RATES, (0, 1, 2))
-    broken = 0
+    broken, told = 0, set()
     for number, (trial, filters, optimizer, seed) in zip(range(count), settings, strict=False):
         record, epochs = _run(number, trial, filters, optimizer, seed)
         directory = folder / record["name"] / f"cnn-{optimizer}-s{seed}-{record['id']}"
@@ -81,9 +84,11 @@ def make_runs(folder: Path, count: int) -> int:
         text = json.dumps(record, indent=2)
         if number % BROKEN_EVERY == BROKEN_EVERY // 2:
             text, broken = text[: len(text) // 2], broken + 1
+        else:
+            told.add((trial, filters, optimizer))
         (directory / "run.json").write_text(text)
         (directory / "history.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
-    return broken
+    return broken, len(told)
 
 
 def _run(number: int, trial: int, filters: int, optimizer: str, seed: int) -> tuple[dict[str, Any], list[dict]]:
@@ -153,11 +158,11 @@ def _epochs(drawn: random.Random, *, reached: float) -> Iterator[dict[str, Any]]
         yield values
 
 
-def _measured(arguments: list[str], folder: Path, *, broken: int) -> Used:
+def _measured(arguments: list[str], folder: Path, *, broken: int, rows: int) -> Used:
     """Compare in a fresh process.
 
     Raises:
-        ProcessFailed: it did not end well, or did not name each broken run.
+        ProcessFailed: it did not end well, did not name each broken run, or has not this many rows.
     """
     command = [sys.executable, "-m", "src.compare", *arguments]
     with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
@@ -175,6 +180,12 @@ def _measured(arguments: list[str], folder: Path, *, broken: int) -> Used:
         tail = "\n".join(lines[-STDERR_LINES:])
         raise ProcessFailed(f"exit code {process.returncode}, {warned} warnings for {broken} broken runs\n{tail}")
     page = folder / "page.html"
+    html = "html" in arguments
+    text = (page if html else folder / "out").read_text()
+    table_text = text.partition("<table id='runs'")[2].partition("</table>")[0] if html else text.partition("\n\n")[0]
+    found = (table_text.count("<tr>") if html else len(table_text.splitlines())) - 1
+    if found != rows:
+        raise ProcessFailed(f"{shlex.join(command)} has {found} rows, not {rows}")
     written = (page if "html" in arguments else folder / "out").stat().st_size
     return Used(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6, written / 1e6)
 

@@ -69,7 +69,7 @@ def page() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "comparison.html"
         _run("src.compare", "outputs/digits", "--format", "html", "--output", str(file))
-        _write("page", _browse(file.as_uri(), width=1300, height=1500))
+        _write("page", _browse(file.as_uri(), width=1300, height=1750))
 
 
 def tensorboard() -> None:
@@ -83,7 +83,7 @@ def tensorboard() -> None:
     try:
         address = f"http://127.0.0.1:{port}/"
         _wait_for(lambda: len(urllib.request.urlopen(f"{address}data/runs", timeout=5).read()) > 2)
-        _write("tensorboard", _browse(f"{address}#hparams", width=1500, height=700))
+        _write("tensorboard", _browse(f"{address}#hparams", width=2000, height=560))
     finally:
         server.terminate()
         server.wait()

@@ -30,6 +30,12 @@ OPTIONAL_GROUPS = ("experiment", "search")
 # Mappings of objects by name; null leaves one out.
 NAMED_MEMBERS = (("callback",), ("metric",), ("data", "transforms"))
 
+# What lies in a run's folder, or beside runs.
+TAKEN_NAMES = (
+    *("checkpoints", "summaries", "saved_model", "evaluation", "branches", "run.json", "history.jsonl"),
+    *("sweeps", "studies"),
+)
+
 Check = tuple[Callable[[Any], bool], str]
 
 
@@ -71,8 +77,11 @@ def one_of(*allowed: str, optional: bool = False) -> Check:
 
 CHECKS: dict[str, Check] = {
     "name": (
-        lambda x: isinstance(x, str) and bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", x)),
-        "a folder's name: at most 100 letters, digits, '.', '_' and '-'",
+        lambda x: (
+            isinstance(x, str) and bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", x)) and x not in TAKEN_NAMES
+        ),
+        "a folder's name: at most 100 letters, digits, '.', '_' and '-', and none that is taken: "
+        + ", ".join(TAKEN_NAMES),
     ),
     "epochs": integer(1),
     "batch_size": integer(1),

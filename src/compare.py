@@ -16,15 +16,16 @@ from pathlib import Path
 
 from src.arguments import Parser
 from src.comparison import CompareError
-from src.comparison.columns import differing
+from src.comparison.columns import differing, known_keys, metric_names, resolve
 from src.comparison.diff import RESULT, differences
-from src.comparison.effects import effects
-from src.comparison.groups import Group, check_sort, group, ranked, repeated
+from src.comparison.effects import counted_for, effects
+from src.comparison.groups import Group, check_sort, group, mixed, ranked, repeated
 from src.comparison.rows import Row, read_row, read_rows, run_at
 from src.comparison.tables import (
     WRITERS,
     Table,
     as_json,
+    as_text,
     reasons,
     said_once,
     table_of_differences,
@@ -32,8 +33,9 @@ from src.comparison.tables import (
     table_of_groups,
     table_of_runs,
 )
-from src.comparison.where import select
+from src.comparison.where import select, told
 from src.files import replace
+from src.runs.collection import Run
 from src.runs.commands import python
 
 FORMATS = ("table", "csv", "json", "markdown", "html")
@@ -68,7 +70,10 @@ examples:
   python -m src.compare outputs/digits --format html --output digits.html
   python -m src.compare --diff outputs/digits/RUN outputs/digits/OTHER
 
-exit codes: 0, or 2 where the command is wrong or there is no run"""
+--format html without --output writes comparison.html here. On a terminal that is too narrow for the table, ids stand
+for directories, and metrics of training are left out.
+
+exit codes: 0; 2 where the command is wrong or there is no run; 130 after Ctrl-C"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CompareError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # whoever read it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -111,16 +118,20 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     option(
         "--effects", action="store_true", help="the mean result by value of each key, the one that matters most first"
     )
-    option("--diff", nargs=2, type=Path, metavar="RUN", help="all that differs between two runs")
+    option("--diff", nargs=2, metavar="RUN", help="all that differs between two runs; an id is enough")
     option("--all", action="store_true", help="also runs that rerun=true or stale=rerun have put aside")
     option(
         "--format", choices=FORMATS, help="`table` by default, or as the output's suffix says; html is a page to send"
     )
     option("--output", type=Path, metavar="FILE", help="write there; .csv, .json, .md and .html tell the format")
     arguments = parser.parse_intermixed_args(argv)
+    if sum(map(bool, (arguments.each, arguments.effects, arguments.diff))) > 1:
+        parser.error("--each, --effects and --diff are answers of their own: give one of them")
     if bool(arguments.folders) == bool(arguments.diff):
         parser.error("give folders with runs, or --diff and two runs" if arguments.diff else "give a folder with runs")
     arguments.format = arguments.format or _format_of(arguments.output)
+    if arguments.format == "html" and arguments.diff:
+        parser.error("--diff has no page: its output ends in .csv, .json or .md")
     if arguments.format == "html" and (arguments.diff or arguments.effects or arguments.each):
         parser.error("--format html is one page of it all, each run and the effects too: leave out the other options")
     return arguments
@@ -147,72 +158,92 @@ def _run(arguments: argparse.Namespace) -> None:
     check_sort(arguments.sort, rows)
     kept = select(rows, arguments.where)
     if not kept:
-        print(f"none of {len(rows)} runs is so: {' '.join(arguments.where)}", file=sys.stderr)
+        so = " ".join(arguments.where)
+        print(f"none of {len(rows)} runs is so: {so}; {told(rows, arguments.where)}", file=sys.stderr)
     keys = differing(kept)
     groups = ranked(group(kept, keys, each=arguments.each), sort=arguments.sort)
     if not arguments.each:
-        for warning in repeated(groups):
+        for warning in (*repeated(groups), *mixed(groups)):
             print(f"warning: {warning}", file=sys.stderr)
     if arguments.format == "html":
         _page(groups, keys, arguments)
     elif arguments.effects:
-        _write(_effects(kept, form=arguments.format), arguments.output)
+        metric = arguments.sort and _metric(arguments.sort, rows)
+        _write(_effects(kept, metric, form=arguments.format), arguments.output)
     else:
-        _write(_table(groups, keys, form=arguments.format, each=arguments.each), arguments.output)
+        seen = sys.stdout.isatty() and not arguments.output
+        width = os.get_terminal_size(sys.stdout.fileno()).columns if seen else None
+        _write(_table(groups, keys, form=arguments.format, each=arguments.each, width=width), arguments.output)
         if arguments.format == "table" and len(groups) > 1:
             two = shlex.join(os.path.relpath(one.best.directory) for one in groups[:2])
             print(f"next: {python()} -m src.compare --diff {two}", file=sys.stderr)
 
 
-def _table(groups: Sequence[Group], keys: Sequence[str], *, form: str, each: bool) -> str:
+def _table(groups: Sequence[Group], keys: Sequence[str], *, form: str, each: bool, width: int | None) -> str:
     rows = [row for one in groups for row in one.rows]
     if not rows and form == "table":
         return ""
     runs = table_of_runs(rows, keys)
     if each:
-        return _formatted(runs, form, {"runs": runs.rows}, reasons(rows))
+        return _formatted(runs, form, {"runs": runs.rows}, reasons(rows), width=width)
     table, left = table_of_groups(groups, keys), iter(runs.rows)
     runs_of = [[next(left) for _ in one.rows] for one in groups]
     members = [{**values, "runs": its} for values, its in zip(table.rows, runs_of, strict=True)]
-    return _formatted(table, form, {"groups": members}, reasons(rows))
+    return _formatted(table, form, {"groups": members}, reasons(rows), width=width)
 
 
-def _effects(rows: Sequence[Row], *, form: str) -> str:
-    found = effects(rows)
+def _metric(key: str, rows: Sequence[Row]) -> str:
+    found = resolve(key, known_keys(rows))
+    if found not in metric_names(rows):
+        raise CompareError(f"--effects --sort {key}: that is no metric; there is {', '.join(metric_names(rows))}")
+    return found
+
+
+def _effects(rows: Sequence[Row], metric: str | None, *, form: str) -> str:
+    found = effects(rows, metric)
     table = table_of_effects(found)
     if form == "table" and not found:
         return "no setting differs between completed runs\n"
     if form in ("table", "markdown"):
         table = said_once(table, ("metric", "key", "explains", "by chance"))
-    return _formatted(table, form, {"effects": table.rows})
+    notes = []
+    for name in [metric] if metric else dict.fromkeys(row.monitor for row in rows):
+        counted = len(counted_for(rows, name, any_monitor=metric is not None))
+        left_out = f"; {len(rows) - counted} left out" if counted < len(rows) else ""
+        notes.append(f"{name} of {counted} completed runs{left_out}")
+    return _formatted(table, form, {"effects": table.rows}, notes)
 
 
-def _diff(a: Path, b: Path, *, form: str) -> str:
-    ours, theirs = (_row_at(directory) for directory in (a, b))
+def _diff(*words: str, form: str) -> str:
+    a, b = (run_at(word) for word in words)
+    ours, theirs = map(_row_of, (a, b))
     found = differences(ours, theirs)
     table = table_of_differences(found)
-    notes = [f"a: {a}", f"b: {b}"]
+    notes = [f"a: {a.directory}", f"b: {b.directory}"]
     if not found:
         notes.append("nothing differs")
     elif all(difference.part == RESULT for difference in found):
         notes.append("nothing else differs: config, commit, packages, machine, code and data are equal")
     if form == "table" and not found:
         return "".join(f"{note}\n" for note in notes)
-    return _formatted(table, form, {"a": str(a.resolve()), "b": str(b.resolve()), "differences": table.rows}, notes)
+    both = {"a": str(a.directory.resolve()), "b": str(b.directory.resolve())}
+    return _formatted(table, form, {**both, "differences": table.rows}, notes)
 
 
-def _row_at(directory: Path) -> Row:
-    row, warnings = read_row(run_at(directory))
+def _row_of(run: Run) -> Row:
+    row, warnings = read_row(run)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return row
 
 
-def _formatted(table: Table, form: str, for_json: object, notes: Sequence[str] = ()) -> str:
+def _formatted(
+    table: Table, form: str, for_json: object, notes: Sequence[str] = (), *, width: int | None = None
+) -> str:
     """A table in a format; with notes under it where people read it."""
     if form == "json":
         return as_json(for_json)
-    text = WRITERS[form](table)
+    text = as_text(table, width=width) if form == "table" else WRITERS[form](table)
     return text + "".join(f"\n{note}" for note in notes) + "\n" * bool(notes) if form in ("table", "markdown") else text
 
 

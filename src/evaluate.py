@@ -22,6 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from src.config import ConfigError
 from src.logs import importing
 from src.machine import available_cores
+from src.manifest import listed
+from src.runs.collection import find_run
+from src.runs.commands import train_command
 from src.runs.identity import identity_config, register_resolvers
 from src.runs.provenance import differences, fingerprints
 from src.runs.record import Record
@@ -35,7 +38,8 @@ TOLERANCE = 1e-6
 SHOWN_CLASSES = 30  # a longer table is read in metrics.json
 USAGE = f"""usage: python -m src.evaluate RUN [split={"|".join(SPLITS)}]
 
-  RUN  a run's directory: outputs/<name>/<label>-<id>; the split is test where the data has one, else val
+  RUN  a run's directory, outputs/<name>/<label>-<id>, or its id
+  The split is test where the data has one, else val, else train.
 
 Prints loss and metrics; the confusion matrix and the worst examples go to RUN/evaluation/<split>"""
 
@@ -47,21 +51,25 @@ def main() -> None:
         print(USAGE)
         sys.exit(0 if arguments else 2)
     try:
-        run, split = _parse(arguments)
+        word, split = _parse(arguments)
+        run = _run_of(word)
         cfg = load_config(run)
         record = Record(run).read() or {}
         if changed := differences(record.get("fingerprints") or {}, fingerprints(identity_config(cfg))):
             print(f"note: changed since this run: {', '.join(changed)}", file=sys.stderr)
-        evaluation, folder = evaluate(cfg, run, split)
+        evaluation = evaluate(cfg, run, split)
     except Exception as error:
         print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     _print_metrics(evaluation)
-    _print_findings(evaluation, folder)
-    ours, exported = evaluation.metrics.get("best_weights", {}), evaluation.metrics["saved_model"]
-    disagree = [name for name, value in ours.items() if not abs(value - exported[name]) <= TOLERANCE]
+    _print_findings(evaluation)
+    sys.stdout.flush()
+    written = _write(evaluation, run)
+    ours, exported = (evaluation.metrics.get(name, {}) for name in TITLES)
+    disagree = [name for name in {*ours} & {*exported} if not abs(ours[name] - exported[name]) <= TOLERANCE]
     if disagree:
         print(f"error: best weights and SavedModel disagree in {', '.join(disagree)}", file=sys.stderr)
+    if disagree or not written:
         sys.exit(1)
 
 
@@ -78,15 +86,15 @@ def load_config(run: Path) -> DictConfig:
     return cast(DictConfig, OmegaConf.load(path))
 
 
-def evaluate(cfg: DictConfig, run: Path, split: str | None) -> tuple[Evaluation, Path]:
-    """What is measured with the best weights and with the SavedModel, and the folder that it is written to.
+def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
+    """What is measured with the best weights and with the SavedModel.
 
     Args:
-        split: None takes test, or val where there is no test.
+        split: None takes the first that the data has of test, val and train.
 
     Raises:
-        ValueError: the data has no such split.
-        FileNotFoundError: the run has no SavedModel yet.
+        ConfigError: the data has no such split.
+        FileNotFoundError: the run has neither a best checkpoint nor a SavedModel yet.
     """
     with importing():
         from src import build, evaluation
@@ -99,24 +107,30 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> tuple[Evaluation,
     import tensorflow as tf
 
     saved_model, best = run / "saved_model" / VERSION, run / "checkpoints" / BEST
-    if not saved_model.is_dir():
-        raise FileNotFoundError(f"{saved_model} is not there; type the run's command again to complete it")
+    if not saved_model.is_dir() and not listed(best):
+        raise FileNotFoundError(
+            f"{run} has neither a best checkpoint nor a SavedModel yet; type its command again: "
+            f"{train_command(run, Record(run).read() or {})}"
+        )
     data = build.build_data(cfg)
-    split = split or ("val" if data.test is None else "test")
-    data.split(split)
+    there = [name for name in SPLITS if getattr(data, name) is not None]
+    split = split or there[-1]
+    if split not in there:
+        raise ConfigError(f"split={split}: the data has none; give one of {', '.join(there)}, or leave it out")
     trainer = build.build_trainer(cast(DictConfig, OmegaConf.merge(cfg, {"callback": None})), data, run_dir=run)
     has_best_weights = Checkpoints(best).restore_weights(trainer.state) is not None
     if not has_best_weights:
         print(f"note: the checkpoints in {best} have been removed; the SavedModel alone is measured", file=sys.stderr)
-    loaded = tf.saved_model.load(str(saved_model))
-    serve = loaded.signatures["serving_default"]
-    measured = evaluation.measure(trainer, data, split=split, serve=serve, has_best_weights=has_best_weights)
-    folder = run / "evaluation" / split
-    evaluation.write(measured, folder, run=str(run))
-    return measured, folder
+    serve = None
+    if saved_model.is_dir():
+        loaded = tf.saved_model.load(str(saved_model))
+        serve = loaded.signatures["serving_default"]
+    else:
+        print(f"note: {saved_model} is not there yet; the best weights alone are measured", file=sys.stderr)
+    return evaluation.measure(trainer, data, split=split, serve=serve, has_best_weights=has_best_weights)
 
 
-def _parse(arguments: list[str]) -> tuple[Path, str | None]:
+def _parse(arguments: list[str]) -> tuple[str, str | None]:
     options = [a for a in arguments if a.startswith("split=")]
     paths = [a for a in arguments if a not in options]
     split = options[-1].partition("=")[2] if options else None
@@ -124,20 +138,26 @@ def _parse(arguments: list[str]) -> tuple[Path, str | None]:
         raise ConfigError(f"{' '.join(arguments)!r}: one run is wanted\n{USAGE}")
     if split not in (None, *SPLITS):
         raise ConfigError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
-    return Path(paths[0]), split
+    return paths[0], split
+
+
+def _run_of(word: str) -> Path:
+    try:
+        return find_run(word).directory
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _print_metrics(evaluation: Evaluation) -> None:
     columns = [(title, evaluation.metrics[key]) for key, title in TITLES.items() if key in evaluation.metrics]
-    names = evaluation.metrics["saved_model"]
+    names = columns[0][1]
     width = max(map(len, [*names, evaluation.split]))
     print(f"{evaluation.split:<{width}}  " + "  ".join(f"{title:>12}" for title, _ in columns))
     for name in names:
         print(f"{name:<{width}}  " + "  ".join(f"{values[name]:12.6f}" for _, values in columns))
 
 
-def _print_findings(evaluation: Evaluation, folder: Path) -> None:
-    """The classes, and on standard error where the whole of it is."""
+def _print_findings(evaluation: Evaluation) -> None:
     findings = evaluation.findings
     if findings is None:
         print("note: the model's outputs are no classes; only the metrics are measured", file=sys.stderr)
@@ -145,8 +165,22 @@ def _print_findings(evaluation: Evaluation, folder: Path) -> None:
         _print_classes(evaluation.class_table(), of_pixels=findings.worst[0].target.ndim > 0)
         if findings.uncounted:
             print(f"note: {findings.uncounted} targets are none of the classes, and not counted", file=sys.stderr)
-    for path in sorted(folder.iterdir()):
-        print(f"{path}{'/' if path.is_dir() else ''}", file=sys.stderr)
+
+
+def _write(evaluation: Evaluation, run: Path) -> bool:
+    """Write the whole of it and say where; whether that went well."""
+    from src.evaluation import write
+
+    folder = run / "evaluation" / evaluation.split
+    try:
+        write(evaluation, folder, run=str(run))
+        for path in sorted(folder.iterdir()):
+            print(f"{path}{'/' if path.is_dir() else ''}", file=sys.stderr)
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or repr(error)
+        print(f"error: {folder} cannot be written ({reason}); give the run's folder room and rights", file=sys.stderr)
+        return False
+    return True
 
 
 def _print_classes(rows: list[dict[str, Any]], *, of_pixels: bool) -> None:

@@ -64,8 +64,9 @@ class Evaluation:
     """Everything measured on a split.
 
     Attributes:
-        metrics: by name, of `best_weights`, where they are there, and `saved_model`.
-        findings: of the SavedModel; None where its outputs are no classes.
+        metrics: by name, of `best_weights` and `saved_model`, of each if it is there.
+        findings: of the SavedModel, or of the best weights where there is none yet; None where its outputs are no
+            classes.
     """
 
     split: str
@@ -90,28 +91,25 @@ class Evaluation:
         ]
 
 
-def measure(trainer: Trainer, data: ImageData, *, split: str, serve: Any, has_best_weights: bool) -> Evaluation:
-    """Measure both models on the split as it is stored: in its order, and not augmented.
+def measure(trainer: Trainer, data: ImageData, *, split: str, serve: Any | None, has_best_weights: bool) -> Evaluation:
+    """Measure the models that are there on the split as it is stored: in its order, and not augmented.
 
     Args:
         trainer: its loss and metrics are used, and its model with the weights that it has.
-        serve: the exported function.
-        has_best_weights: whether the trainer's model has them; else the SavedModel alone is measured.
+        serve: the exported function; None where there is none.
+        has_best_weights: whether the trainer's model has them.
     """
     batches = data.raw(split)
-    metrics = {}
-
-    def exported(images: tf.Tensor) -> tf.Tensor:
-        return serve(image=images)["logits"]
-
+    models: dict[str, Tensors] = {}
     if has_best_weights:
-        metrics["best_weights"] = trainer.evaluate_outputs(
-            lambda images: trainer.model(to_float(images), training=False), batches
-        )
-    metrics["saved_model"] = trainer.evaluate_outputs(exported, batches)
+        models["best_weights"] = lambda images: trainer.model(to_float(images), training=False)
+    if serve is not None:
+        models["saved_model"] = lambda images: serve(image=images)["logits"]
+    metrics = {name: trainer.evaluate_outputs(predict, batches) for name, predict in models.items()}
     findings = None
-    if _are_classes(serve.structured_outputs["logits"], batches.element_spec[1], data.num_classes):
-        findings = examine(exported, batches, loss=trainer.loss, classes=data.num_classes)
+    if data.are_scores((trainer.model.output if serve is None else serve.structured_outputs["logits"]).shape):
+        *_, predict = models.values()
+        findings = examine(predict, batches, loss=trainer.loss, classes=data.num_classes)
     return Evaluation(split, metrics, findings, data.class_names)
 
 
@@ -179,14 +177,8 @@ def write(evaluation: Evaluation, folder: Path, **facts: Any) -> None:
                 "uncounted": findings.uncounted,
                 "worst": [{"index": example.index, "loss": _finite(example.loss)} for example in findings.worst],
             }
-            _draw(evaluation, findings, made)
+            _draw(evaluation, findings, made, title=f"{folder.parent.parent.name}, {evaluation.split}")
         (made / "metrics.json").write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
-
-
-def _are_classes(scores: tf.TensorSpec, targets: tf.TensorSpec, classes: int) -> bool:
-    """Whether scores [n, classes] or [n, H, W, classes] stand beside a class for each image or pixel."""
-    known = targets.dtype.is_integer and targets.shape.rank in (1, 3)
-    return known and scores.shape.rank == targets.shape.rank + 1 and scores.shape[-1] == classes >= 2
 
 
 def _badness(losses: Any) -> Any:
@@ -194,9 +186,8 @@ def _badness(losses: Any) -> Any:
     return np.where(np.isnan(losses), np.inf, losses)
 
 
-def _draw(evaluation: Evaluation, findings: Findings, folder: Path) -> None:
+def _draw(evaluation: Evaluation, findings: Findings, folder: Path, *, title: str) -> None:
     names = evaluation.class_names
-    title = f"SavedModel, {evaluation.split}"
     (folder / "confusion.png").write_bytes(png(confusion_picture(findings.confusion, names, title=title)))
     image = findings.worst[0].image
     if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):

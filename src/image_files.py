@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+MASKS, OVERLAYS, RESULTS = "masks", "overlays", "predictions.json"  # in an output folder of src.predict
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by channels
 
 # On large images, which are as good as others, and on transparent colours of a palette, which are left out.
@@ -33,24 +34,27 @@ def find_images(words: Iterable[str], *, leave_out: Sequence[Path] = ()) -> tupl
     """The image files that are meant, each once, and the deepest folder that holds all that was named.
 
     Args:
-        words: files, which need not exist; folders, searched at any depth for SUFFIXES; patterns such as `a/**/*.png`.
-            Hidden files in folders are passed over.
-        leave_out: folders whose images do not count.
+        words: files; folders, searched at any depth for SUFFIXES; patterns such as `a/**/*.png`.
+            Hidden files in folders are passed over, and so are the pictures in an output folder of src.predict.
+        leave_out: folders whose images do not count, by whatever links they are reached.
 
     Raises:
-        ValueError: a folder or pattern has no image.
+        ValueError: a file or folder does not exist, or a folder or pattern has no image.
     """
+    left_out = [os.path.realpath(folder) for folder in leave_out]
     files: dict[str, Path] = {}
     bases: list[Path] = []
     for word in words:
         path, is_folder = Path(word), os.path.isdir(word)
         if is_folder:
             found, bases = _below(path), [*bases, path]
-        elif os.path.exists(word) or not glob.has_magic(word):
+        elif os.path.lexists(word):
             found, bases = [path], [*bases, path.parent]
-        else:
+        elif glob.has_magic(word):
             found, bases = _matching(word), [*bases, _fixed_part(path)]
-        found = [file for file in found if not any(file.absolute().is_relative_to(f.absolute()) for f in leave_out)]
+        else:
+            raise ValueError(f"there is no file or folder {word}")
+        found = [file for file in found if not any(Path(os.path.realpath(file)).is_relative_to(f) for f in left_out)]
         if not found:
             where = f"in the folder {word}" if is_folder else f"matches {word!r}"
             raise ValueError(f"no image {where}; images end in {' '.join(SUFFIXES)}")
@@ -76,7 +80,9 @@ def read_image(path: Path, *, channels: int) -> np.ndarray:
         with Image.open(path) as image:
             image.verify()  # a PNG's checksums, which decoding passes over
         with Image.open(path) as image:
-            pixels = _eight_bits(ImageOps.exif_transpose(image), image.format).convert(MODES[channels])
+            ImageOps.exif_transpose(image, in_place=True)  # a copy of a large image would be a burden
+            pixels = _eight_bits(image, image.format)
+            pixels = pixels if pixels.mode == MODES[channels] else pixels.convert(MODES[channels])
             return np.asarray(pixels).reshape(pixels.height, pixels.width, channels)
 
 
@@ -89,13 +95,20 @@ def count_pixels(path: Path) -> int:
         return 0
 
 
-def resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """An image uint8 [H, W, C], or scores float32 [H, W], at another height and width: bilinear, antialiased."""
+def resized(image: np.ndarray, shape: tuple[int, int], *, rows: slice | None = None) -> np.ndarray:
+    """An image uint8 [H, W, C], or scores float32 [H, W], at another height and width: bilinear, antialiased.
+
+    Args:
+        rows: only these of the result.
+    """
+    start, stop, _ = (rows or slice(None)).indices(shape[0])
     if image.shape[:2] == shape:
-        return image
+        return image[start:stop]
     flat = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else np.ascontiguousarray(image)
-    small = Image.fromarray(flat).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    return np.asarray(small).reshape(*shape, *image.shape[2:])
+    height, width = image.shape[:2]
+    box = (0, start * height / shape[0], width, stop * height / shape[0])
+    small = Image.fromarray(flat).resize((shape[1], stop - start), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(small).reshape(stop - start, shape[1], *image.shape[2:])
 
 
 @contextmanager
@@ -111,7 +124,7 @@ def _reasons(path: Path) -> Iterator[None]:
     except BadImage:
         raise
     except FileNotFoundError as error:
-        raise BadImage("there is no such file") from error
+        raise BadImage("it is a link to nothing" if path.is_symlink() else "there is no such file") from error
     except UnidentifiedImageError as error:
         raise BadImage("it is no image, or of a kind that cannot be read") from error
     except PermissionError as error:
@@ -134,15 +147,26 @@ def _below(folder: Path) -> list[Path]:
     for parent, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         found += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
-    return _images(found)
+    return _images(found, folder)
 
 
 def _matching(pattern: str) -> list[Path]:
-    return _images(map(Path, sorted(glob.glob(pattern, recursive=True))))
+    return _images(map(Path, sorted(glob.glob(pattern, recursive=True))), _fixed_part(Path(pattern)))
 
 
-def _images(paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if path.suffix.lower() in SUFFIXES and os.path.isfile(path)]
+def _images(paths: Iterable[Path], top: Path) -> list[Path]:
+    """Those that are named like images; a link to nothing among them, so that its reading names it."""
+    named = (path for path in paths if path.suffix.lower() in SUFFIXES and not _is_output(path, top))
+    return [path for path in named if os.path.isfile(path) or (path.is_symlink() and not path.exists())]
+
+
+def _is_output(path: Path, top: Path) -> bool:
+    """Whether src.predict has drawn a picture, as its place below the top folder says."""
+    folders = [top / part for part in path.relative_to(top).parents]
+    return any(
+        folder.name in (MASKS, OVERLAYS) and (folder.parent / RESULTS).is_file() and (folder.parent / MASKS).is_dir()
+        for folder in folders[:-1]
+    )
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -9,7 +9,8 @@ In the output folder, by default RUN/predictions:
     predictions.json        one entry an image: paths, size and the classes' shares, or a label's probabilities
 
 <image> is the file's name with its suffix, below the folders that are not common to all that was named: no two images
-share a name. A file that cannot be read is named and passed over, and the exit code is then 1.
+share a name, and a file that this command has not made is never overwritten. An image that cannot be read is named and
+passed over, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -36,17 +37,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from src.arguments import Parser
 from src.files import replace
-from src.image_files import MODES, BadImage, count_pixels, find_images, read_image, resized
+from src.image_files import MASKS, MODES, OVERLAYS, RESULTS, BadImage, count_pixels, find_images, read_image, resized
 from src.logs import importing
 from src.machine import available_cores
 from src.pictures import mask_png, overlay, png
-from src.runs.record import Record
+from src.runs.collection import find_run
+from src.text import counted
 
 BATCH_IMAGES = 16
 BATCH_VALUES = 16_000_000  # pixels and class scores together in a batch of more than one image
+STRIP_PIXELS = 4_000_000  # of a mask or an overlay that are made at a time
 TOP = 5  # classes whose probabilities are told
 SAVED_MODEL = Path("saved_model", "1")
-MASKS, OVERLAYS, RESULTS = "masks", "overlays", "predictions.json"
 
 Answer = tuple[np.ndarray, np.ndarray]  # of one image: scores float32 [classes] or [h, w, classes]; classes int32
 
@@ -74,16 +76,16 @@ def main() -> None:
     parser = Parser(
         prog="python -m src.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory: outputs/<name>/<label>-<id>")
+    parser.add_argument("run", metavar="RUN", help="a run's directory, outputs/<name>/<label>-<id>, or its id")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="a file, a folder, or a quoted pattern with * or **")
     parser.add_argument("--output", metavar="DIR", type=Path, help="where results go; RUN/predictions by default")
     arguments = parser.parse_intermixed_args()
-    run, output = arguments.run, arguments.output or arguments.run / "predictions"
     try:
-        record = Record(run).read() if run.is_dir() else None
-        if record is None:
-            raise ValueError(f"{run} is no run: it has no run.json. Runs are outputs/<name>/<label>-<id>")
+        found = find_run(arguments.run)
+        run, record = found.directory, found.values
+        output = arguments.output or run / "predictions"
         files, base = find_images(arguments.images, leave_out=[output / MASKS, output / OVERLAYS])
+        check_output(output, files, base)
     except ValueError as error:
         parser.error(str(error))
     try:
@@ -120,7 +122,7 @@ def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: P
     model = load_model(saved_model)
     names = record.get("class_names") or ()
     write = Writer(output, base, names if len(names) == model.classes else [str(i) for i in range(model.classes)])
-    write.begin()
+    write.begin(files)
     began = time.perf_counter()
     done, skipped = [], []
     with _progress(len(files)) as advance, ThreadPoolExecutor(available_cores()) as pool:
@@ -133,12 +135,48 @@ def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: P
             advance()
     seconds = time.perf_counter() - began
     path = write.end({"run": str(run), "id": record.get("id")}, done, skipped)
+    for entry in done:
+        if "class" in entry:
+            print(f"{entry['file']}  {entry['class']}  {entry['probabilities'][entry['class']]:.4f}")
     print(path)
-    print(f"{len(done)} images in {seconds:.1f} s, {len(done) / seconds:.3g} a second", file=sys.stderr)
+    print(f"{counted(len(done), 'image')} in {seconds:.1f} s, {len(done) / seconds:.3g} a second", file=sys.stderr)
     if skipped:
         lines = [f"  {entry['file']}: {entry['reason']}" for entry in skipped]
         print(f"error: {len(skipped)} of {len(files)} images were skipped:", *lines, sep="\n", file=sys.stderr)
     return 1 if skipped else 0
+
+
+def check_output(output: Path, files: Sequence[Path], base: Path) -> None:
+    """Whether all pictures of these files can be written.
+
+    Raises:
+        ValueError: a file of another's is there, or two images need one path as a file and as a folder.
+    """
+    planned, ours = {path for file in files for path in pictures_of(file, base)}, earlier_pictures(output)
+    another = "give another folder as --output"
+    for path in sorted(planned):
+        if parent := next((parent for parent in path.parents if parent in planned), None):
+            raise ValueError(f"{output / parent} would be a picture and a folder for {path.name}; rename an image")
+        if file := next((p for p in map(output.joinpath, path.parents[:-1]) if p.exists() and not p.is_dir()), None):
+            raise ValueError(f"{file} is no folder, so {path} cannot be made; {another}")
+        if path not in ours and os.path.lexists(output / path):
+            raise ValueError(f"{output / path} is there and is none of {output / RESULTS}; {another}")
+
+
+def pictures_of(file: Path, base: Path) -> tuple[Path, Path]:
+    """The mask and the overlay of an image, relative to the output."""
+    name = os.path.relpath(os.path.abspath(file), base) + ".png"
+    return Path(MASKS, name), Path(OVERLAYS, name)
+
+
+def earlier_pictures(output: Path) -> set[Path]:
+    """The pictures that earlier commands have made there, relative to the output."""
+    try:
+        results = json.loads((output / RESULTS).read_text())
+        entries = [entry[key] for entry in results["images"] for key in ("mask", "overlay") if key in entry]
+        return {Path(name) for name in (*entries, *results.get("earlier", []))}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return set()
 
 
 def load_model(saved_model: Path) -> Model:
@@ -175,30 +213,27 @@ def predictions(
     A batch is read, predicted and written before the next: that is all that is held in memory.
     """
     for batch in _batches(model, files):
-        read = dict(zip(batch, pool.map(partial(_read, channels=model.channels), batch), strict=True))
-        images = {file: image for file, image in read.items() if not isinstance(image, BadImage)}
-        answers = _answers(model, list(images.values()), pool)
-        results = dict(zip(images, pool.map(write, images, images.values(), answers), strict=True))
-        for file, image in read.items():
-            yield file, image if isinstance(image, BadImage) else results[file]
+        yield from _predicted(model, batch, write, pool)
 
 
 def class_mask(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The class of the highest score at each pixel, scores resized bilinearly: uint8 [H, W], uint16 above 256 classes.
 
-    Two planes of scores are held at a time, however many classes there are.
+    Two planes of a strip of rows are held at a time. A mask of several strips is that of the whole but for rounding in
+    the scores' last digits.
 
     Args:
         scores: float32 [h, w, classes].
         size: (H, W).
     """
     classes = scores.shape[-1]
-    best = np.array(resized(scores[..., 0], size))
     mask = np.zeros(size, np.uint8 if classes <= 256 else np.uint16)
-    for number in range(1, classes):
-        plane = resized(scores[..., number], size)
-        mask[plane > best] = number
-        np.maximum(best, plane, out=best)
+    for rows in _strips(size):
+        best = np.array(resized(scores[..., 0], size, rows=rows))
+        for number in range(1, classes):
+            plane = resized(scores[..., number], size, rows=rows)
+            mask[rows][plane > best] = number
+            np.maximum(best, plane, out=best)
     return mask
 
 
@@ -227,27 +262,37 @@ class Writer:
             return {**entry, **self._label(scores, int(classes))}
         size = image.shape[:2]
         mask = classes if classes.shape == size else class_mask(scores, size)
-        mask_path, overlay_path = (self._path(folder, file) for folder in (MASKS, OVERLAYS))
+        mask_path, overlay_path = pictures_of(file, self._base)
+        for path in (mask_path, overlay_path):
+            (self._output / path).parent.mkdir(parents=True, exist_ok=True)
         (self._output / mask_path).write_bytes(mask_png(mask, len(self._names)))
-        (self._output / overlay_path).write_bytes(png(overlay(image[..., :3], mask, len(self._names))))
+        (self._output / overlay_path).write_bytes(png(_overlay(image[..., :3], mask, len(self._names))))
         counts = np.bincount(mask.ravel(), minlength=len(self._names))
         shares = {name: float(n / mask.size) for name, n in zip(self._names, counts, strict=True) if n}
         return {**entry, "mask": str(mask_path), "overlay": str(overlay_path), "shares": shares}
 
-    def begin(self) -> None:
-        """Take away the list of earlier results, which new ones make untrue."""
+    def begin(self, files: Sequence[Path]) -> None:
+        """Empty the list of earlier results, which new ones make untrue, but for the names of all pictures."""
         if any((self._output / name).exists() for name in (MASKS, RESULTS)):
             print(
                 f"note: {self._output} has earlier results; masks and overlays of other images stay there, "
                 f"and {RESULTS} lists only the new ones",
                 file=sys.stderr,
             )
-        (self._output / RESULTS).unlink(missing_ok=True)
+        self._pictures = earlier_pictures(self._output).union(*(pictures_of(file, self._base) for file in files))
+        self._write({"complete": False}, [], [])
 
     def end(self, run: dict[str, Any], images: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> Path:
         """Write the list of results; returns its path."""
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        values = {**run, "when": when, "class_names": list(self._names), "images": images, "skipped": skipped}
+        facts = {**run, "complete": True, "when": when, "class_names": list(self._names)}
+        self._pictures = {path for path in self._pictures if (self._output / path).is_file()}
+        return self._write(facts, images, skipped)
+
+    def _write(self, facts: dict[str, Any], images: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> Path:
+        told = {Path(entry[key]) for entry in images for key in ("mask", "overlay") if key in entry}
+        earlier = sorted(map(str, self._pictures - told))
+        values = {**facts, "images": images, "skipped": skipped, "earlier": earlier}
         replace(self._output / RESULTS, json.dumps(values, indent=2) + "\n")
         return self._output / RESULTS
 
@@ -256,12 +301,6 @@ class Writer:
         probabilities = powers / powers.sum()
         best = np.argsort(-probabilities, kind="stable")[:TOP]
         return {"class": self._names[number], "probabilities": {self._names[i]: float(probabilities[i]) for i in best}}
-
-    def _path(self, folder: str, file: Path) -> Path:
-        """Where a picture of a file goes, relative to the output; its folder is made."""
-        path = Path(folder, os.path.relpath(os.path.abspath(file), self._base) + ".png")
-        (self._output / path).parent.mkdir(parents=True, exist_ok=True)
-        return path
 
 
 def _batches(model: Model, files: Sequence[Path]) -> Iterator[list[Path]]:
@@ -277,6 +316,28 @@ def _batches(model: Model, files: Sequence[Path]) -> Iterator[list[Path]]:
         batch.append(file)
         held += values
     yield batch
+
+
+def _predicted(
+    model: Model, batch: Sequence[Path], write: Writer, pool: ThreadPoolExecutor
+) -> list[tuple[Path, dict[str, Any] | BadImage]]:
+    """What `write` returns of each file of a batch; no pixels stay behind."""
+    read = dict(zip(batch, pool.map(partial(_read, channels=model.channels), batch), strict=True))
+    images = {file: image for file, image in read.items() if not isinstance(image, BadImage)}
+    answers = _answers(model, list(images.values()), pool)
+    results = dict(zip(images, pool.map(write, images, images.values(), answers), strict=True))
+    return [(file, image if isinstance(image, BadImage) else results[file]) for file, image in read.items()]
+
+
+def _strips(size: tuple[int, int]) -> Iterator[slice]:
+    """Rows of an image, few enough to make at a time."""
+    height = max(1, STRIP_PIXELS // size[1])
+    return (slice(top, min(top + height, size[0])) for top in range(0, size[0], height))
+
+
+def _overlay(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
+    """`overlay`, made in strips."""
+    return np.concatenate([overlay(image[rows], mask[rows], classes) for rows in _strips(mask.shape[:2])])
 
 
 def _read(file: Path, *, channels: int) -> np.ndarray | BadImage:

@@ -65,6 +65,11 @@ def size(count: float) -> str:
     return f"{count:.1f} {units[0]}" if count < 9.95 and units[0] != "B" else f"{count:.0f} {units[0]}"
 
 
+def measured(value: float) -> str:
+    """A loss or metric for eyes: 0.1234, and 3.2e-05 where that would be 0.0000."""
+    return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 or not math.isfinite(value) else f"{value:.1e}"
+
+
 def counted(count: int, noun: str) -> str:
     """1 run, 2 runs."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

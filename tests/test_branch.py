@@ -8,7 +8,7 @@ import pytest
 
 from src.runs.record import Record
 from src.verify_resume import compare
-from tests.helpers import DIGITS, only_run, train
+from tests.helpers import DIGITS, only_run, run_module, train
 
 BASE = [*DIGITS, "schedule=constant", "model.dropout=0.2"]
 
@@ -96,3 +96,18 @@ def test_another_architecture_is_refused(parent, tmp_path):
     assert found.returncode == 1
     assert "does not fit this model: its variable" in found.stderr
     assert len(found.stderr.splitlines()) < 6
+
+
+@pytest.mark.slow
+def test_clean_leaves_the_parent_of_a_branch_that_it_cannot_see(parent, tmp_path):
+    """The branch was typed elsewhere, by a link; its command goes on after the clean."""
+    run = tmp_path / "outputs" / "digits" / "run"
+    shutil.copytree(only_run(parent / "2" / "outputs" / "digits"), run)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(run.parent)
+    command = ["resume=link/run", "epochs=3"]
+    assert train(*command, cwd=tmp_path / "elsewhere").returncode == 0
+    cleaned = run_module("src.runs", "clean", "--keep", "0", "--yes", cwd=tmp_path)
+    assert "kept: 1 run, from which others branch" in cleaned.stdout
+    again = train(*command, cwd=tmp_path / "elsewhere")
+    assert again.returncode == 0 and "already completed, reused" in again.stdout

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compare as benchmark
+from benchmarks.pairs import ProcessFailed
 from src.compare import main
 from tests.comparison.made import make_run, rewrite
 from tests.helpers import DIGITS, ROOT, run_module, train
@@ -99,7 +100,10 @@ def test_what_mattered_and_a_markdown_table(trained, capsys):
     assert main([str(trained), "--effects"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["key", "explains", "by", "chance", "value", "n", "mean", "±", "min", "max"]
-    assert [line.split()[0] for line in lines if line[0] != " "][1:] == ["optimizer", "seed"]
+    assert [line.split()[0] for line in lines[1:-2] if line[0] != " "] == ["optimizer", "seed"]
+    assert re.fullmatch(r"val/accuracy of 9 completed runs; \d left out", lines[-1])
+    assert main([str(trained), "--effects", "--sort", "val/loss"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("val/loss of 9 completed runs")
     assert main([str(trained), "--format", "markdown"]) == 0
     header, ruler, first, *_ = capsys.readouterr().out.splitlines()
     assert header.startswith("| optimizer | dropout | val/accuracy | ± | n |")
@@ -124,6 +128,7 @@ def test_a_comparison_needs_no_tensorflow_and_no_network(trained):
         (["empty"], r"there is no run in empty: runs are outputs/<name>/<label>-<id>, with a run\.json each"),
         (["runs", "--sort", "val/acc"], r"no run has 'val/acc'; near it: val/accuracy"),
         (["runs", "--where", "opt=adam"], r"no run has 'opt'; near it: optimizer, .*"),
+        (["runs", "--where", "epochs<abc"], r"--where epochs<abc: 'abc' is no number, and < needs one; .*"),
         (["runs", "--output", "table.xls"], r"--output table\.xls tells no format: end it in \.csv, \.json, .*"),
         (["runs", "--formt", "csv"], r"unrecognized arguments: --formt.*"),
         (["runs", "--format", "xls"], r".*invalid choice: 'xls'.*csv.*"),
@@ -148,7 +153,7 @@ def test_a_wrong_command_is_told_in_one_line(tmp_path, monkeypatch, capsys, argu
 def test_no_run_that_is_so_is_no_error(tmp_path, capsys):
     make_run(tmp_path, "a")
     assert main([str(tmp_path), "--where", "status=failed"]) == 0
-    assert capsys.readouterr() == ("", "none of 1 runs is so: status=failed\n")
+    assert capsys.readouterr() == ("", "none of 1 runs is so: status=failed; status is completed\n")
     assert main([str(tmp_path), "--where", "status=failed", "--format=json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"groups": []}
 
@@ -193,6 +198,27 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path):
     )
     assert done.returncode == 0 and done.stdout.split()[0] == "x"
     assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+def test_ctrl_c_ends_it_quietly(monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("src.compare.read_rows", interrupt)
+    assert main(["runs"]) == 130 and capsys.readouterr() == ("", "")
+
+
+def test_seeds_of_other_code_are_a_warning(tmp_path, capsys):
+    for seed in (0, 1):
+        make_run(tmp_path, str(seed), seed=seed, fingerprints={"code": {"src/trainer.py": str(seed)}})
+    assert main([str(tmp_path)]) == 0
+    assert capsys.readouterr().err == f"warning: {tmp_path}/1 and {tmp_path}/0 differ in code; both count\n"
+
+
+def test_a_benchmark_whose_table_lacks_a_run_fails(monkeypatch):
+    monkeypatch.setattr(benchmark, "make_runs", lambda folder, count: (make_run(folder, "a") and 0, 2))
+    with pytest.raises(ProcessFailed, match="has 1 rows, not 2"):
+        benchmark.main(["--runs", "2", "--repeats", "1"])
 
 
 def test_help_is_in_plain_words_with_examples(capsys):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from src import evaluate as command
 from src.callbacks.export import export
+from src.config import ConfigError
 from src.data.image_data import ImageData
 from src.data.sources import digit_scenes
 from src.data.transforms import Noise
@@ -131,6 +134,15 @@ def test_without_checkpoints_the_saved_model_is_measured_and_replaces_what_was_t
     assert json.loads((copy / "evaluation" / "val" / "metrics.json").read_text())["metrics"].keys() == {"saved_model"}
 
 
+def test_a_run_that_cannot_be_written_has_its_metrics_printed(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / run.name, ignore=shutil.ignore_patterns("evaluation"))
+    (copy / "evaluation").touch()
+    result = evaluate(copy, cwd=tmp_path)
+    assert result.returncode == 1 and printed(result.stdout)[0] == "test" and "background" in result.stdout
+    assert result.stderr.splitlines()[-1].startswith(f"error: {copy}/evaluation/test cannot be written (")
+    assert "Traceback" not in result.stderr
+
+
 @pytest.fixture
 def arrays():
     """50 images uint8 [6, 6, 1] with masks of 3 classes and 255, which is none."""
@@ -233,3 +245,20 @@ def test_a_folder_that_cannot_be_completed_leaves_the_one_there(arrays, tmp_path
     with pytest.raises(IndexError):
         write(nameless, folder)
     assert whole(folder.parent) == before
+
+
+def test_the_last_split_is_taken_and_one_that_is_not_there_is_a_wrong_command(arrays, tmp_path, monkeypatch):
+    _, data, _ = built(arrays, tmp_path)
+    run = tmp_path / "run"
+    (run / "saved_model" / "1").mkdir(parents=True)
+    taken = []
+    monkeypatch.setattr("src.build.set_up_process", lambda **_: None)
+    monkeypatch.setattr("src.build.build_data", lambda _: data)
+    monkeypatch.setattr("src.build.build_trainer", lambda *_, **__: SimpleNamespace(state=None))
+    monkeypatch.setattr("src.checkpoints.Checkpoints.restore_weights", lambda *_: None)
+    monkeypatch.setattr("tensorflow.saved_model.load", lambda _: SimpleNamespace(signatures={"serving_default": None}))
+    monkeypatch.setattr("src.evaluation.measure", lambda *_, split, **__: taken.append(split))
+    command.evaluate({}, run, None)
+    assert taken == ["train"]
+    with pytest.raises(ConfigError, match="split=test: the data has none; give one of train, or leave it out"):
+        command.evaluate({}, run, "test")

@@ -15,7 +15,7 @@ from src.callbacks.export import export
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.image_files import BadImage, find_images, read_image, resized
 from src.pictures import overlay, palette
-from src.predict import class_mask
+from src.predict import check_output, class_mask, earlier_pictures
 from src.runs.record import Record
 from tests.helpers import DIGITS, ROOT, only_run, run_module, train
 
@@ -69,6 +69,9 @@ def entries(output):
     return results, {entry["file"]: entry for entry in results["images"]}
 
 
+RECORD = {"id": "0" * 8, "name": "x", "monitor": "val/loss", "mode": "min", "metrics": {}, "overrides": ["epochs=1"]}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run whose model says which of four colours each pixel of 32x32 is nearest to."""
@@ -77,7 +80,7 @@ def run(tmp_path_factory):
     model = keras.Sequential([keras.Input([SIZE, SIZE, 3]), keras.layers.Conv2D(4, 1)])
     model.layers[0].set_weights([2 * centres.T[None, None], -(centres**2).sum(1)])
     export(model, directory / "saved_model" / "1")
-    Record(directory).update(id="0" * 8, status="completed", class_names=NAMES, overrides=["epochs=1"])
+    Record(directory).update(**RECORD, status="completed", class_names=NAMES)
     return directory
 
 
@@ -186,7 +189,9 @@ def test_names_never_collide_and_a_second_command_says_what_it_finds(run, tmp_pa
     }
     second = predict(run, "b/c", "--output", output, cwd=tmp_path)
     assert second.returncode == 0 and f"note: {output} has earlier results" in second.stderr
-    assert [entry["mask"] for entry in entries(output)[0]["images"]] == ["masks/x.png.png"]
+    results, _ = entries(output)
+    assert [entry["mask"] for entry in results["images"]] == ["masks/x.png.png"] and results["complete"]
+    assert "masks/b/c/x.png.png" in results["earlier"] and len(earlier_pictures(output)) == 2 * 5
 
 
 def test_a_classifier_tells_the_class_and_five_probabilities(tmp_path):
@@ -226,7 +231,7 @@ def test_a_model_of_any_size_and_of_300_classes_and_a_record_without_names(tmp_p
 
     module, run = Brightness(), tmp_path / "run"
     tf.saved_model.save(module, str(run / "saved_model" / "1"), signatures={"serving_default": module.serve})
-    Record(run).update(status="completed")
+    Record(run).update(**RECORD, status="completed")
     random = np.random.default_rng(0)
     shapes = {"a.png": (20, 30), "b.png": (7, 9), "c.png": (20, 30)}
     images = {name: random.integers(0, 256, shape, dtype=np.uint8) for name, shape in shapes.items()}
@@ -275,13 +280,16 @@ def test_twelve_megapixels_need_less_than_a_gigabyte(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["nowhere", "a.png"], 2, "nowhere is no run: it has no run.json"),
+        (["nowhere", "a.png"], 2, "nowhere is no run: give its directory, outputs/<name>/<label>-<id>, or 4"),
         (["a.png", "RUN"], 2, "a.png is no run"),
         (["RUN"], 2, "the following arguments are required: IMAGE"),
         (["RUN", "none/*.png"], 2, "no image matches 'none/*.png'; images end in .png"),
+        (["RUN", "a.png", "b.png"], 2, "there is no file or folder b.png"),
         (["RUN", "empty"], 2, "no image in the folder empty"),
         (["RUN", "a.png", "--output", "a.png"], 2, "a.png cannot be made (File exists); give another"),
         (["RUN", "a.png", "--ouput", "x"], 2, "unrecognized arguments: --ouput"),
+        (["RUN", "a.png", "--output", "ds"], 2, "ds/masks/a.png.png is there and is none of ds/predictions.json; give"),
+        (["RUN", "two"], 2, "masks/a.png.png would be a picture and a folder for b.png.png; rename an image"),
         (["begun", "a.png"], 1, "is not there; complete the run: python -m src.train epochs=1 'name=my run'"),
         (["--help"], 0, "masks/<image>.png"),
     ],
@@ -290,7 +298,10 @@ def test_twelve_megapixels_need_less_than_a_gigabyte(run, tmp_path):
 def test_refuses_in_one_line_and_without_tensorflow(run, tmp_path, arguments, code, text):
     save(tmp_path / "a.png", COLOURS[blocks()])
     (tmp_path / "empty").mkdir()
-    Record(tmp_path / "begun").update(status="running", overrides=["epochs=1", "name=my run"])
+    save(tmp_path / "ds" / "masks" / "a.png.png", blocks())
+    save(tmp_path / "two" / "a.png", blocks())
+    save(tmp_path / "two" / "a.png.png" / "b.png", blocks())
+    Record(tmp_path / "begun").update(**RECORD | {"status": "running", "overrides": ["epochs=1", "name=my run"]})
     arguments = [str(run) if word == "RUN" else word for word in arguments]
     command = [sys.executable, "-X", "importtime", "-m", "src.predict", *arguments]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -359,7 +370,46 @@ def test_folders_and_patterns_find_images_once_and_in_order(tmp_path, monkeypatc
     assert names("in/b.png", "in", "in/../in/b.png")[0] == ["in/b.png", "in/a.JPG", "in/sub/c.tiff"]
     assert names("a[1].png", "in/x.txt") == (["a[1].png", "in/x.txt"], tmp_path)
     assert names("in", leave_out=[tmp_path / "in" / "sub"])[0] == ["in/a.JPG", "in/b.png"]
-    assert names("in/sub/*", "in/missing.png") == (["in/sub/c.tiff", "in/missing.png"], tmp_path / "in")
+    assert names("in/sub/*", "in/b.png") == (["in/sub/c.tiff", "in/b.png"], tmp_path / "in")
+    with pytest.raises(ValueError, match="there is no file or folder in/missing"):
+        find_images(["in", "in/missing.png"])
+
+
+def test_links_and_earlier_outputs_in_folders(tmp_path, monkeypatch):
+    for name in ("in/a.png", "in/out/masks/a.png.png", "in/out/overlays/a.png.png", "in/masks/b.png"):
+        save(tmp_path / name, blocks())
+    (tmp_path / "in" / "out" / "predictions.json").touch()
+    (tmp_path / "in" / "gone.png").symlink_to("nothing")
+    (tmp_path / "link").symlink_to("in")
+    monkeypatch.chdir(tmp_path)
+    for word in ("in", "in/**/*.png"):
+        assert {file.as_posix() for file in find_images([word])[0]} == {"in/a.png", "in/gone.png", "in/masks/b.png"}
+    assert len(find_images(["in/out/masks"])[0]) == 1  # named itself
+    found, _ = find_images(["in"], leave_out=[tmp_path / "link" / "masks"])
+    assert {file.name for file in found} == {"a.png", "gone.png"}
+    with pytest.raises(BadImage, match="it is a link to nothing"):
+        read_image(tmp_path / "in" / "gone.png", channels=3)
+
+
+def test_an_output_is_checked_against_what_is_there(tmp_path):
+    file = save(tmp_path / "in" / "a" / "x.png", blocks())
+    out = tmp_path / "out"
+    check_output(out, [file], tmp_path / "in")
+    save(out / "masks" / "a" / "x.png.png", blocks())
+    with pytest.raises(ValueError, match=r"masks/a/x\.png\.png is there and is none of .*; give another folder"):
+        check_output(out, [file], tmp_path / "in")
+    (out / "predictions.json").write_text('{"images": [], "earlier": ["masks/a/x.png.png"]}')
+    check_output(out, [file], tmp_path / "in")
+    (out / "overlays").touch()
+    with pytest.raises(ValueError, match=r"overlays is no folder, so overlays/a/x\.png\.png cannot be made"):
+        check_output(out, [file], tmp_path / "in")
+
+
+def test_strips_of_a_mask_are_those_of_the_whole(monkeypatch):
+    scores = np.random.default_rng(0).normal(size=[24, 30, 7]).astype(np.float32)
+    whole = class_mask(scores, (401, 303))
+    monkeypatch.setattr("src.predict.STRIP_PIXELS", 303 * 17)
+    assert (class_mask(scores, (401, 303)) == whole).mean() > 0.9999
 
 
 @pytest.mark.parametrize("size", [(48, 48), (97, 61), (20, 31)])

@@ -54,6 +54,13 @@ def test_add_your_own(copy, overrides):
     assert re.match(r"val/accuracy [01]\.\d+", found.stdout), found.stdout
 
 
+def test_pictures_and_links_are_there():
+    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from src.callbacks.base import Callback
 from src.state import TrainState
-from src.text import duration, sparkline
+from src.text import duration, measured, sparkline
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Progress(Callback):
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         now = self._clock()
         self._screen.epoch_done(metrics)
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        shown = "  ".join(f"{name} {measured(value)}" for name, value in metrics.items())
         star = "  (best)" if state.improved else ""
         log.info("epoch %d/%d  %.1f s  %s%s", state.epoch, self._epochs, now - self._epoch_began, shown, star)
         self._epoch_began = now
@@ -193,7 +193,9 @@ class Screen:
         return Text("   ".join(words), style="cyan", no_wrap=True, overflow="crop")
 
     def _loss(self, width: int, ascii_only: bool) -> Text:
-        line, losses = Text(f"loss {self.loss:.4f}   ", style="bold", no_wrap=True, overflow="crop"), list(self.losses)
+        assert self.loss is not None
+        line = Text(f"loss {measured(self.loss)}   ", style="bold", no_wrap=True, overflow="crop")
+        losses = list(self.losses)
         room = 0 if ascii_only else max(0, width - len(line))
         return line.append(sparkline(losses[max(0, len(losses) - room) :]), style="magenta")
 
@@ -217,11 +219,11 @@ class Screen:
 
     def _cell(self, name: str, ascii_only: bool, *, changes: bool) -> Text:
         value, before = self._now.get(name), self._before.get(name)
-        cell = Text("" if value is None else f"{value:.4f}")
+        cell = Text("" if value is None else measured(value))
         if value is None or before is None or not changes or not math.isfinite(value - before):
             return cell
-        amount, rises = f"{abs(value - before):.4f}", value > before
-        if float(amount) == 0:
+        amount, rises = measured(abs(value - before)), value > before
+        if value == before:
             return cell.append(" =", style="dim")
         arrow = ("+" if rises else "-") if ascii_only else ("↑" if rises else "↓")
         return cell.append(f" {arrow} {amount}", style="red" if rises == self._lower_is_better(name) else "green")
@@ -229,7 +231,7 @@ class Screen:
     def _best_cell(self, name: str) -> Text:
         monitored, best = name == self._state.monitor, self._state.best
         value = best.value if monitored and best else self._best.get(name)  # of the others only since this start
-        return Text("" if value is None else f"{value:.4f}", style="bold green" if monitored else "")
+        return Text("" if value is None else measured(value), style="bold green" if monitored else "")
 
     def _lower_is_better(self, name: str) -> bool:
         if name.partition("/")[2] == self._state.monitor.partition("/")[2]:

@@ -13,8 +13,9 @@ from typing import Any
 from src.comparison.columns import headers
 from src.comparison.effects import effects
 from src.comparison.groups import Group
-from src.comparison.rows import NO_METRICS, Row, read_history
+from src.comparison.rows import Row, Value
 from src.comparison.tables import show
+from src.runs.checked import NO_METRICS, read_history
 
 MOST_CURVES = 60  # runs
 MOST_POINTS = 400  # of a curve
@@ -82,10 +83,15 @@ def _scatter(key: str, monitor: str, told: Sequence[tuple[Row, str]], keys: Sequ
         "axis": ("log" if _spans_decades(numbers) else "linear") if numeric else "category",
         "few": len(set(values)) <= MOST_TICKS,
         "x": numbers if numeric else [show(key, value) or "none" for value in values],
+        "order": [show(key, value) or "none" for value in sorted(set(values), key=_numbers_first)],
         "y": [row.result for row, _ in told],
         "colours": [colour for _, colour in told],
         "labels": [label(row, keys) for row, _ in told],
     }
+
+
+def _numbers_first(value: Value) -> tuple:
+    return (0, value, "") if isinstance(value, int | float) else (1, 0, str(value or ""))
 
 
 def _spans_decades(numbers: Sequence[float]) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from src.comparison.columns import differing
+from src.comparison.groups import less_is_better
 from src.comparison.rows import Row, Value
 
 MOST_VALUES = 8  # numbers with more are put into ranges
@@ -50,26 +51,34 @@ class Effect:
     levels: tuple[Level, ...]
 
 
-def effects(rows: Sequence[Row]) -> list[Effect]:
+def effects(rows: Sequence[Row], metric: str | None = None) -> list[Effect]:
     """An effect for each key that differs between completed runs, the one that explains most first.
 
-    Runs with different monitors are not compared with each other.
+    Args:
+        metric: whose results are meant; None takes each run's monitored metric. Runs with different monitors are then
+            not compared with each other.
     """
     found = []
-    for monitor in dict.fromkeys(row.monitor for row in rows):
-        counted = [row for row in rows if row.counts and row.monitor == monitor]
+    for monitor in [metric] if metric else dict.fromkeys(row.monitor for row in rows):
+        counted = counted_for(rows, monitor, any_monitor=metric is not None)
         keys = [key for key in differing(counted) if key not in ("monitor", "mode")]
         measured = [_effect(key, monitor, counted) for key in keys]
         found += sorted(measured, key=lambda effect: -(effect.explained or 0.0))
     return found
 
 
+def counted_for(rows: Sequence[Row], metric: str, *, any_monitor: bool = False) -> list[Row]:
+    """The completed runs that have a result of this metric, and monitor it unless `any_monitor`."""
+    return [row for row in rows if row.counts and metric in row.metrics and (any_monitor or row.monitor == metric)]
+
+
 def _effect(key: str, monitor: str, rows: Sequence[Row]) -> Effect:
     levels: dict[Value, list[float]] = defaultdict(list)
     names = _levels([row.settings.get(key) for row in rows])
     for name, row in zip(names, rows, strict=True):
-        levels[name].append(cast(float, row.result))
-    best_first = sorted(levels.items(), key=lambda item: statistics.mean(item[1]), reverse=rows[0].mode == "max")
+        levels[name].append(row.metrics[monitor])
+    falls = less_is_better(monitor, rows)
+    best_first = sorted(levels.items(), key=lambda item: statistics.mean(item[1]), reverse=not falls)
     chance = (len(levels) - 1) / (len(rows) - 1)
     made = tuple(Level(name, tuple(results)) for name, results in best_first)
     return Effect(key, monitor, _explained(list(levels.values())), chance, made)
@@ -81,8 +90,9 @@ def _explained(levels: Sequence[Sequence[float]]) -> float | None:
     if min(results) == max(results):
         return None
     middle = float(statistics.mean(results))
-    between = [len(level) * _square(float(statistics.mean(level)) - middle) for level in levels]
-    share = sum(between) / sum(_square(result - middle) for result in results)
+    unit = max(abs(result - middle) for result in results)  # squares of tiny or huge numbers are 0 or infinite
+    between = [len(level) * _square((float(statistics.mean(level)) - middle) / unit) for level in levels]
+    share = sum(between) / sum(_square((result - middle) / unit) for result in results)
     return min(1.0, share) if math.isfinite(share) else None
 
 

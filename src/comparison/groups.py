@@ -10,6 +10,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from src.comparison.columns import OWN, known_keys, metric_names, resolve
 from src.comparison.rows import Row, Value
@@ -90,7 +91,7 @@ def ranked(groups: Sequence[Group], *, sort: str | None = None) -> list[Group]:
         return sorted(groups, key=lambda one: _by_result(one.best, value=one.mean(one.best.monitor)))
     rows = [row for one in groups for row in one.rows]
     key = resolve(sort, known_keys(rows))
-    falls = key not in metric_names(rows) or _less_is_better(key, rows)
+    falls = key not in metric_names(rows) or less_is_better(key, rows)
 
     def place(one: Group) -> tuple:
         value = one.get(key)
@@ -114,6 +115,27 @@ def repeated(groups: Sequence[Group]) -> list[str]:
     return warnings
 
 
+def mixed(groups: Sequence[Group]) -> list[str]:
+    """A warning for each group whose means are over runs of other code, data or packages: one pair of them."""
+    warnings = []
+    for one in groups:
+        first, *others = [(row, _made_of(row)) for row in one.counted] or [(one.best, {})]
+        for row, made_of in others:
+            changed = [part for part, value in made_of.items() if first[1].get(part, value) != value]
+            if changed:
+                warnings.append(f"{row.directory} and {first[0].directory} differ in {', '.join(changed)}; both count")
+                break
+    return warnings
+
+
+def _made_of(row: Row) -> dict[str, Any]:
+    """The code, data and packages of a run, where its record tells them."""
+    values = row.run.values
+    places = {"code": "fingerprints", "data": "fingerprints", "packages": "environment"}
+    found = {part: values[of].get(part) for part, of in places.items() if isinstance(values.get(of), dict)}
+    return {part: value for part, value in found.items() if value}
+
+
 def _by_result(row: Row, *, value: float | None = None) -> tuple:
     value = row.result if value is None else value
     if value is None:
@@ -121,7 +143,8 @@ def _by_result(row: Row, *, value: float | None = None) -> tuple:
     return 0 if row.counts else 1, row.monitor, -value if row.mode == "max" else value
 
 
-def _less_is_better(metric: str, rows: Sequence[Row]) -> bool:
+def less_is_better(metric: str, rows: Sequence[Row]) -> bool:
+    """Whether a metric should fall: as the runs that monitor it say, else by its name."""
     modes = {row.mode for row in rows if row.monitor == metric}
     if modes:
         return modes == {"min"}

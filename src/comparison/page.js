@@ -21,8 +21,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }));
 }
 
+// Words as Plotly shows them: it reads markup everywhere, and %{...} in templates.
 function text(words) {
-  return String(words).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  return String(words).replace(/[&<>%]/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 
 function draw(parent, title, traces, layout) {
@@ -83,20 +84,21 @@ function curves(parent, metric) {
 
 // The results of all runs over the values of a key, and where these are few the mean of each.
 function scatter(parent, one) {
+  const x = one.axis === "category" ? one.x.map(text) : one.x;
   const traces = [{
     type: "scatter",
     mode: "markers",
-    x: one.x,
+    x,
     y: one.y,
     marker: { color: one.colours, size: 9, opacity: 0.75, line: { color: "#ffffff", width: 1 } },
     text: one.labels.map(text),
     hovertemplate: "%{y:.6g}<extra>%{text}</extra>",
     showlegend: false,
   }];
-  const values = [...new Set(one.x)];
+  const values = [...new Set(x)];
   if (one.few) {
     const mean = (value) => {
-      const results = one.y.filter((_, i) => one.x[i] === value);
+      const results = one.y.filter((_, i) => x[i] === value);
       return results.reduce((sum, y) => sum + y, 0) / results.length;
     };
     traces.push({
@@ -109,7 +111,7 @@ function scatter(parent, one) {
       showlegend: false,
     });
   }
-  const ticks = one.axis === "category" ? {} : one.few ? { tickvals: values } : one.axis === "log" ? { dtick: 1 } : {};
+  const ticks = one.axis === "category" ? { categoryorder: "array", categoryarray: one.order.map(text) } : one.few ? { tickvals: values } : one.axis === "log" ? { dtick: 1 } : {};
   draw(parent, `${one.monitor} by ${one.name}`, traces, {
     xaxis: { type: one.axis, title: { text: text(one.name), standoff: 8 }, ...ticks },
     hovermode: "closest",

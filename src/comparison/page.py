@@ -22,6 +22,7 @@ from src.comparison.effects import effects
 from src.comparison.groups import Group, group, ranked
 from src.comparison.rows import Row, Value
 from src.comparison.tables import (
+    Column,
     Table,
     is_numeric,
     plain,
@@ -32,6 +33,8 @@ from src.comparison.tables import (
     table_of_groups,
     table_of_runs,
 )
+from src.runs.commands import train_command
+from src.text import counted
 
 COMMANDS = 5  # of the best groups
 MOST_PICTURE_BYTES = 5_000_000  # of all pictures together
@@ -63,7 +66,7 @@ def page(groups: Sequence[Group], keys: Sequence[str], *, sort: str | None = Non
     }
     names = ", ".join(dict.fromkeys(plain(row.run.values["name"]) for row in rows))
     return Template(_file("page.html")).substitute(
-        title=escape(f"{names}: {_count(len(rows), 'run')}"),
+        title=escape(f"{names}: {counted(len(rows), 'run')}"),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         summary=escape(_summary(groups, rows)),
         style=_file("page.css"),
@@ -88,7 +91,7 @@ def _file(name: str) -> str:
 
 def _summary(groups: Sequence[Group], rows: Sequence[Row]) -> str:
     statuses = ", ".join(f"{n} {status}" for status, n in Counter(row.status for row in rows).items())
-    text = f"{_count(len(groups), 'setting')}; {statuses}."
+    text = f"{counted(len(groups), 'setting')}; {statuses}."
     best = groups[0]
     if best.counted:
         text += f" Best: {best.best.monitor} {show('', best.mean(best.best.monitor))}"
@@ -146,18 +149,19 @@ def _table(table: Table, name: str, *, dots: Sequence[str] = (), sortable: bool 
         inner = f"<button type='button'>{escape(plain(header))}</button>" if sortable else escape(plain(header))
         return f"<th scope='col'{kind}{title}{' aria-sort=none' if sortable else ''}>{inner}</th>"
 
-    def cell(key: str, value: Value, dot: str) -> str:
+    def cell(column: Column, value: Value, dot: str) -> str:
+        key = column.key
         kind = "number" if key in numeric else key if key in ("status", "directory") else ""
         if key == "status" and value != "completed":
             kind += " unfinished"
         mark = f"<i class='dot' style='background:{dot}'></i>" if dot else ""
         data = f" data-value='{escape(_raw(value))}'" if sortable and isinstance(value, float) else ""
-        return f"<td{f' class={kind!r}' if kind else ''}{data}>{mark}{escape(show(key, value))}</td>"
+        return f"<td{f' class={kind!r}' if kind else ''}{data}>{mark}{escape(show(key, value, column.digits))}</td>"
 
     lines = []
     for number, row in enumerate(table.rows):
         cells = (
-            cell(column.key, row[column.key], dots[number] if dots and place == 0 else "")
+            cell(column, row[column.key], dots[number] if dots and place == 0 else "")
             for place, column in enumerate(columns)
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
@@ -225,9 +229,6 @@ def _origin(row: Row) -> str:
 
 
 def _command(row: Row) -> str:
-    overrides = [text for text in row.run.values["overrides"] if not text.lstrip("+").startswith("parent.")]
-    return shlex.join(["python", "-m", "src.train", *overrides])
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+    """By `python`, whatever this one is called: a page is read elsewhere."""
+    _, *words = shlex.split(train_command(row.directory, row.run.values))
+    return shlex.join(["python", *words])

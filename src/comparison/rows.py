@@ -14,14 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from src.comparison import CompareError
-from src.runs.collection import Run, find_runs, read_values
-from src.runs.record import Record
+from src.runs.checked import LARGEST, metrics_of, numbers, read_history
+from src.runs.collection import Run, find_run, find_runs
 
 Value = str | int | float | None
-
-COUNTS = ("epoch", "epochs", "step", "parameters", "seed")  # whole numbers in run.json
-LARGEST = 2**63
-NO_METRICS = ("epoch", "step", "seconds")  # of a line of history.jsonl
 
 
 @dataclass(frozen=True)
@@ -87,137 +83,49 @@ def read_rows(folders: Iterable[Path], *, set_aside: bool = False) -> tuple[list
     for run in runs:
         if run.set_aside and not set_aside:
             continue
-        try:
-            row, said = read_row(run)
-        except CompareError as error:
-            warnings.append(str(error))
-        else:
-            rows.append(row)
-            warnings += said
+        row, said = read_row(run)
+        rows.append(row)
+        warnings += said
     return rows, warnings
 
 
-def run_at(directory: Path) -> Run:
-    """The run in this directory itself.
+def run_at(word: str) -> Run:
+    """The run of this directory, or with this id; see `find_run`.
 
     Raises:
         CompareError: there is none, or its record is broken.
     """
     try:
-        return Run(directory, read_values(directory))
+        return find_run(word)
     except ValueError as error:
-        raise CompareError(f"{error}. Runs are outputs/<name>/<label>-<id>") from error
+        raise CompareError(str(error)) from error
 
 
 def read_row(run: Run) -> tuple[Row, list[str]]:
-    """A run's row, and what is wrong with its history.
-
-    Raises:
-        CompareError: a value of run.json is of the wrong type; names the folder, the key and the value.
-    """
+    """A run's row, and what is wrong with its history."""
     values = run.values
-    try:
-        best, final = _best(values), _numbers("metrics", values["metrics"])
-        for key in COUNTS:
-            _whole(key, values.get(key))
-        seconds = _number("seconds", values.get("seconds"))
-        settings = _settings(values)
-    except _Wrong as error:
-        raise CompareError(f"{run.directory} is left out: its run.json has {error}") from error
-    epoch = best[1] if best else None
+    best = values.get("best") or {}
+    epoch, seconds = best.get("epoch"), values.get("seconds")
     history, warnings = read_history(run.directory)
-    measured = next((_metrics(line) for line in reversed(history) if line["epoch"] == epoch), {})
-    metrics = {**final, **measured, values["monitor"]: best[0] if best else None}
-    status, holder = _status(run)
+    measured = next((metrics_of(line) for line in reversed(history) if line["epoch"] == epoch), {})
+    metrics = {**numbers("metrics", values["metrics"]), **measured, values["monitor"]: best.get("value")}
+    status = run.status
     row = Row(
         run=run,
         status=status,
-        reason=_reason(values, status, holder),
-        settings=settings,
+        reason=_reason(values, status, run.holder if status == "running" else None),
+        settings=_settings(values),
         complete=isinstance(values.get("config"), dict),
         typed=frozenset(_typed(values["overrides"])),
         metrics={key: value for key, value in metrics.items() if value is not None},
         best_epoch=epoch,
-        seconds=seconds,
+        seconds=None if seconds is None else float(seconds),
     )
     return row, warnings
 
 
-def read_history(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The epochs of history.jsonl up to the first line that is none, and a warning about that line."""
-    path = Record(directory).history_path
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        return [], []
-    except (OSError, ValueError) as error:
-        return [], [f"{path} cannot be read ({error}); the run's final metrics are taken"]
-    epochs: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            epoch = json.loads(line)
-            _whole("epoch", epoch["epoch"], needed=True)
-            _metrics(epoch)
-        except (ValueError, TypeError, LookupError, RecursionError):
-            return epochs, [f"{path}, line {number} is torn or no epoch; it and what follows are left out"]
-        epochs.append(epoch)
-    return epochs, []
-
-
-def _metrics(epoch: dict[str, Any]) -> dict[str, float | None]:
-    return _numbers("a metric", {key: value for key, value in epoch.items() if key not in NO_METRICS})
-
-
-class _Wrong(ValueError):
-    """A value of the wrong type."""
-
-    def __init__(self, key: str, value: Any, allowed: str) -> None:
-        shown = json.dumps(value)
-        super().__init__(f"{key}={shown[:60]}{'...' * (len(shown) > 60)}; it must be {allowed}")
-
-
-def _number(key: str, value: Any) -> float | None:
-    """The value where it is a finite number; None stands for NaN, as in run.json."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Wrong(key, value, "a number or null")
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
-def _numbers(key: str, values: dict[str, Any]) -> dict[str, float | None]:
-    return {name: _number(f"{key}.{name}", value) for name, value in values.items()}
-
-
-def _whole(key: str, value: Any, *, needed: bool = False) -> int | None:
-    if value is None and not needed:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= LARGEST:
-        raise _Wrong(key, value, "a whole number of 64 bits")
-    return value
-
-
-def _best(values: dict[str, Any]) -> tuple[float | None, int | None] | None:
-    best = values.get("best")
-    if best is None:
-        return None
-    if not isinstance(best, dict):
-        raise _Wrong("best", best, "null or an object with value, epoch and step")
-    return _number("best.value", best.get("value")), _whole("best.epoch", best.get("epoch"))
-
-
 def _settings(values: dict[str, Any]) -> dict[str, Value]:
     """Its options and settings by key, in the order typed, then as recorded."""
-    if values["mode"] not in ("min", "max"):
-        raise _Wrong("mode", values["mode"], "min or max")
-    for key in ("choices", "config"):
-        if not isinstance(values.get(key, {}), dict):
-            raise _Wrong(key, values[key], "an object")
-    if not all(isinstance(text, str) for text in values["overrides"]):
-        raise _Wrong("overrides", values["overrides"], "a list of strings")
     own = {key: values.get(key) for key in ("name", "monitor", "mode", "seed")}
     known = {**values.get("config", {}), **values.get("choices", {}), **own}
     typed = _typed(values["overrides"])
@@ -261,17 +169,6 @@ def _plain(value: Any) -> Value:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return json.dumps(value)
     return value if abs(value) < LARGEST else str(value)
-
-
-def _status(run: Run) -> tuple[str, str | None]:
-    """The status, and who is writing the run now."""
-    if run.values["status"] != "running":
-        return run.values["status"], None
-    try:
-        holder = run.holder
-    except OSError:  # the lock may not be opened here: nothing is known but what the record says
-        return "running", None
-    return ("running", holder) if holder else ("interrupted", None)
 
 
 def _reason(values: dict[str, Any], status: str, holder: str | None) -> str:

@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from src.comparison.columns import headers, metric_names
@@ -20,16 +20,19 @@ from src.comparison.effects import Effect
 from src.comparison.groups import Group
 from src.comparison.rows import Row, Value
 
-DIGITS = {"seconds": ".1f", "epoch": ".3g", "explains": ".1%", "by chance": ".1%"}
+DIGITS, FEWER, SHARE = ".6g", ".3g", ".1%"
+LONGEST_WHOLE = 10**12  # larger whole numbers are shown as others
+NARROWER = ("train/",)  # metrics that a terminal which is too narrow goes without
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its key in files, its header for people, and whether people see it at all."""
+    """A column: its key in files, its header for people, whether people see it at all, and how its numbers are."""
 
     key: str
     header: str
     shown: bool = True
+    digits: str = DIGITS
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def table_of_groups(groups: Sequence[Group], keys: Sequence[str]) -> Table:
     metrics = [
         column
         for name in names
-        for column in (Column(name, name), Column(f"{name} std", "±", several and name in monitors))
+        for column in (Column(name, name), Column(f"{name} std", "±", several and name in monitors, FEWER))
     ]
     metrics.insert(2 * len(monitors), Column("n", "n", several))
     columns = (*_settings([key for key in keys if key != "seed" or not several]), *metrics, *_ends())
@@ -78,8 +81,10 @@ def table_of_effects(effects: Sequence[Effect]) -> Table:
     several = len({effect.monitor for effect in effects}) > 1
     columns = (
         Column("metric", "metric", several),
-        *(Column(key, key) for key in ("key", "explains", "by chance", "value", "n", "mean")),
-        Column("std", "±"),
+        Column("key", "key"),
+        *(Column(key, key, digits=SHARE) for key in ("explains", "by chance")),
+        *(Column(key, key) for key in ("value", "n", "mean")),
+        Column("std", "±", digits=FEWER),
         *(Column(key, key) for key in ("min", "max")),
     )
     rows = [
@@ -129,14 +134,14 @@ def reasons(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def show(key: str, value: Value) -> str:
-    """A value for people: numbers of six digits, one line of printable characters."""
+def show(key: str, value: Value, digits: str = DIGITS) -> str:
+    """A value for people: numbers of six digits, or as `digits` says; one line of printable characters."""
     if value is None:
         return ""
     if isinstance(value, float):
-        return format(value, ".3g" if key.endswith("std") else DIGITS.get(key, ".6g"))
-    text = str(value)
-    if key == "directory":
+        return format(value, digits)
+    text = format(value, ".6g") if isinstance(value, int) and abs(value) >= LONGEST_WHOLE else str(value)
+    if key == "directory" and os.path.isabs(text):
         text = os.path.relpath(text)
     elif key.endswith("._target_"):
         text = text.rpartition(".")[2]
@@ -154,14 +159,36 @@ def is_numeric(table: Table, column: Column) -> bool:
     return bool(values) and all(isinstance(value, int | float) for value in values)
 
 
-def as_text(table: Table) -> str:
-    """Aligned columns, as wide as they need to be: paths can be copied."""
-    columns = table.shown
+def as_text(table: Table, *, width: int | None = None) -> str:
+    """Aligned columns, as wide as they need to be: paths can be copied.
+
+    Args:
+        width: of a terminal; where it is too narrow, a run's id stands for its directory, then train metrics are left
+            out.
+    """
+    lines = _lines(table.shown, table)
+    if width and len(max(lines, key=len)) > width:
+        rows = [{**row, "directory": _id(row)} if "directory" in row else row for row in table.rows]
+        renamed = [replace(column, header="id") if column.key == "directory" else column for column in table.shown]
+        table = Table(tuple(renamed), tuple(rows))
+        lines = _lines(table.shown, table)
+    if width and len(max(lines, key=len)) > width:
+        lines = _lines([column for column in table.shown if not column.key.startswith(NARROWER)], table)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _lines(columns: Sequence[Column], table: Table) -> list[str]:
     cells = [[column.header for column in columns]]
-    cells += [[show(column.key, row[column.key]) for column in columns] for row in table.rows]
+    cells += [[show(column.key, row[column.key], column.digits) for column in columns] for row in table.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numeric = [is_numeric(table, column) for column in columns]
-    return "".join("  ".join(map(_padded, line, widths, numeric)).rstrip() + "\n" for line in cells)
+    return ["  ".join(map(_padded, line, widths, numeric)).rstrip() for line in cells]
+
+
+def _id(row: dict[str, Value]) -> str:
+    """The digits that a run's directory ends in, which stand for it in commands."""
+    name = os.path.basename(str(row["directory"]))
+    return name.rpartition("-")[2] or name
 
 
 def as_markdown(table: Table) -> str:
@@ -172,7 +199,7 @@ def as_markdown(table: Table) -> str:
 
     columns = table.shown
     lines = [[column.header for column in columns], ["---"] * len(columns)]
-    lines += [[show(column.key, row[column.key]) for column in columns] for row in table.rows]
+    lines += [[show(column.key, row[column.key], column.digits) for column in columns] for row in table.rows]
     return "".join(map(line, lines))
 
 
@@ -197,8 +224,7 @@ def _settings(keys: Sequence[str]) -> list[Column]:
 
 
 def _ends() -> list[Column]:
-    names = ("epoch", "status", "seconds")
-    own = [Column(name, name) for name in names]
+    own = [Column("epoch", "best epoch"), Column("status", "status"), Column("seconds", "seconds", digits=".1f")]
     return [*own, Column("reason", "reason", shown=False), Column("directory", "directory")]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from src.comparison import CompareError
 from src.comparison.columns import known_keys, resolve
 from src.comparison.rows import Row, Value, parsed
+from src.comparison.tables import plain
 
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne,
@@ -22,6 +23,9 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
+EQUAL = ("=", "!=")
+WORDS = ("true", "false", "null")  # in any case, as Hydra reads them
+MOST_TOLD = 10  # values
 CONDITION = re.compile(r"([^=<>!]+)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
 
 
@@ -33,20 +37,43 @@ def select(rows: Sequence[Row], conditions: Sequence[str]) -> list[Row]:
     """
     kept, known = list(rows), known_keys(rows)
     for condition in conditions:
-        found = CONDITION.fullmatch(condition)
-        if not found:
-            raise CompareError(f"--where {condition} is no condition; type KEY=VALUE, or one of != < <= > >=")
-        key, sign, wanted = found[1].strip(), found[2], found[3].strip()
-        key = resolve(key, known)
+        key, sign, wanted = _read(condition, known)
         kept = [row for row in kept if _holds(row.get(key), sign, wanted)]
     return kept
 
 
+def told(rows: Sequence[Row], conditions: Sequence[str]) -> str:
+    """What the key of the condition that leaves no run is instead, in those that the ones before it leave."""
+    last = next(n for n in range(len(conditions)) if not select(rows, conditions[: n + 1]))
+    key, _, _ = _read(conditions[last], known_keys(rows))
+    values = {row.get(key) for row in select(rows, conditions[:last])}
+    texts = [plain("null" if value is None else str(value)) for value in sorted(values, key=_order)]
+    more = f" and {len(texts) - MOST_TOLD} more" if len(texts) > MOST_TOLD else ""
+    return f"{key} is {', '.join(texts[:MOST_TOLD])}{more}"
+
+
+def _read(condition: str, known: Sequence[str]) -> tuple[str, str, str]:
+    """Key, sign and value."""
+    found = CONDITION.fullmatch(condition)
+    if not found:
+        raise CompareError(f"--where {condition} is no condition; type KEY=VALUE, or one of != < <= > >=")
+    key, sign, wanted = found[1].strip(), found[2], found[3].strip()
+    if sign not in EQUAL and parsed(wanted) is None:
+        raise CompareError(
+            f"--where {condition}: {wanted!r} is no number, and {sign} needs one; = and != take any value"
+        )
+    return resolve(key, known), sign, wanted.lower() if wanted.lower() in WORDS else wanted
+
+
 def _holds(value: Value, sign: str, wanted: str) -> bool:
-    """Numbers are compared as numbers where both are; a value that is not there is `null` and has no order."""
+    """Numbers are compared as numbers where both are; what is no number has no order, and what is not there is null."""
     number = parsed(wanted)
     if number is not None and isinstance(value, int | float):
         return COMPARE[sign](value, number)
-    if value is None and sign not in ("=", "!="):
-        return False
-    return COMPARE[sign]("null" if value is None else str(value), wanted)
+    text = "null" if value is None else str(value)
+    return sign in EQUAL and COMPARE[sign](text.lower() if text.lower() in WORDS else text, wanted)
+
+
+def _order(value: Value) -> tuple[bool, float, str]:
+    """Numbers first."""
+    return (False, value, "") if isinstance(value, int | float) else (True, 0.0, str(value))

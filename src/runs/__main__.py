@@ -18,8 +18,8 @@ from pathlib import Path
 
 from src.arguments import Parser
 from src.runs.clean import Plan, make_plan, remove_checkpoints, remove_leftover
-from src.runs.collection import find_runs
-from src.runs.details import print_details, resolve
+from src.runs.collection import find_run, find_runs
+from src.runs.details import print_details
 from src.runs.listing import SHOWN_STATUSES, newest_first, print_rows, read_row
 from src.runs.lock import Locked
 from src.text import counted, print_table, size, table as new_table
@@ -34,6 +34,9 @@ that a process is using, or that others branch from are left alone."""
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0, 1 where not all could be done, 2 for a wrong command."""
     arguments = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")  # whatever a record holds can be printed
     try:
         code = arguments.command(arguments)
         sys.stdout.flush()
@@ -107,7 +110,7 @@ def _named(name: str, patterns: Sequence[str] | None) -> bool:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    print_details(resolve(arguments.run), sys.stdout)
+    print_details(find_run(arguments.run), sys.stdout)
     return OK
 
 

@@ -6,11 +6,17 @@ parent.config_hash, parent.step     # what the branch's identity counts; never a
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.manifest import copy_checkpoint, listed, newest_good, read_manifest
+from src.manifest import CheckpointError, DamagedCheckpoint, copy_checkpoint, listed, newest_good, read_manifest
+from src.runs.lock import lock_path
 from src.runs.record import Record
+
+log = logging.getLogger(__name__)
+
+BRANCHES = "branches"  # in a parent's folder: an empty file for each, named by its id
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,10 @@ def find_parent(directory: Path) -> Parent:
 
 
 def begin_branch(source: Path, directory: Path, *, checkpoint: str) -> None:
-    """Copy the parent's checkpoint into a new run's folder; nothing where that has been done.
+    """Note the branch in the parent's folder, and copy its checkpoint, unless that has been done.
+
+    The note comes first, and the parent's checkpoints are looked for afterwards; `clean` moves them away first, and
+    looks for the note afterwards. So one of the two sees the other, without a lock, which a parent in training holds.
 
     Args:
         source, directory: run directories.
@@ -73,11 +82,37 @@ def begin_branch(source: Path, directory: Path, *, checkpoint: str) -> None:
     Raises:
         ValueError: the parent has gone on since, or its checkpoints have been removed.
     """
-    if listed(directory / "checkpoints"):
+    _note(source, directory)
+    target, checkpoints = directory / "checkpoints", source / "checkpoints"
+    if listed(target):
         return
-    prefix = newest_good(source / "checkpoints")
-    if prefix is None:
-        raise ValueError(f"{source} has no checkpoints any more, so there is nothing to start from")
-    if read_manifest(prefix)["checksum"] != checkpoint:
-        raise ValueError(f"{source} has gone on since; type the command again to branch from where it is now")
-    copy_checkpoint(prefix, directory / "checkpoints")
+    try:
+        prefix = newest_good(checkpoints)
+        if prefix is not None:
+            if read_manifest(prefix)["checksum"] != checkpoint:
+                raise ValueError(f"{source} has gone on since; type the command again to branch from where it is now")
+            copy_checkpoint(prefix, target)
+    except (OSError, CheckpointError, DamagedCheckpoint):
+        if listed(checkpoints):
+            raise
+    if not listed(checkpoints):
+        for path in sorted(target.glob("ckpt-*"), reverse=True):  # first the manifest, without which none counts
+            path.unlink()
+        raise ValueError(
+            f"the checkpoints of {source} were removed meanwhile, so there is nothing to start from; "
+            "branch from another run, or train this one again: its own command with rerun=true"
+        )
+
+
+def branches_of(directory: Path) -> list[str]:
+    """The ids of the runs that branched from this one."""
+    return sorted(path.name for path in (directory / BRANCHES).glob("*"))
+
+
+def _note(source: Path, directory: Path) -> None:
+    path = source / BRANCHES / lock_path(directory).name
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    except OSError as error:
+        log.warning("%s cannot be written (%s): clean will not know of this branch", path, error.strerror)

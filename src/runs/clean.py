@@ -6,7 +6,7 @@ for removal in plan.removals:
     remove_checkpoints(removal)
 
 Only completed runs lose checkpoints, which are there to resume from. The best of each name and monitor keep theirs,
-and so does a run that another one branched from, since that one's command names it.
+and so does a run that another one branched from, since that one's command needs them each time it is typed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from src.runs.branch import branches_of
 from src.runs.collection import Run, find_runs
 from src.runs.lock import hold, lock_path
 from src.runs.record import BadRecord, Record
@@ -100,11 +101,15 @@ def remove_checkpoints(removal: Removal) -> bool:
     """
     directory = removal.run.directory
     with hold(lock_path(directory)):
-        if not _unchanged(removal.run):
+        if not _unchanged(removal.run) or branches_of(directory):
             return False
         Record(directory).update(cleaned=datetime.now(UTC).isoformat(timespec="seconds"))
         hidden = directory / f"{TEMPORARY}{os.getpid()}-{CHECKPOINTS}"
         removal.path.rename(hidden)
+        if branches_of(directory):  # one has begun meanwhile; see begin_branch
+            hidden.rename(removal.path)
+            Record(directory).update(cleaned=None)
+            return False
         shutil.rmtree(hidden)
     return True
 
@@ -142,17 +147,14 @@ def _reason(run: Run, parents: set[str], best: set[Path]) -> str | None:
         return run.status
     if (run.directory / CHECKPOINTS).is_symlink():
         return "whose checkpoints are a link"
-    if run.values.get("config_hash") in parents:
+    if branches_of(run.directory) or run.values.get("config_hash") in parents:
         return "from which others branch"
     return "best" if run.directory in best else None
 
 
 def _parents(runs: Iterable[Run]) -> set[str]:
-    """The config hashes that branches name, here or in the usual place."""
-    usual = Path("outputs")
-    others = find_runs([usual])[0] if usual.is_dir() else []
-    named = [run.values.get("parent") for run in (*runs, *others)]
-    return {parent["config_hash"] for parent in named if isinstance(parent, dict) and "config_hash" in parent}
+    """The config hashes that branches among these runs name; older ones are not noted in their parent's folder."""
+    return {parent["config_hash"] for run in runs if (parent := run.values.get("parent"))}
 
 
 def _best(runs: Iterable[Run], keep: int) -> set[Path]:

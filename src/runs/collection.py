@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.runs import ID_DIGITS
+from src.runs.checked import WrongValue, check_record, read_history
 from src.runs.lock import holder_of, lock_path
 from src.runs.record import STATUSES, BadRecord, Record
+from src.text import counted
 
-# Beside runs, and none.
-OTHER_FOLDERS = ("sweeps", "studies")
 # What shows that a folder without run.json was to be a run.
+SHORTEST_ID = 4  # digits that are enough, where they are one run's
 TRACES = (".hydra", "checkpoints", "history.jsonl", "summaries")
 SET_ASIDE = re.compile(r"-[0-9a-f]{8}\.\d{8}T\d{12}$")
+NO_RECORD = "is left out: it has no run.json, as a run that was killed in its first second"
 NEEDED = {"id": str, "name": str, "status": str, "monitor": str, "mode": str, "metrics": dict, "overrides": list}
 
 
@@ -33,14 +36,20 @@ class Run:
 
     @property
     def status(self) -> str:
-        """What run.json says, but `interrupted` where it says `running` and no process is."""
-        status = self.values["status"]
-        return "interrupted" if status == "running" and not self.holder else status
+        """What run.json says, but `interrupted` where it says `running` and no process is, as far as can be known."""
+        try:
+            gone = self.values["status"] == "running" and not holder_of(lock_path(self.directory))
+        except OSError:  # as another user's lock, which may not be read
+            gone = False
+        return "interrupted" if gone else self.values["status"]
 
     @property
     def holder(self) -> str | None:
-        """The process that is writing this run now; None where none is."""
-        return holder_of(lock_path(self.directory))
+        """The process that is writing this run now; None where none is, or that cannot be known."""
+        try:
+            return holder_of(lock_path(self.directory))
+        except OSError:
+            return None
 
     @property
     def set_aside(self) -> bool:
@@ -53,8 +62,8 @@ class Run:
         return (self.values.get("best") or {}).get("value")
 
     def history(self) -> list[dict[str, Any]]:
-        """Its epochs, in order."""
-        return Record(self.directory).history()
+        """Its epochs, in order, up to a line that is none."""
+        return read_history(self.directory)[0]
 
 
 def find_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
@@ -64,37 +73,71 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
         ValueError: a folder does not exist.
     """
     runs: dict[Path, Run] = {}
-    warnings = []
+    broken: dict[Path, str] = {}
+    traced: dict[Path, Path] = {}  # was to be a run, or has runs in a folder of such a name
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder; runs are outputs/<name>/<label>-<id>")
         for parent, names, files in os.walk(folder):
             directory = Path(parent)
-            if "run.json" in files or any(trace in names or trace in files for trace in TRACES):
+            if "run.json" in files:
                 names.clear()
                 try:
                     runs.setdefault(directory.resolve(), Run(directory, read_values(directory)))
                 except ValueError as error:
-                    warnings.append(str(error))
-            names[:] = sorted(name for name in names if name not in OTHER_FOLDERS and not name.startswith("."))
-    return sorted(runs.values(), key=lambda run: run.directory), warnings
+                    broken[directory.resolve()] = str(error)
+            elif any(trace in names or trace in files for trace in TRACES):
+                traced[directory.resolve()] = directory
+            names[:] = sorted(name for name in names if not name.startswith("."))
+    inside = {parent for found in (*runs, *broken) for parent in found.parents}
+    broken |= {path: f"{directory} {NO_RECORD}" for path, directory in traced.items() if path not in inside}
+    return sorted(runs.values(), key=lambda run: run.directory), [broken[path] for path in sorted(broken)]
+
+
+def find_run(text: str, *, folder: Path = Path("outputs")) -> Run:
+    """The run of this directory, or the one below `folder` with this name, or whose id begins so.
+
+    Raises:
+        ValueError: there is none, or more than one; or its record is broken.
+    """
+    directory = Path(text)
+    if any((directory / name).exists() for name in ("run.json", *TRACES)):
+        return Run(directory, read_values(directory))
+    ways = f"give its directory, outputs/<name>/<label>-<id>, or {SHORTEST_ID} to {ID_DIGITS} digits of its id"
+    if directory.is_dir():
+        inside = find_runs([directory])[0]
+        first = f", such as {inside[0].directory}" if inside else ""
+        raise ValueError(f"{text} is no run but a folder with {counted(len(inside), 'run')}{first}; {ways}")
+    runs = [run for run in find_runs([folder])[0] if not run.set_aside] if folder.is_dir() else []
+    is_id = re.fullmatch(rf"[0-9a-f]{{{SHORTEST_ID},{ID_DIGITS}}}", text)
+    found = [run for run in runs if run.directory.name == text or (is_id and run.values["id"].startswith(text))]
+    if not is_id and not found:
+        raise ValueError(f"{text} is no run: {ways}")
+    if len(found) != 1:
+        which = ", ".join(str(run.directory) for run in found)
+        raise ValueError(f"{counted(len(found), 'run')} below {folder} with an id {text}...{which and f': {which}'}")
+    return found[0]
 
 
 def read_values(directory: Path) -> dict[str, Any]:
-    """What run.json says.
+    """What run.json says, checked.
 
     Raises:
-        ValueError: it is missing or cannot be read, or is no run's; names the folder.
+        ValueError: it is missing, cannot be read, is no run's, or has a value of the wrong type; names the folder.
     """
     try:
         values = Record(directory).read()
     except BadRecord as error:
         raise ValueError(f"{directory} is left out: {error}") from error
     if values is None:
-        raise ValueError(f"{directory} is left out: it has no run.json, as a run that was killed in its first second")
+        raise ValueError(f"{directory} {NO_RECORD}")
     for key, kind in NEEDED.items():
         if not isinstance(values.get(key), kind):
             raise ValueError(f"{directory} is left out: its run.json has no {key}, so it is no run's")
     if values["status"] not in STATUSES:
         raise ValueError(f"{directory} is left out: its status is {values['status']!r}, not {', '.join(STATUSES)}")
+    try:
+        check_record(values)
+    except WrongValue as error:
+        raise ValueError(f"{directory} is left out: its run.json has {error}") from error
     return values

@@ -1,6 +1,6 @@
 """One screen about one run.
 
-run = resolve("1a2b3c4d", folder=Path("outputs"))
+run = find_run("1a2b3c4d")
 print_details(run, sys.stdout)
 """
 
@@ -17,38 +17,15 @@ from rich.console import Console
 from rich.text import Text
 
 from src.manifest import listed
-from src.runs.collection import Run, find_runs, read_values
+from src.runs import ID_DIGITS
+from src.runs.collection import Run, find_runs
 from src.runs.commands import next_commands, train_command
-from src.runs.identity import ID_DIGITS
 from src.runs.listing import SET_ASIDE, STYLES, local_time, newest_first, shown_status
 from src.runs.sizes import part_sizes
 from src.text import counted, duration, print_table, size, sparkline, table as new_table
 
-SHORTEST_ID = 4
 EPOCHS = 10  # of the history
 CURVE = 60  # epochs of a metric's curve
-
-
-def resolve(text: str, *, folder: Path = Path("outputs")) -> Run:
-    """The run of this directory, or the one below `folder` whose id begins so.
-
-    Raises:
-        ValueError: there is none, or more than one.
-    """
-    directory = Path(text)
-    if directory.is_dir():
-        return Run(directory, read_values(directory))
-    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST_ID},{ID_DIGITS}}}", text):
-        raise ValueError(
-            f"{text} is no run: give its directory, outputs/<name>/<label>-<id>, "
-            f"or {SHORTEST_ID} to {ID_DIGITS} digits of its id"
-        )
-    runs = find_runs([folder])[0] if folder.is_dir() else []
-    found = [run for run in runs if run.values["id"].startswith(text) and not run.set_aside]
-    if len(found) != 1:
-        which = ", ".join(str(run.directory) for run in found)
-        raise ValueError(f"{counted(len(found), 'run')} below {folder} with an id {text}...{which and f': {which}'}")
-    return found[0]
 
 
 def print_details(run: Run, stream: TextIO) -> None:
@@ -121,7 +98,12 @@ def _best(values: dict[str, Any]) -> str:
     best = values.get("best")
     if not best:
         return f"no {values['monitor']} yet"
-    return f"{values['monitor']} {best['value']:.6f}, the best ({values['mode']}), in epoch {best['epoch']}"
+    value = _six(best.get("value"))
+    return f"{values['monitor']} {value}, the best ({values['mode']}), in epoch {best.get('epoch') or '?'}"
+
+
+def _six(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.6f}"
 
 
 def _metrics(values: dict[str, Any]) -> Iterator[str]:
@@ -129,7 +111,7 @@ def _metrics(values: dict[str, Any]) -> Iterator[str]:
     metrics = values["metrics"]
     for split in dict.fromkeys(name.partition("/")[0] for name in metrics):
         of_split = [(name.partition("/")[2], value) for name, value in metrics.items() if name.startswith(f"{split}/")]
-        shown = "  ".join(f"{name} {'nan' if value is None else f'{value:.6f}'}" for name, value in of_split)
+        shown = "  ".join(f"{name} {_six(value)}" for name, value in of_split)
         yield f"last {split}: {shown}"
 
 
@@ -147,7 +129,7 @@ def _relatives(run: Run) -> Iterator[str]:
     if parent:
         found = [other for other in nearby if other.values.get("config_hash") == parent["config_hash"]]
         of = os.path.relpath(found[0].directory) if found else f"run {parent['config_hash'][:ID_DIGITS]}"
-        yield f"of {of}, after epoch {parent['epoch']}, step {parent['step']}"
+        yield f"of {of}, after epoch {parent.get('epoch')}, step {parent.get('step')}"
     own = run.values.get("config_hash")
     for other in newest_first(nearby):
         if (other.values.get("parent") or {}).get("config_hash", "") == own:
@@ -156,7 +138,7 @@ def _relatives(run: Run) -> Iterator[str]:
 
 def _environment(environment: dict[str, Any]) -> Iterator[str]:
     if git := environment.get("git"):
-        yield f"commit {git['commit'][:10]}{', with changes' if git.get('dirty') else ''}"
+        yield f"commit {(git.get('commit') or '?')[:10]}{', with changes' if git.get('dirty') else ''}"
     packages = {"python": environment.get("python"), **(environment.get("packages") or {})}
     yield ", ".join(f"{name} {version}" for name, version in packages.items() if version)
     threads = environment.get("threads")

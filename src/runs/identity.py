@@ -18,7 +18,8 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-ID_DIGITS = 8
+from src.runs import ID_DIGITS as ID_DIGITS
+
 LABEL_LENGTH = 60
 
 # What cannot change a run's result; `*` stands for one or more names.

@@ -143,9 +143,11 @@ def local_time(text: str | None, *, after: str | None = None) -> str:
 def parse_time(text: Any) -> float | None:
     """A recorded time as seconds since 1970; None where there is none."""
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except (TypeError, ValueError):
+        seconds = datetime.fromisoformat(text).timestamp()
+        datetime.fromtimestamp(seconds)  # here too it must be in years 1 to 9999
+    except (TypeError, ValueError, OverflowError, OSError):
         return None
+    return seconds
 
 
 def _status(row: Row) -> str:

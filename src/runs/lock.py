@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from src.runs.identity import ID_DIGITS
+from src.runs import ID_DIGITS
 
 # Whoever looks whether a lock is held has it for that moment.
 GLANCES, GLANCE_SECONDS = 3, 0.02
@@ -79,9 +79,13 @@ def lock_path(directory: Path) -> Path:
 
 
 def holder_of(path: Path) -> str | None:
-    """The process that holds this lock now, as `process 12 on host`; None where none does."""
+    """The process that holds this lock now, as `process 12 on host`; None where none does.
+
+    Raises:
+        OSError: the lock may not be read, so nothing is known.
+    """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
@@ -114,5 +118,5 @@ def _described(path: Path) -> str:
     try:
         values = json.loads(path.read_text())
         return f"process {values['pid']} on {values['host']}"
-    except (ValueError, KeyError, OSError):
+    except (ValueError, TypeError, KeyError, OSError):
         return "an unknown process"

@@ -8,6 +8,7 @@ record.append_epoch({"epoch": 3, "step": 189, "seconds": 10.1, "val/mean_iou": 0
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ class Record:
             BadRecord: it is no JSON object.
         """
         try:
-            values = json.loads(self.path.read_text())
+            values = parse(self.path.read_text())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BadRecord(f"{self.path} cannot be read ({error}); move {self.directory} away") from error
         if not isinstance(values, dict):
             raise BadRecord(f"{self.path} is no JSON object; move {self.directory} away")
@@ -83,6 +84,15 @@ class Record:
         kept = [values for values in self.history() if values["epoch"] <= epoch]
         if self.history_path.exists():
             replace(self.history_path, "".join(json.dumps(values) + "\n" for values in kept))
+
+
+def parse(text: str) -> Any:
+    """JSON as it is read here: what is no finite number is null, as in what is written."""
+
+    def finite(number: str) -> float | None:
+        return value if math.isfinite(value := float(number)) else None
+
+    return json.loads(text, parse_constant=lambda _: None, parse_float=finite)
 
 
 def _finite(value: Any) -> Any:

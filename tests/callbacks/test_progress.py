@@ -15,6 +15,7 @@ from rich.console import Console
 
 from src.callbacks.progress import Progress, Screen
 from src.data.pipeline import InMemory
+from src.text import measured
 from tests.helpers import DIGITS, ROOT, only_run
 from tests.terminal import on_terminal
 from tests.test_trainer import Recorder, digits, small_trainer
@@ -41,7 +42,7 @@ def test_lines(caplog, kind, monkeypatch):
         (step, float(f"{recorder.losses[step - 1]:.6g}")) for step in (3, 6)
     ]
     epochs = re.findall(r"epoch (\d+)/2 .*train/loss (\S+)", caplog.text)
-    assert epochs == [(str(i + 1), f"{metrics['train/loss']:.4f}") for i, metrics in enumerate(recorder.epochs)]
+    assert epochs == [(str(i + 1), measured(metrics["train/loss"])) for i, metrics in enumerate(recorder.epochs)]
     levels = {record.levelname for record in caplog.records if "loss at step" in record.message}
     assert levels == {"DEBUG"}  # in the file, not on the console
 

@@ -57,4 +57,4 @@ def test_as_json(tmp_path, capsys):
 def test_what_is_no_run_is_named(tmp_path, capsys):
     a = make_run(tmp_path, "a")
     assert main(["--diff", str(a), str(tmp_path)]) == 2
-    assert f"error: {tmp_path} is left out: it has no run.json" in capsys.readouterr().err
+    assert f"error: {tmp_path} is no run but a folder with 1 run, such as {a}" in capsys.readouterr().err

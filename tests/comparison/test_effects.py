@@ -49,3 +49,9 @@ def test_each_monitor_has_effects_of_its_own(tmp_path):
     found = effects(rows_in(tmp_path))
     assert [(effect.key, effect.monitor) for effect in found] == [("seed", "val/accuracy"), ("seed", "val/loss")]
     assert [[level.value for level in effect.levels] for effect in found] == [[1, 0], [0, 1]]  # the best first
+
+
+def test_the_smallest_results_have_shares_too(tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path, str(seed), seed=seed, best=(seed + 1) * 1e-200, history=[])
+    assert [effect.explained for effect in effects(rows_in(tmp_path))] == [pytest.approx(1.0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from src.comparison import page
 from src.comparison.charts import MOST_CURVES, colours, curves, scatters
 from src.comparison.columns import differing
 from src.pictures import png
-from tests.comparison.made import groups_in, make_run, rows_in
+from tests.comparison.made import groups_in, make_run, rewrite, rows_in
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--virtual-time-budget=10000")
@@ -40,6 +41,7 @@ for (const name of ["optimizer", "val/accuracy", "val/accuracy"]) click(name);
 found.charts = [...document.querySelectorAll(".chart")].filter((chart) => chart.querySelector(".main-svg")).length;
 found.lines = document.querySelectorAll("#curves .chart:first-child .scatterlayer .js-line").length;
 found.legend = [...document.querySelectorAll("#curves .chart:first-child .legendtext")].map((text) => text.textContent);
+found.ticks = [...document.querySelectorAll("#scatters .chart:first-child .xtick text")].map((t) => t.textContent);
 found.buttons = [...document.querySelectorAll(".modebar-btn")].map((button) => button.dataset.title);
 found.pictures = [...document.images].map((image) => [image.alt, image.naturalWidth]);
 found.requests = performance.getEntriesByType("resource").map(({ name }) => name).filter((n) => !n.startsWith("data:"));
@@ -51,7 +53,7 @@ told.textContent = JSON.stringify(found);
 document.body.append(told);
 </script></body>"""
 
-HOSTILE = "</script><script>document.title='taken'</script><b>&\"'"
+HOSTILE = "</script><script>document.title='taken'</script><b>&amp;\"'%{y}"
 
 
 @pytest.fixture
@@ -94,6 +96,7 @@ def test_the_page_opens_from_the_disk_sorts_and_draws(tmp_path, width):
     assert found["sorts"] == ["ascending", "ascending", "descending"]
     assert found["charts"] == 4  # loss and accuracy by epoch; the result by optimizer and by seed
     assert found["lines"] == 6 * 2 and found["legend"] == ["sgd", "adam", HOSTILE]
+    assert sorted(found["ticks"]) == sorted(["sgd", "adam", HOSTILE])
     assert set(found["buttons"]) == {"Zoom", "Pan", "Reset axes", "Download plot as a PNG"}  # none that sends anything
     assert found["pictures"] == [["predictions.png", 30], ["evaluation/test/confusion.png", 30]]
     assert found["requests"] == [] and not found["overflows"]
@@ -101,7 +104,7 @@ def test_the_page_opens_from_the_disk_sorts_and_draws(tmp_path, width):
 
 
 def test_failures_commands_and_commits_are_told(tmp_path, without_plotly):
-    make_run(tmp_path, "good", typed=["'model.filters=8 '"])
+    good = make_run(tmp_path, "good", typed=["'model.filters=8 '"])
     error = {"type": "ValueError", "message": "a < b"}
     make_run(tmp_path, "bad", best=None, status="failed", error=error, config={"x": 1})
     text = text_of(tmp_path)
@@ -109,7 +112,8 @@ def test_failures_commands_and_commits_are_told(tmp_path, without_plotly):
     assert "bad failed: ValueError: a &lt; b</li>" in text
     assert "commit 1234567890abcdef, with changes that were not committed" in text
     command = unescape(re.search(r"python -m src\.train.*?(?=</pre>)", text)[0])
-    assert command == """python -m src.train optimizer=adam seed=0 ''"'"'model.filters=8 '"'"''"""
+    typed = """optimizer=adam seed=0 ''"'"'model.filters=8 '"'"''"""
+    assert command == f"python -m src.train {typed} hydra.run.dir={os.path.relpath(good)}"
 
 
 def test_of_many_runs_the_best_are_drawn(tmp_path, without_plotly):
@@ -139,6 +143,16 @@ def test_long_histories_are_thinned(tmp_path):
     [group] = curves(groups_in(tmp_path), [])["groups"]
     epochs, values = group["runs"][0]["lines"]["loss"]["val"]
     assert epochs == list(range(1, 1001, 3)) and set(values) == {0.333333}
+
+
+def test_epochs_and_settings_have_all_their_digits(tmp_path, without_plotly):
+    for seed, epoch in ((0, 1234), (1, 1235)):
+        line = {"value": 0.9, "epoch": epoch, "step": 1}
+        make_run(tmp_path, f"a{seed}", seed=seed, config={"noise_std": 0.12345}, history=[])
+        rewrite(tmp_path / f"a{seed}", best=line)
+    make_run(tmp_path, "b", config={"noise_std": 0.5})
+    text = text_of(tmp_path)
+    assert ">1234.5</td>" in text and ">0.12345</td>" in text
 
 
 def test_without_plotly_the_extra_is_named(tmp_path, monkeypatch, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from src.comparison import CompareError
-from src.comparison.where import select
+from src.comparison.where import select, told
 from tests.comparison.made import make_run, rows_in
 
 
@@ -27,6 +27,9 @@ def rows(tmp_path):
         (["dropout<0.3"], "a"),
         (["dropout=null"], "c"),
         (["norm=true"], "a"),
+        (["norm=True"], "a"),
+        (["norm!=TRUE"], "bc"),
+        (["optimizer<3"], ""),
         (["seed>=1", "status=completed"], "b"),
         (["seed=1.0"], "b"),
         (["val/accuracy>0.75"], "ab"),
@@ -44,3 +47,10 @@ def test_an_unknown_key_names_those_that_are_near(rows):
         select(rows, ["optimiser=adam"])
     with pytest.raises(CompareError, match=r"--where adam is no condition; type KEY=VALUE"):
         select(rows, ["adam"])
+    with pytest.raises(CompareError, match=r"--where seed<abc: 'abc' is no number, and < needs one"):
+        select(rows, ["seed<abc"])
+
+
+def test_the_values_that_there_are_are_told(rows):
+    assert told(rows, ["seed=7"]) == "seed is 0, 1, 10"
+    assert told(rows, ["optimizer=adam", "dropout=0.5", "seed=0"]) == "model.dropout is 0.1, null"

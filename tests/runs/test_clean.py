@@ -10,12 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
-from src.runs import clean
+from src.manifest import newest_good
+from src.runs import branch, clean
 from src.runs.__main__ import main
+from src.runs.branch import begin_branch, branches_of, find_parent
 from src.runs.clean import make_plan, remove_checkpoints
 from src.runs.lock import Locked, hold, lock_path
 from src.runs.record import Record
@@ -73,10 +74,10 @@ def test_what_can_go_on_is_not_touched(tmp_path, digits):
     shutil.copytree(parent / "checkpoints", target)
     (linked / "checkpoints").symlink_to(target)
     of = {"config_hash": Record(parent).read()["config_hash"], "step": 120, "epoch": 3, "checkpoint": "1"}
-    make_run(digits.with_name("branches"), 7, parent=of, status="interrupted", checkpoints=False)
+    make_run(digits.with_name("others"), 7, parent=of, status="interrupted", checkpoints=False)
     before = contents(tmp_path)
     with hold(lock_path(used)):
-        printed = cleaned("--keep", "0", "outputs/digits", cwd=tmp_path)
+        printed = cleaned("--keep", "0", "outputs", cwd=tmp_path)
     after = contents(tmp_path)
     assert {path: after[path] for path in before} == before
     reasons = re.findall(r"kept: 1 run, (.*)", printed)
@@ -198,20 +199,102 @@ def test_what_cannot_be_removed_is_named_and_the_others_go(digits, monkeypatch, 
 def test_killed_while_it_removes(tmp_path, digits):
     """Nothing is half there, and the next one removes the rest."""
     run = make_run(digits, 1)
-    for number in range(20_000):
-        (run / "checkpoints" / f"extra-{number}").touch()
-    arguments = [sys.executable, "-m", "src.runs", "clean", "--keep", "0", "--yes"]
-    process = subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    while not list(run.glob(".tmp-clean-*")) and process.poll() is None:
-        time.sleep(0.0005)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL and list(run.glob(".tmp-clean-*/extra-*")), "it was killed in the midst"
+    process = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    assert process.returncode == -signal.SIGKILL and contents(next(run.glob(".tmp-clean-*"))), "killed in the midst"
     assert not (run / "checkpoints").exists() and Record(run).read()["cleaned"]
     listed = run_module("src.runs", "list", cwd=tmp_path)
     assert listed.returncode == 0 and not listed.stderr and "completed" in listed.stdout
     assert "1 leftover" in run_module("src.runs", "clean", "--dry-run", cwd=tmp_path).stdout
     cleaned(cwd=tmp_path)
     assert not list(run.glob(".tmp-*")) and (run / "saved_model" / "1" / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize("where", ["elsewhere", "by a link", "broken", "gone"])
+def test_a_branch_that_cannot_be_seen_protects_its_parent(tmp_path, digits, monkeypatch, where):
+    parent, other = make_run(digits, 1), make_run(digits, 2)
+    named = tmp_path / "link"
+    named.symlink_to(digits)
+    folder = tmp_path / "far" / "name" / "cnn-s0-1a2b3c4d"
+    begin_branch(named / parent.name if where == "by a link" else parent, folder, checkpoint=checksum(parent))
+    assert newest_good(folder / "checkpoints")
+    if where == "broken":
+        (folder / "run.json").write_text("{")
+    if where == "gone":
+        shutil.rmtree(folder)
+    before = contents(parent)
+    monkeypatch.chdir(tmp_path / "far")
+    assert main(["clean", str(named), "--keep", "0", "--yes"]) == 0
+    assert contents(parent) == before and not (other / "checkpoints").exists()
+    assert find_parent(parent).checkpoint == checksum(parent)
+
+
+def test_a_branch_that_begins_after_the_plan(tmp_path, digits):
+    parent = make_run(digits, 1)
+    (removal,) = make_plan([digits], keep=0).removals
+    begin_branch(parent, tmp_path / "branch", checkpoint=checksum(parent))
+    before = contents(parent)
+    assert not remove_checkpoints(removal) and contents(parent) == before
+
+
+def test_a_branch_that_begins_while_its_parent_is_in_use(tmp_path, digits):
+    parent = make_run(digits, 1)
+    with subprocess.Popen([sys.executable, "-c", HOLD, lock_path(parent)], env=ENVIRONMENT, **PIPES) as holder:
+        holder.stdout.readline()
+        begin_branch(parent, tmp_path / "branch", checkpoint=checksum(parent))
+        holder.communicate(b"\n")
+    assert newest_good(tmp_path / "branch" / "checkpoints") and branches_of(parent) == ["branch"]
+
+
+@pytest.mark.parametrize("moment", ["before it looks", "while it copies", "after the copy"])
+def test_a_clean_that_comes_before_a_branch_has_all(tmp_path, digits, monkeypatch, moment):
+    """Either the branch has its checkpoint and the parent keeps its own, or the branch has nothing and says so."""
+    parent, target = make_run(digits, 1), tmp_path / "branch"
+    (removal,) = make_plan([digits], keep=0).removals
+    wanted, copy, first, seen = checksum(parent), branch.copy_checkpoint, shutil.copyfile, []
+
+    def remove(*_):
+        if not seen:
+            seen.append(monkeypatch.setattr(clean, "branches_of", lambda _: []))  # it looked just before the note
+            assert remove_checkpoints(removal)
+
+    def then_remove(*arguments):
+        copy(*arguments)
+        remove()
+
+    def copy_and_remove(*arguments):
+        first(*arguments)
+        remove()
+
+    if moment == "before it looks":
+        remove()
+    elif moment == "while it copies":
+        monkeypatch.setattr("src.manifest.shutil.copyfile", copy_and_remove)
+    else:
+        monkeypatch.setattr(branch, "copy_checkpoint", then_remove)
+    with pytest.raises(ValueError, match=f"the checkpoints of {parent} were removed meanwhile"):
+        begin_branch(parent, target, checkpoint=wanted)
+    assert not contents(target)
+
+
+def test_a_branch_that_begins_while_they_are_moved_away(tmp_path, digits, monkeypatch):
+    """They are moved back."""
+    parent = make_run(digits, 1)
+    (removal,) = make_plan([digits], keep=0).removals
+    before, answers = contents(parent / "checkpoints"), iter([[], ["1a2b3c4d"]])
+    monkeypatch.setattr(clean, "branches_of", lambda _: next(answers))
+    assert not remove_checkpoints(removal) and contents(parent / "checkpoints") == before
+    assert not Record(parent).read()["cleaned"] and not list(parent.glob(".tmp-*"))
+
+
+def test_a_parent_that_cannot_be_written_can_still_be_branched_from(tmp_path, digits, caplog):
+    parent = make_run(digits, 1)
+    (parent / "branches").touch()  # in the way, as a read-only folder would be for all but root
+    begin_branch(parent, tmp_path / "branch", checkpoint=checksum(parent))
+    assert newest_good(tmp_path / "branch" / "checkpoints") and "clean will not know of this branch" in caplog.text
+
+
+def checksum(run):
+    return find_parent(run).checkpoint
 
 
 @pytest.mark.slow
@@ -231,9 +314,9 @@ def test_real_runs(tmp_path):
     assert not (straight / "checkpoints").exists() and contents(killed) == before
     again = train(*config, cwd=tmp_path)
     assert again.returncode == 0 and "already completed, reused" in again.stdout
-    branch = train(f"resume={straight.relative_to(tmp_path)}", "epochs=4", cwd=tmp_path)
-    assert branch.returncode == 2 and branch.stderr.count("\n") == 1
-    assert "has no checkpoints any more: python -m src.runs clean removed them at 20" in branch.stderr
+    refused = train(f"resume={straight.relative_to(tmp_path)}", "epochs=4", cwd=tmp_path)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert "has no checkpoints any more: python -m src.runs clean removed them at 20" in refused.stderr
     finish(config, killed)
     assert compare(killed, copy) == []
 
@@ -245,5 +328,14 @@ from src.runs.lock import hold
 with hold(Path(sys.argv[1])):
     print(flush=True)
     input()
+"""
+KILLED = """
+import os, shutil, signal
+from src.runs.__main__ import main
+def rmtree(path):
+    next(file for file in path.iterdir() if file.is_file()).unlink()
+    os.kill(os.getpid(), signal.SIGKILL)
+shutil.rmtree = rmtree
+main(["clean", "--keep", "0", "--yes"])
 """
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from src.runs.collection import find_runs
+from src.checks import CHECKS
+from src.runs.collection import TRACES, find_runs
 from src.runs.lock import hold, lock_path
 from tests.runs.made import make_run
 
@@ -24,9 +25,10 @@ def test_runs_are_found_at_any_depth_and_once(outputs):
 
 def test_what_lies_beside_runs_is_none(outputs):
     run = make_run(outputs / "digits", 1)
-    for other in ("sweeps", "studies", ".locks"):
-        make_run(outputs / "digits" / other, 2)
-    (outputs / "digits" / "notes").mkdir()
+    make_run(outputs / "digits" / ".locks", 2)
+    for other in ("notes/a.txt", "sweeps/1a2b3c4d/sweep.json", "studies/1a2b3c4d.journal"):
+        (outputs / "digits" / other).parent.mkdir(parents=True)
+        (outputs / "digits" / other).touch()
     runs, warnings = find_runs([outputs])
     assert [run.directory for run in runs] == [run] and not warnings
 
@@ -57,6 +59,18 @@ def test_broken_folders_are_named_and_left_out(outputs):
     assert any(str(unknown) in text and "its status is 'lost'" in text for text in warnings)
 
 
+@pytest.mark.parametrize("name", ["sweeps", "studies", *TRACES[1:]])
+def test_a_folder_of_a_taken_name_hides_no_runs(outputs, name):
+    good, allowed = CHECKS["name"]
+    assert not good(name) and name in allowed and good("digits")
+    taken, other = make_run(outputs / name, 1), make_run(outputs / "digits", 2)
+    killed = outputs / "digits" / "killed"
+    (killed / "checkpoints" / "best").mkdir(parents=True)
+    runs, warnings = find_runs([outputs])
+    assert {run.directory for run in runs} == {taken, other}
+    assert [text.partition(" is left out")[0] for text in warnings] == [str(killed)]
+
+
 def test_a_run_that_was_set_aside_says_so(outputs):
     make_run(outputs / "digits", 1), make_run(outputs / "digits", 1, aside=True)
     runs, _ = find_runs([outputs])
@@ -70,6 +84,21 @@ def test_a_run_whose_process_is_gone_is_interrupted(outputs):
     with hold(lock_path(directory)):
         assert run.status == "running" and run.holder.startswith("process ")
     assert run.status == "interrupted"
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_a_lock_that_may_not_be_read(outputs, monkeypatch, error):
+    """Nothing is known but what the record says."""
+    directory = make_run(outputs / "digits", 1, status="running")
+    with hold(lock_path(directory)):
+        pass
+
+    def refuse(path, flags, mode=0o777):
+        raise error
+
+    monkeypatch.setattr("src.runs.lock.os.open", refuse)
+    (run,), _ = find_runs([outputs])
+    assert (run.status, run.holder) == ("running", None)
 
 
 def test_links_to_folders_are_not_followed(outputs, tmp_path):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from src.runs.lock import Locked, hold
+from src.runs.lock import Locked, hold, holder_of
 from tests.helpers import ROOT
 
 HOLD = """
@@ -112,3 +112,20 @@ def test_an_empty_lock_file_is_no_obstacle(path):
     path.touch()
     with hold(path):
         pass
+
+
+def test_a_holder_is_seen_without_the_right_to_write(path, monkeypatch):
+    with hold(path):
+        opened, wanted = os.open, []
+
+        def open_(file, flags, *rest):
+            wanted.append(flags)
+            return opened(file, flags, *rest)
+
+        monkeypatch.setattr(os, "open", open_)
+        assert holder_of(path).startswith(f"process {os.getpid()} ")
+    assert not any(flags & (os.O_WRONLY | os.O_RDWR) for flags in wanted)
+    for content in ("5", "[]", "{"):
+        with hold(path):
+            path.write_text(content)
+            assert holder_of(path) == "an unknown process"

@@ -146,7 +146,7 @@ def test_show_a_killed_run_and_its_branch(tmp_path):
         ([], "the following arguments are required: COMMAND; see python -m src.runs --help"),
         (["list", "nowhere"], "nowhere is no folder; runs are outputs/<name>/<label>-<id>"),
         (["list", "--status", "lost"], "argument --status: invalid choice: 'lost'"),
-        (["show", "outputs"], "outputs is left out: it has no run.json"),
+        (["show", "outputs"], "outputs is no run but a folder with "),
         (["show", "123"], "123 is no run: give its directory, outputs/<name>/<label>-<id>, or 4 to 8 digits of its id"),
         (["show", "ffffffff"], "0 runs below outputs with an id ffffffff"),
         (["clean", "--keep", "-1"], "argument --keep: '-1' is no count; it must be an integer at least 0"),
