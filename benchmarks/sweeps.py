@@ -51,7 +51,14 @@ from src.verify_resume import compare
 JOBS = 2  # of one sweep at a time
 DIGITS = ("data=digits", "model=cnn")
 # As little as a run can do: for campaigns that are about the sweep around it.
-TINY = (*DIGITS, "epochs=1", "callback.export=null", "callback.summaries=null")
+TINY = (
+    *DIGITS,
+    "epochs=1",
+    "callback.export=null",
+    "callback.images=null",
+    "callback.hparams=null",
+    "callback.summaries=null",
+)
 
 FRESH, JOBLIB, SWEEP = "one fresh process after another", "joblib, two workers", "ours, two at a time"
 GOALS = {FRESH: 0.25, JOBLIB: 0.85}  # ours by theirs, of wall time
@@ -363,7 +370,14 @@ SEARCHES = {  # the same random trials
 
 def _search(folder: Path, seed: int, options: Sequence[str]) -> tuple[float, int]:
     """The best value of a study, and the epochs of all its trials."""
-    lean = ("epochs=27", "batch_size=8", "callback.export=null", "callback.summaries=null")
+    lean = (
+        "epochs=27",
+        "batch_size=8",
+        "callback.export=null",
+        "callback.images=null",
+        "callback.hparams=null",
+        "callback.summaries=null",
+    )
     random = ("hydra/sweeper=optuna", "hydra.sweeper.sampler._target_=optuna.samplers.RandomSampler")
     fixed = (*DIGITS, *lean, *random)
     _call(_train("--multirun", *fixed, *SPACE, f"hydra.sweeper.sampler.seed={seed}", *options), folder)

@@ -27,7 +27,7 @@ from tests.helpers import DIGITS
 NO_PART_OF_A_RUN = {"hydra", "search"}
 OPTIONS = sorted(path for path in CONFIG_DIR.glob("*/*.yaml") if path.parent.name not in NO_PART_OF_A_RUN)
 SMALL_UNET = ("model.depth=1", "model.filters=4")
-SMALL = {"model": (), "experiment": (), "data": SMALL_UNET, "loss": SMALL_UNET, "metric": SMALL_UNET}  # else DIGITS
+SMALL = {"model": (), "experiment": (), "data": SMALL_UNET}  # else DIGITS
 LEAN = ("~callback.export", "~callback.images", "~callback.summaries")
 SHOWING = ("summaries", "images", "histograms", "profile")
 NEEDS_ALL_CALLBACKS = {"callback", "experiment"}

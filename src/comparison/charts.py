@@ -83,15 +83,16 @@ def _scatter(key: str, monitor: str, told: Sequence[tuple[Row, str]], keys: Sequ
         "axis": ("log" if _spans_decades(numbers) else "linear") if numeric else "category",
         "few": len(set(values)) <= MOST_TICKS,
         "x": numbers if numeric else [show(key, value) or "none" for value in values],
-        "order": [show(key, value) or "none" for value in sorted(set(values), key=_numbers_first)],
+        "order": [show(key, value) or "none" for value in sorted(dict.fromkeys(values), key=_place)],
         "y": [row.result for row, _ in told],
         "colours": [colour for _, colour in told],
         "labels": [label(row, keys) for row, _ in told],
     }
 
 
-def _numbers_first(value: Value) -> tuple:
-    return (0, value, "") if isinstance(value, int | float) else (1, 0, str(value or ""))
+def _place(value: Value) -> tuple[bool, float]:
+    """Of a value on an axis of names: numbers by size, then the others as they come, the best run's first."""
+    return (False, value) if isinstance(value, int | float) else (True, 0.0)
 
 
 def _spans_decades(numbers: Sequence[float]) -> bool:

@@ -35,7 +35,15 @@ LOGGED = {
 def sweep(cwd):
     return run_module(
         "src.train",
-        *("--multirun", *DIGITS, "epochs=2", "callback.export=null", "callback.summaries=null"),
+        *(
+            "--multirun",
+            *DIGITS,
+            "epochs=2",
+            "callback.export=null",
+            "callback.images=null",
+            "callback.hparams=null",
+            "callback.summaries=null",
+        ),
         *("+callback.fault._target_=tests.faults.Fault", f"+callback.fault.kind={','.join(KINDS)}"),
         *("hydra.launcher.n_jobs=2", f"hydra.launcher.job_timeout_seconds={TIMEOUT_SECONDS}"),
         cwd=cwd,

@@ -18,7 +18,14 @@ from src.sweeps.plan import Source, plan, plan_one
 from tests.helpers import DIGITS, train
 
 SWEEP = Source(hydra_overrides=("hydra.mode=MULTIRUN",))
-QUICK = (*DIGITS, "epochs=1", "callback.export=null", "callback.summaries=null")
+QUICK = (
+    *DIGITS,
+    "epochs=1",
+    "callback.export=null",
+    "callback.images=null",
+    "callback.hparams=null",
+    "callback.summaries=null",
+)
 
 
 @pytest.fixture(autouse=True)

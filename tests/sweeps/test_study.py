@@ -34,7 +34,7 @@ from tests.helpers import DIGITS, ROOT, train
 RATE = "optimizer.learning_rate"
 SPACE = Space.parse([f"{RATE}=tag(log,interval(1e-4,1e-1))", "batch_size=16,32"])
 GRID = {"_target_": "optuna.samplers.GridSampler"}
-LEAN = ("callback.export=null", "callback.summaries=null")
+LEAN = ("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null")
 FIT_ALL = sorted(CONFIG_DIR.glob("search/*.yaml"))
 
 
