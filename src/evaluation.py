@@ -21,6 +21,7 @@ from src.data.image_data import ImageData
 from src.data.pipeline import Batches, to_float
 from src.files import replacing
 from src.pictures import confusion_counts, confusion_picture, examples_sheet, png
+from src.runs.record import nan_as_null
 from src.trainer import Trainer
 
 WORST = 10  # examples
@@ -164,10 +165,7 @@ def write(evaluation: Evaluation, folder: Path, **facts: Any) -> None:
             **facts,
             "split": evaluation.split,
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "metrics": {
-                model: {name: _finite(value) for name, value in metrics.items()}
-                for model, metrics in evaluation.metrics.items()
-            },
+            "metrics": {model: dict(metrics) for model, metrics in evaluation.metrics.items()},
         }
         if findings := evaluation.findings:
             values |= {
@@ -175,10 +173,10 @@ def write(evaluation: Evaluation, folder: Path, **facts: Any) -> None:
                 "per_class": evaluation.class_table(),
                 "confusion": findings.confusion.tolist(),
                 "uncounted": findings.uncounted,
-                "worst": [{"index": example.index, "loss": _finite(example.loss)} for example in findings.worst],
+                "worst": [{"index": example.index, "loss": example.loss} for example in findings.worst],
             }
             _draw(evaluation, findings, made, title=f"{folder.parent.parent.name}, {evaluation.split}")
-        (made / "metrics.json").write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+        (made / "metrics.json").write_text(json.dumps(nan_as_null(values), indent=2, allow_nan=False) + "\n")
 
 
 def _badness(losses: Any) -> Any:
@@ -205,8 +203,3 @@ def _sheet(examples: Sequence[Example], class_names: Sequence[str]) -> np.ndarra
     )
     captions = [f"#{example.index}  loss {example.loss:.3g}" for example in examples]
     return examples_sheet(images, targets, predicted, class_names=class_names, captions=captions)
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if np.isfinite(value) else None

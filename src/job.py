@@ -30,10 +30,11 @@ from src.config import ConfigError
 from src.logs import importing
 from src.machine import available_cores
 from src.manifest import listed
+from src.runs import ID_DIGITS
 from src.runs.branch import begin_branch
 from src.runs.commands import next_commands, print_next
 from src.runs.decision import Action, decide
-from src.runs.identity import ID_DIGITS, config_hash, identity_config, register_resolvers, settings
+from src.runs.identity import config_hash, identity_config, register_resolvers, settings
 from src.runs.lock import hold, lock_path
 from src.runs.provenance import environment, environment_changes, fingerprints
 from src.runs.record import Record

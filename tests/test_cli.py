@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from src.runs.identity import ID_DIGITS
+from src.runs import ID_DIGITS
 from src.runs.record import Record
 from tests.helpers import DIGITS, ROOT, only_run, run_module
 

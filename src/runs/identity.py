@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.runs import ID_DIGITS as ID_DIGITS
+from src.runs import ID_DIGITS
 
 LABEL_LENGTH = 60
 

@@ -52,7 +52,7 @@ class Record:
         record = {**(self.read() or {}), **values}
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            replace(self.path, json.dumps(_finite(record), indent=2) + "\n", at_once=False)
+            replace(self.path, json.dumps(nan_as_null(record), indent=2) + "\n", at_once=False)
         except OSError as error:
             raise OSError(f"{self.path} cannot be written ({error.strerror}); {WAY_OUT}") from error
         return record
@@ -61,7 +61,7 @@ class Record:
         """Add a line to history.jsonl and flush it."""
         try:
             with self.history_path.open("a") as file:
-                file.write(json.dumps(_finite(values)) + "\n")
+                file.write(json.dumps(nan_as_null(values)) + "\n")
         except OSError as error:
             raise OSError(f"{self.history_path} cannot be written ({error.strerror}); {WAY_OUT}") from error
 
@@ -95,10 +95,10 @@ def parse(text: str) -> Any:
     return json.loads(text, parse_constant=lambda _: None, parse_float=finite)
 
 
-def _finite(value: Any) -> Any:
+def nan_as_null(value: Any) -> Any:
     """JSON has no NaN: null stands for it, so that any reader can read a record."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: nan_as_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [nan_as_null(item) for item in value]
     return None if isinstance(value, float) and value - value != 0 else value

@@ -21,9 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from src import job as jobs_
 from src.checks import ConfigError, integer, number, one_of
 from src.machine import available_cores, visible_gpus
+from src.runs import ID_DIGITS
 from src.runs.commands import look_commands, print_next
 from src.runs.decision import Action
-from src.runs.identity import ID_DIGITS
 from src.runs.lock import hold
 from src.runs.record import BadRecord, Record
 from src.sweeps import early

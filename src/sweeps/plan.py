@@ -13,8 +13,9 @@ from typing import Any
 
 from src.config import ConfigError, compose
 from src.job import decide_run, run_directory
+from src.runs import ID_DIGITS
 from src.runs.decision import Action, StaleRun
-from src.runs.identity import ID_DIGITS, config_hash, identity_config
+from src.runs.identity import config_hash, identity_config
 from src.runs.lock import lock_path
 from src.runs.provenance import fingerprints
 from src.runs.record import BadRecord, Record

@@ -30,7 +30,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from src.checks import Check, ConfigError, first_line, integer, number
-from src.runs.identity import ID_DIGITS
+from src.runs import ID_DIGITS
 from src.sweeps.space import Space
 
 Outcome = Literal["complete", "pruned", "failed"]

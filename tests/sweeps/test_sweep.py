@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.identity import ID_DIGITS
+from src.runs import ID_DIGITS
 from src.runs.provenance import fingerprints
 from src.runs.record import Record
 from src.sweeps.plan import Job, Source
