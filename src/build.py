@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.callbacks.base import Callback
 from src.config import ConfigError
-from src.data.image_data import ImageData
+from src.data.image_data import DataError, ImageData
 from src.machine import available_cores
 from src.trainer import Trainer
 
@@ -44,7 +44,9 @@ def set_up_process(*, threads: int, deterministic: bool = True) -> int:
 
 def build_data(cfg: DictConfig) -> ImageData:
     """The data option's splits."""
-    return _build(cfg, "data")
+    data: ImageData = _build(cfg, "data")
+    data.check_labels()
+    return data
 
 
 def build_model(cfg: DictConfig, data: ImageData) -> keras.Model:
@@ -65,6 +67,7 @@ def build_trainer(
         ConfigError: a target that does not exist, or arguments that it does not take.
     """
     cfg = _with_facts(cfg, data, run_dir)
+    _balance(cfg.loss, data)
     keras.utils.clear_session()  # layers are named as in a fresh process
     keras.utils.set_random_seed(cfg.seed)  # here: preparing data may have drawn random numbers
     model = _build(cfg, "model")
@@ -85,6 +88,7 @@ def build_trainer(
         model=model,
         optimizer=optimizer,
         loss=_build(cfg, "loss"),
+        ignore_label=data.ignore_label,
         metrics={name: metric for name, metric in _build(cfg, "metric").items() if metric is not None},
         callbacks={name: callback for name, callback in callbacks.items() if callback is not None},
         monitor=cfg.monitor,
@@ -100,10 +104,21 @@ def _with_facts(cfg: DictConfig, data: ImageData, run_dir: Path | None = None) -
         "dir": None if run_dir is None else str(run_dir),
         "input_shape": list(data.input_shape),
         "num_classes": data.num_classes,
+        "class_names": list(data.class_names),
+        "ignore_label": data.ignore_label,
         "steps_per_epoch": steps,
         "total_steps": steps * cfg.epochs,
     }
     return cfg
+
+
+def _balance(node: Any, data: ImageData) -> None:
+    """Fill in class weights that are left to the data, wherever they stand in a loss."""
+    if isinstance(node, DictConfig):
+        for key in node:
+            if key == "class_weights" and node[key] == "balanced":
+                node[key] = data.balanced_class_weights()
+            _balance(node[key], data)
 
 
 def _build(cfg: DictConfig, group: str, **arguments: Any) -> Any:
@@ -111,6 +126,8 @@ def _build(cfg: DictConfig, group: str, **arguments: Any) -> Any:
         return instantiate(cfg[group], **arguments, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
+        if isinstance(cause, DataError):  # of its files, and not of the config
+            raise cause from None
         if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
             detail = " ".join(str(cause or error).split("\nfull_key")[0].split())
             target = str(cfg[group].get("_target_", ""))

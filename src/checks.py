@@ -25,7 +25,7 @@ CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 HIDDEN = ("hydra", "run")
 
 # Groups of which a run needs no option.
-OPTIONAL_GROUPS = ("experiment", "search")
+OPTIONAL_GROUPS = ("experiment", "search", "debug")
 
 # Mappings of objects by name; null leaves one out.
 NAMED_MEMBERS = (("callback",), ("metric",), ("data", "transforms"))
@@ -75,6 +75,10 @@ def one_of(*allowed: str, optional: bool = False) -> Check:
     )
 
 
+def _whole(x: Any) -> bool:
+    return integer(1)[0](x)
+
+
 CHECKS: dict[str, Check] = {
     "name": (
         lambda x: (
@@ -104,7 +108,20 @@ CHECKS: dict[str, Check] = {
     "schedule.warmup_epochs": number(0, optional=True),
     "schedule.warmup_fraction": number(0, high=1, optional=True),
     "schedule.final_fraction": number(0, high=1),
-    "data.image_size": integer(1, optional=True),
+    "precision": one_of("mixed_bfloat16", "mixed_float16", optional=True),
+    "optimizer.use_ema": (lambda x: x is None or isinstance(x, bool), "true, false, or null"),
+    "optimizer.ema_momentum": number(0, high=1, optional=True),
+    "trainer.gradient_accumulation_steps": integer(1, optional=True),
+    "trainer.validate_every_epochs": integer(1, optional=True),
+    "trainer.validate_every_steps": integer(1, optional=True),
+    "trainer.limit_train_batches": integer(1, optional=True),
+    "trainer.limit_val_batches": integer(1, optional=True),
+    "trainer.overfit_batches": integer(1, optional=True),
+    "data.limit": number(0, above=True, high=1, optional=True),
+    "data.image_size": (
+        lambda x: x is None or all(_whole(n) for n in (x if OmegaConf.is_list(x) and len(x) == 2 else [x])),
+        "pixels: a whole number at least 1, [height, width], or null",
+    ),
 }
 
 

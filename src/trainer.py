@@ -43,7 +43,9 @@ class Trainer:
         model: a built Keras model: inputs [n, ...] -> outputs [n, ...].
         optimizer: a Keras optimizer.
         loss: loss(targets, outputs) -> the batch's mean, a scalar.
-        metrics: Keras metrics by name, updated with (targets, outputs); `loss` is always there.
+        metrics: Keras metrics by name, updated with (targets, outputs); `loss` is always there. One that gives several
+            numbers by name stands for as many metrics, under these names.
+        ignore_label: targets that count in no metric: they have the sample weight 0. Ignoring them is the loss's own.
         callbacks: by name; their order is the call order.
         monitor, mode: see TrainState.
         steps_per_call: training steps in one graph call; None lets a call last about half a second.
@@ -62,6 +64,7 @@ class Trainer:
         optimizer: keras.optimizers.Optimizer,
         loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
         metrics: Mapping[str, keras.metrics.Metric] = MappingProxyType({}),
+        ignore_label: int | None = None,
         callbacks: Mapping[str, Callback] = MappingProxyType({}),
         monitor: str = "train/loss",
         mode: str = "min",
@@ -80,6 +83,7 @@ class Trainer:
         for name, callback in callbacks.items():
             callback.name = name
         self.loss, self._metrics, self._clip_norm = loss, dict(metrics), clip_norm
+        self._ignore_label = ignore_label
         self._mean_loss = keras.metrics.Mean(name="loss")
         self.state = TrainState(
             model=model,

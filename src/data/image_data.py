@@ -7,6 +7,7 @@ data.raw("val") # the same order each time, raw pixels: what an exported model t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
@@ -14,20 +15,29 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from src.data.pipeline import Batches, InMemory, Prepare, Stream, to_float
+from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, to_float
 from src.data.transforms import Augment
 
-Examples: TypeAlias = tuple[np.ndarray, np.ndarray] | tf.data.Dataset
+Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
+Examples: TypeAlias = Pair | Sequence[Pair] | tf.data.Dataset
 SPLITS = ("train", "val", "test")
+
+
+class DataError(ValueError):
+    """The files of a data set are not as they must be; the message says which, why, and the way out."""
 
 
 class ImageData:
     """Splits of (image, target) examples as batches.
 
     Args:
-        train, val, test: each two arrays, images uint8 [n, H, W, C] and integer targets [n] or masks [n, H, W]; or a
-            tf.data.Dataset of such single examples, of known length and always in one order; val and test may be None.
+        train, val, test: each a tuple of two arrays, images uint8 [n, H, W, C] and integer targets [n] or masks
+            [n, H, W]; or a sequence of n pairs (image, target), each read when it is needed, by several threads; or a
+            tf.data.Dataset of such pairs, of known length and always in one order. val and test may be None.
         num_classes: targets are 0 to num_classes - 1.
+        ignore_label: a target that counts nowhere, outside of the classes; None if there is none.
+        limit: the share of the training examples that is used, above 0 to 1: always the same ones, and those of a
+            smaller share among those of a larger one.
         batch_size: examples a step.
         seed: decides order and augmentation of the training split, with the epoch.
         class_names: one for each class; their numbers by default.
@@ -35,7 +45,8 @@ class ImageData:
         shuffle: whether epochs are permuted.
 
     Raises:
-        ValueError: class_names and num_classes disagree, or a split is empty.
+        ValueError: class_names and num_classes disagree, limit is out of its range, or a split is empty.
+        DataError: targets of arrays are neither classes nor the ignored label.
     """
 
     def __init__(
@@ -50,13 +61,23 @@ class ImageData:
         class_names: Sequence[str] | None = None,
         transforms: Mapping[str, Callable | None] = MappingProxyType({}),
         shuffle: bool = True,
+        ignore_label: int | None = None,
+        limit: float | None = None,
     ) -> None:
-        self.num_classes = num_classes
+        self.num_classes, self.ignore_label = num_classes, ignore_label
+        if ignore_label is not None and 0 <= ignore_label < num_classes:
+            raise ValueError(f"ignore_label is {ignore_label}, which is one of the {num_classes} classes")
+        if limit is not None and not 0 < limit <= 1:
+            raise ValueError(f"limit is {limit}; it must be above 0 and at most 1, a share of the training examples")
         self.class_names = tuple(class_names or map(str, range(num_classes)))
         if len(self.class_names) != num_classes:
             raise ValueError(f"{len(self.class_names)} class names for {num_classes} classes")
+        train = train if limit in (None, 1) else _share(train, limit)
         self._examples = dict(zip(SPLITS, (train, val, test), strict=True))
         self._batch_size = batch_size
+        for name, examples in self._examples.items():
+            if isinstance(examples, tuple):
+                self._check_labels(examples[1], f"the {name} split has")
         chosen = {name: transform for name, transform in (transforms or {}).items() if transform is not None}
         augment = Augment(chosen, seed=seed)
 
@@ -96,6 +117,58 @@ class ImageData:
         self._check(name)
         return self._batches(name, None)
 
+    def check_labels(self) -> None:
+        """Look at the labels of one batch of each split that is read while training.
+
+        Raises:
+            DataError: one is neither a class nor the ignored label.
+        """
+        for name, examples in self._examples.items():
+            if examples is not None and not isinstance(examples, tuple):
+                batches = self.raw(name)
+                _, targets = batches.next(batches.open(0, 0), tf.constant(0))
+                self._check_labels(targets.numpy(), f"the first batch of the {name} split has")
+
+    def class_shares(self) -> np.ndarray:
+        """The share of each class among the training targets that count: float64 [num_classes]; reads them once."""
+        batches, counts = self.raw("train"), np.zeros(self.num_classes, np.int64)
+        cursor = batches.open(0, 0)
+        for step in range(batches.steps_per_epoch):
+            targets = batches.next(cursor, tf.constant(step))[1].numpy().astype(np.int64).reshape(-1)
+            counts += np.bincount(targets[targets != self.ignore_label], minlength=self.num_classes)
+        return counts / max(counts.sum(), 1)
+
+    def balanced_class_weights(self) -> list[float]:
+        """Weights that make all classes of the training split count alike: 1 / (classes x share); 0 where there is none.
+
+        As scikit-learn's class_weight="balanced".
+        """
+        shares = self.class_shares()
+        occurring = int((shares > 0).sum())
+        return [float(1 / (occurring * share)) if share else 0.0 for share in shares]
+
+    def limit_batches(self, *, train: int | None = None, val: int | None = None) -> None:
+        """Use only the first batches of each epoch, of the training or of the val split."""
+        if train is not None:
+            self.train = First(self.train, steps=train)
+        if val is not None and self.val is not None:
+            self.val = First(self.val, steps=val)
+
+    def overfit(self, *, batches: int) -> None:
+        """Train on the first batches of the training split alone, neither shuffled nor augmented, and validate on them."""
+        self.train = self.val = First(self._batches("train", _prepare), steps=batches)
+
+    def _check_labels(self, targets: np.ndarray, what: str) -> None:
+        counted = targets if self.ignore_label is None else targets[targets != self.ignore_label]
+        low, high = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
+        if low < 0 or high >= self.num_classes:
+            ignored = "" if self.ignore_label is None else f", or {self.ignore_label}, which is ignored"
+            raise DataError(
+                f"{what} labels from {low} to {high}; with class count {self.num_classes} they must be "
+                f"0 to {self.num_classes - 1}{ignored}. Mend the labels, or name all classes"
+                + (", or ignore one with ignore_label" if self.ignore_label is None else "")
+            )
+
     def _check(self, name: str) -> None:
         there = [split for split, examples in self._examples.items() if examples is not None]
         if name not in there:
@@ -106,8 +179,38 @@ class ImageData:
         assert examples is not None
         if isinstance(examples, tf.data.Dataset):
             return _stream(examples, self._batch_size, shuffle_seed, prepare or _as_they_are)
+        if not isinstance(examples, tuple):
+            return Lazy(examples, batch_size=self._batch_size, shuffle_seed=shuffle_seed, prepare=prepare)
         images, targets = examples
         return InMemory(images, targets, batch_size=self._batch_size, shuffle_seed=shuffle_seed, prepare=prepare)
+
+
+class _Subset(Sequence):
+    """Some of a sequence's examples."""
+
+    def __init__(self, examples: Sequence[Pair], chosen: np.ndarray) -> None:
+        self._examples, self._chosen = examples, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index):
+        return self._examples[int(self._chosen[index])]
+
+
+def _share(examples: Examples, share: float) -> Examples:
+    """A share of the examples in their order, at least one."""
+    count = len(examples[0]) if isinstance(examples, tuple) else len(examples)
+    chosen = np.sort(np.random.default_rng(0).permutation(count)[: math.ceil(share * count)])
+    if isinstance(examples, tuple):
+        return examples[0][chosen], examples[1][chosen]
+    if not isinstance(examples, tf.data.Dataset):
+        return _Subset(examples, chosen)
+    is_chosen = np.zeros(count, bool)
+    is_chosen[chosen] = True
+    kept = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(is_chosen), examples)
+    kept = kept.filter(lambda is_kept, pair: is_kept).map(lambda is_kept, pair: pair)
+    return kept.apply(tf.data.experimental.assert_cardinality(len(chosen)))
 
 
 def _prepare(images, targets, epoch, index):

@@ -1,16 +1,17 @@
 """Batches as a pure function of (seed, epoch, index), drawn inside the training graph.
 
     train = InMemory(images, labels, batch_size=32, shuffle_seed=0, augment=Augment({"shift": shift}, seed=0))
+    train = Lazy(pairs, batch_size=32, shuffle_seed=0)      # read when they are needed
     train = Stream(lambda epoch: dataset_of_batches, steps_per_epoch=63)
     train = as_batches(any_tf_data_dataset_of_batches)
 
 Since the position in the data is one number, the step, a resumed run needs no iterator state: `open(epoch, step)`
-goes there. Both kinds deliver (inputs, targets) with a batch dimension; the last batch of an epoch may be shorter.
+goes there. All kinds deliver (inputs, targets) with a batch dimension; the last batch of an epoch may be shorter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,16 +69,14 @@ class InMemory:
         self.batch_size = batch_size
         self.steps_per_epoch = -(-self.examples // batch_size)
         self._shuffle_seed = shuffle_seed
-        self._prepare = prepare or (lambda inputs, targets, epoch, index: (inputs, targets))
+        self._prepare = prepare or _as_they_are
         with tf.device("CPU"):
             self._inputs, self._targets = tf.constant(inputs), tf.constant(targets)
         self.element_spec = batch_spec(self._prepare, self._inputs, self._targets)
 
     def order(self, epoch: int) -> np.ndarray:
         """The indices of the epoch's examples in their order: int32 [examples]."""
-        if self._shuffle_seed is None:
-            return np.arange(self.examples, dtype=np.int32)
-        return np.random.default_rng([self._shuffle_seed, epoch]).permutation(self.examples).astype(np.int32)
+        return epoch_order(self.examples, self._shuffle_seed, epoch)
 
     def open(self, epoch: int, step: int) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.constant(self.order(epoch)), tf.constant(epoch, tf.int32)
@@ -86,6 +85,59 @@ class InMemory:
         order, epoch = cursor
         index = order[step * self.batch_size : (step + 1) * self.batch_size]
         return self._prepare(tf.gather(self._inputs, index), tf.gather(self._targets, index), epoch, index)
+
+
+class Lazy:
+    """A split whose examples are read one by one when they are needed, in the same order as an InMemory one.
+
+    Args:
+        examples: a sequence of pairs (inputs [...], target [...]) of arrays, all of the same shapes and dtypes; read
+            by several threads at once.
+        batch_size, shuffle_seed, prepare: as InMemory's.
+
+    Raises:
+        ValueError: no examples, or a batch size below 1.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[tuple[np.ndarray, np.ndarray]],
+        *,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+        prepare: Prepare | None = None,
+    ) -> None:
+        if not len(examples):
+            raise ValueError("there are no examples; at least 1 is needed")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        self._read, self.examples, self.batch_size = examples.__getitem__, len(examples), batch_size
+        self.steps_per_epoch = -(-self.examples // batch_size)
+        self._shuffle_seed, self._prepare = shuffle_seed, prepare or _as_they_are
+        self._parts = [tf.constant(part) for part in examples[0]]
+        self.element_spec = batch_spec(self._prepare, *(part[None] for part in self._parts))
+
+    def open(self, epoch: int, step: int) -> tf.data.Iterator:
+        order = epoch_order(self.examples, self._shuffle_seed, epoch)[step * self.batch_size :]
+        number = tf.constant(epoch, tf.int32)
+
+        def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            parts = tf.numpy_function(self._arrays, [index], [part.dtype for part in self._parts])
+            return (index, *(tf.ensure_shape(x, part.shape) for x, part in zip(parts, self._parts, strict=True)))
+
+        def prepare(index: tf.Tensor, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return self._prepare(inputs, targets, number, index)
+
+        parallel: dict[str, Any] = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+        examples = tf.data.Dataset.from_tensor_slices(order).map(read, **parallel)
+        return iter(examples.batch(self.batch_size).map(prepare, **parallel).prefetch(2))
+
+    def next(self, cursor: tf.data.Iterator, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return next(cursor)
+
+    def _arrays(self, index: np.ndarray) -> list[np.ndarray]:
+        parts = zip(self._read(int(index)), self._parts, strict=True)
+        return [np.asarray(x, part.dtype.as_numpy_dtype) for x, part in parts]
 
 
 class Stream:
@@ -106,6 +158,21 @@ class Stream:
 
     def next(self, cursor: tf.data.Iterator, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return next(cursor)
+
+
+class First:
+    """The first `steps` batches of each epoch of another split."""
+
+    def __init__(self, batches: Batches, *, steps: int) -> None:
+        self.steps_per_epoch = min(steps, batches.steps_per_epoch)
+        self.element_spec, self.open, self.next = batches.element_spec, batches.open, batches.next
+
+
+def epoch_order(examples: int, shuffle_seed: int | None, epoch: int) -> np.ndarray:
+    """The indices of an epoch's examples in their order: int32 [examples]; None does not shuffle."""
+    if shuffle_seed is None:
+        return np.arange(examples, dtype=np.int32)
+    return np.random.default_rng([shuffle_seed, epoch]).permutation(examples).astype(np.int32)
 
 
 def as_batches(data: Batches | tf.data.Dataset) -> Batches:
@@ -137,6 +204,12 @@ def batch_spec(prepare: Prepare, inputs: tf.Tensor, targets: tf.Tensor) -> tuple
     index = tf.TensorSpec([None], tf.int32)
     outputs = tf.function(prepare).get_concrete_function(*args, tf.TensorSpec([], tf.int32), index).structured_outputs
     return tuple(tf.TensorSpec([None, *output.shape[1:]], output.dtype) for output in outputs)
+
+
+def _as_they_are(
+    inputs: tf.Tensor, targets: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    return inputs, targets
 
 
 def to_float(pixels: tf.Tensor) -> tf.Tensor:

@@ -26,6 +26,7 @@ def digits(
     seed: int,
     shuffle: bool = True,
     transforms: Mapping[str, Callable | None] = MappingProxyType({}),
+    limit: float | None = None,
     dataset: str = "digits:1.0.0",
 ) -> ImageData:
     """1,797 handwritten digits: images uint8 [8, 8, 1], labels 0 to 9, in fixed disjoint splits.
@@ -39,6 +40,7 @@ def digits(
         name: (images[index], labels[index]) for name in SPLITS for index in [digit_indices(name)]
     }
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "transforms": transforms}
+    options["limit"] = limit
     return ImageData(**splits, num_classes=10, **options)
 
 
@@ -51,6 +53,7 @@ def digit_scenes(
     in_memory: bool = True,
     shuffle: bool = True,
     transforms: Mapping[str, Callable | None] = MappingProxyType({}),
+    limit: float | None = None,
     dataset: str = "digit_scenes:1.0.0",
 ) -> ImageData:
     """Scenes of handwritten digits with masks, through TensorFlow Datasets; prepared on first use.
@@ -72,6 +75,7 @@ def digit_scenes(
     if in_memory:
         splits = {name: arrays(split) for name, split in splits.items()}
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "transforms": transforms}
+    options["limit"] = limit
     return ImageData(**splits, num_classes=11, class_names=CLASS_NAMES, **options)
 
 

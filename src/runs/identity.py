@@ -46,6 +46,8 @@ NOT_IDENTITY = (
     "callback.summaries.every_steps",
     "callback.summaries.graph",
     "trainer.steps_per_call",
+    "data.cache_dir",
+    "data.download",
 )
 # Where a named and versioned data set lies does not change it.
 NOT_IDENTITY_OF_A_DATASET = ("data.data_dir",)

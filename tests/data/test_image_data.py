@@ -25,7 +25,7 @@ def streamed(split: str) -> tf.data.Dataset:
 
 def make(source=arrays, **options) -> ImageData:
     options = {"num_classes": 37, "batch_size": 8, "seed": 3, "transforms": all_transforms(), **options}
-    return ImageData(**{split: source(split) for split in SPLITS}, **options)
+    return ImageData(**{**{split: source(split) for split in SPLITS}, **options})
 
 
 def all_transforms() -> dict:
@@ -128,7 +128,9 @@ def test_facts():
     data = make()
     assert data.input_shape == (6, 5, 3)
     assert data.class_names == tuple(map(str, range(37)))
-    assert make(num_classes=2, class_names=["cat", "dog"]).class_names == ("cat", "dog")
+    images, labels = arrays("train")
+    named = make(train=(images, labels % 2), val=None, test=None, num_classes=2, class_names=["cat", "dog"])
+    assert named.class_names == ("cat", "dog")
     images, targets = data.train.element_spec
     assert (images.dtype, images.shape.as_list()) == (tf.float32, [None, 6, 5, 3])
     assert (targets.dtype, targets.shape.as_list()) == (tf.int32, [None])
