@@ -24,6 +24,9 @@ from src.data.image_data import DataError, ImageData
 from src.machine import available_cores
 from src.trainer import Trainer
 
+# Of the trainer's options, what is none of the Trainer's own.
+OF_PROCESS_OR_DATA = ("threads", "limit_train_batches", "limit_val_batches", "overfit_batches")
+
 
 def set_up_process(*, threads: int, deterministic: bool = True) -> int:
     """Set the process's thread count before any op has run, and make its ops deterministic.
@@ -43,9 +46,12 @@ def set_up_process(*, threads: int, deterministic: bool = True) -> int:
 
 
 def build_data(cfg: DictConfig) -> ImageData:
-    """The data option's splits."""
+    """The data option's splits, as far as the trainer's options leave them whole."""
     data: ImageData = _build(cfg, "data")
     data.check_labels()
+    if batches := cfg.trainer.get("overfit_batches"):
+        data.overfit(batches=batches)
+    data.limit_batches(train=cfg.trainer.get("limit_train_batches"), val=cfg.trainer.get("limit_val_batches"))
     return data
 
 
@@ -69,8 +75,10 @@ def build_trainer(
     cfg = _with_facts(cfg, data, run_dir)
     _balance(cfg.loss, data)
     keras.utils.clear_session()  # layers are named as in a fresh process
+    keras.config.set_dtype_policy(cfg.get("precision") or "float32")
     keras.utils.set_random_seed(cfg.seed)  # here: preparing data may have drawn random numbers
     model = _build(cfg, "model")
+    cfg.optimizer = {key: value for key, value in cfg.optimizer.items() if value is not None}  # null: Keras's default
     optimizer = _build(cfg, "optimizer", learning_rate=_build(cfg, "schedule"))
     callbacks = {**(_build(cfg, "callback") or {}), **(extra_callbacks or {})}
     # What an option leaves open with `_partial_: true` is the data itself.
@@ -81,7 +89,7 @@ def build_trainer(
     if "checkpoint" in callbacks:
         callbacks["checkpoint"] = callbacks.pop("checkpoint")
     options = cast(dict[str, Any], OmegaConf.to_container(cfg.trainer, resolve=True))
-    options.pop("threads")
+    options = {key: value for key, value in options.items() if key not in OF_PROCESS_OR_DATA}
     if unknown := set(options) - set(inspect.signature(Trainer).parameters):
         raise ConfigError(f"trainer has no option {', '.join(sorted(unknown))}")
     return Trainer(
@@ -93,6 +101,7 @@ def build_trainer(
         callbacks={name: callback for name, callback in callbacks.items() if callback is not None},
         monitor=cfg.monitor,
         mode=cfg.mode,
+        loss_scaling=cfg.get("precision") == "mixed_float16",
         **options,
     )
 

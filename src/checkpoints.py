@@ -30,7 +30,7 @@ from src.manifest import (
     read_manifest,
     write_manifest,
 )
-from src.state import TrainState
+from src.state import TrainState, kept
 
 
 class Checkpoints:
@@ -93,12 +93,21 @@ class Checkpoints:
         return prefix
 
     def restore_weights(self, state: TrainState) -> Path | None:
-        """Bring back the model's variables alone, from the newest good checkpoint; changes no file."""
+        """Bring back the model's variables alone, as `TrainState.measured_weights`, from the newest good checkpoint.
+
+        No file is changed.
+        """
         prefix = newest_good(self.directory)
         if prefix is not None:
-            _check_manifest(prefix, {"model": state.manifest()["model"]})
+            averages, manifest = state.averages(), state.manifest()
+            _check_manifest(prefix, {group: manifest[group] for group in ("model", *["optimizer"][: len(averages)])})
             variables = [v.value for v in state.model.variables]
             tf.train.Checkpoint(model=variables).read(str(prefix)).expect_partial()
+            if averages:
+                reader = tf.train.load_checkpoint(str(prefix))
+                for place, variable in averages.items():
+                    variable.assign(reader.get_tensor(_key("optimizer", place)))
+            state.holds_averages = bool(averages)
         return prefix
 
     def sweep(self) -> None:
@@ -138,19 +147,19 @@ def best_weights(state: TrainState, directory: str | Path) -> Iterator[None]:
     Raises:
         CheckpointError: it is no longer there.
     """
-    variables = [v.value for v in state.model.variables]
-    last = [v.numpy() for v in variables]
-    try:
-        prefix = Checkpoints(directory).restore_weights(state)
-        if state.best and (prefix is None or read_manifest(prefix)["step"] != state.best.step):
-            raise CheckpointError(
-                f"the best checkpoint, of step {state.best.step}, is no longer in {directory}; "
-                "put it back, or start afresh with rerun=true"
-            )
-        yield
-    finally:
-        for variable, value in zip(variables, last, strict=True):
-            variable.assign(value)
+    held_averages = state.holds_averages
+    with kept(state.model.variables):
+        try:
+            prefix = Checkpoints(directory).restore_weights(state)
+            if state.best and (prefix is None or read_manifest(prefix)["step"] != state.best.step):
+                raise CheckpointError(
+                    f"the best checkpoint, of step {state.best.step}, is no longer in {directory}; "
+                    "put it back, or start afresh with rerun=true"
+                )
+            with state.measured_weights():  # where there is no best checkpoint yet
+                yield
+        finally:
+            state.holds_averages = held_averages
 
 
 def _check_manifest(prefix: Path, wanted: dict[str, list[list[Any]]]) -> None:
@@ -167,6 +176,11 @@ def _check_manifest(prefix: Path, wanted: dict[str, list[list[Any]]]) -> None:
         )
 
 
+def _key(group: str, place: int) -> str:
+    """A variable's name in a checkpoint of `TrainState.tensors`."""
+    return f"{group}/{place}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
 def _described(variable: list[Any] | None) -> str:
     if variable is None:
         return "not there"
@@ -178,6 +192,6 @@ def _verify_tensors(prefix: Path, state: TrainState) -> None:
     reader = tf.train.load_checkpoint(str(prefix))
     for group, variables in state.variables().items():
         for place, variable in enumerate(variables):
-            read = reader.get_tensor(f"{group}/{place}/.ATTRIBUTES/VARIABLE_VALUE")
+            read = reader.get_tensor(_key(group, place))
             if np.asarray(read).tobytes() != variable.numpy().tobytes():
                 raise DamagedCheckpoint(f"{variable.path} reads back as another value")

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from src.loss_scale import LossScale
 
 MODES = ("min", "max")
 
@@ -39,6 +42,7 @@ class Progress:
     step: int = 0
     epoch: int = 0
     epoch_step: int = 0
+    validated_step: int = 0  # in the midst of an epoch
     best: Best | None = None
     stop_reason: str | None = None
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -53,8 +57,11 @@ class TrainState:
         metrics: Keras metrics by name, `loss` among them.
         monitor: the metric that decides which epoch is best, as `train/<name>` or `val/<name>`.
         mode: `min` or `max`.
+        loss_scale: of float16 training.
 
     Attributes:
+        holds_averages: whether the model's weights are those that are measured, where the optimizer keeps averages;
+            else they are those that are trained.
         losses: float32 [n], the loss of each step of the last graph call; the last of them belongs to `step`.
         gradient_norms: float32 [n], the global norm of each of these steps' gradients, before they are clipped.
     """
@@ -67,11 +74,13 @@ class TrainState:
         metrics: Mapping[str, keras.metrics.Metric],
         monitor: str = "val/loss",
         mode: str = "min",
+        loss_scale: LossScale | None = None,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}")
         self.model, self.optimizer, self.metrics = model, optimizer, dict(metrics)
-        self.monitor, self.mode = monitor, mode
+        self.monitor, self.mode, self.loss_scale = monitor, mode, loss_scale
+        self.holds_averages = False
         self.losses = self.gradient_norms = np.zeros(0, np.float32)
 
         def infer(inputs: tf.Tensor) -> tf.Tensor:
@@ -89,13 +98,35 @@ class TrainState:
         return self._infer.get_concrete_function(tf.TensorSpec([None, *inputs.shape[1:]], inputs.dtype))
 
     def predict(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The model's outputs [n, ...] for inputs [n, ...]. Nothing is changed, seeds of random layers neither."""
-        held = [(v.value, tf.identity(v.value)) for v in self.model.non_trainable_variables]
-        try:
+        """The model's outputs [n, ...] for inputs [n, ...], with `measured_weights`.
+
+        Nothing is changed, seeds of random layers neither.
+        """
+        with self.measured_weights(), kept(self.model.non_trainable_variables):
             return self.inference(inputs)
-        finally:
-            for variable, value in held:
-                variable.assign(value)
+
+    @contextmanager
+    def measured_weights(self) -> Iterator[None]:
+        """The model has the weights that are evaluated and exported: the optimizer's averages, if it keeps some."""
+        optimizer = self.optimizer
+        if self.holds_averages or not optimizer.use_ema or not int(optimizer.iterations):
+            yield
+            return
+        with kept(self.model.trainable_variables):
+            optimizer.finalize_variable_values(self.model.trainable_variables)
+            self.holds_averages = True
+            try:
+                yield
+            finally:
+                self.holds_averages = False
+
+    def averages(self) -> dict[int, tf.Variable]:
+        """The model's variables that the optimizer averages, by the average's place among its own variables."""
+        if not self.optimizer.use_ema:
+            return {}
+        places = {id(variable): place for place, variable in enumerate(self.optimizer.variables)}
+        pairs = zip(self.optimizer._model_variables_moving_average, self.model.trainable_variables, strict=True)
+        return {places[id(average)]: v.value for average, v in pairs if average is not None}
 
     @property
     def step(self) -> int:
@@ -123,8 +154,8 @@ class TrainState:
 
     @property
     def improved(self) -> bool:
-        """Whether the epoch just done is the best so far."""
-        return self.best is not None and self.best.epoch == self.epoch
+        """Whether what was measured at this step is the best so far."""
+        return self.best is not None and self.best.step == self.step
 
     @property
     def stop_reason(self) -> str | None:
@@ -145,12 +176,25 @@ class TrainState:
         return gain > min_delta
 
     def end_epoch(self, metrics: Mapping[str, float]) -> None:
-        """Count the epoch and keep its monitored value if it is finite and the best."""
+        """Count the epoch and keep its monitored value if there is one, it is finite and the best."""
         self._progress.epoch += 1
         self._progress.epoch_step = 0
-        value = metrics[self.monitor]
+        self._keep_best(metrics, epoch=self.epoch)
+
+    def end_validation(self, metrics: Mapping[str, float]) -> None:
+        """As `end_epoch`, of a validation in the midst of an epoch."""
+        self._progress.validated_step = self.step
+        self._keep_best(metrics, epoch=self.epoch + 1)
+
+    @property
+    def validated_step(self) -> int:
+        """The step of the last validation in the midst of an epoch; 0 before there is one."""
+        return self._progress.validated_step
+
+    def _keep_best(self, metrics: Mapping[str, float], *, epoch: int) -> None:
+        value = metrics.get(self.monitor, math.nan)
         if math.isfinite(value) and (self.best is None or self.is_better(value, self.best.value)):
-            self._progress.best = Best(value, self.epoch, self.step)
+            self._progress.best = Best(value, epoch, self.step)
 
     def constant_learning_rates(self) -> dict[str, float]:
         """The rates that the optimizer keeps as variables, which a restore would bring back; {} with a schedule."""
@@ -185,4 +229,16 @@ class TrainState:
     def variables(self) -> dict[str, list[keras.Variable]]:
         """All variables by group, in saved order."""
         metrics = [v for _, metric in sorted(self.metrics.items()) for v in metric.variables]
-        return {"model": self.model.variables, "optimizer": self.optimizer.variables, "metrics": metrics}
+        groups = {"model": self.model.variables, "optimizer": self.optimizer.variables, "metrics": metrics}
+        return groups | ({"loss_scale": self.loss_scale.variables} if self.loss_scale else {})
+
+
+@contextmanager
+def kept(variables: Iterable[keras.Variable]) -> Iterator[None]:
+    """The variables have their values again afterwards."""
+    held = [(v.value, tf.identity(v.value)) for v in variables]
+    try:
+        yield
+    finally:
+        for variable, value in held:
+            variable.assign(value)

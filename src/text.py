@@ -33,6 +33,11 @@ def print_table(table: Table, stream: TextIO) -> None:
         print(line.rstrip(), file=stream)
 
 
+def of_one_class(metric: str) -> bool:
+    """Whether a metric is of a single class, such as `val/iou/cat`, and tables have no room for it."""
+    return metric.count("/") > 1
+
+
 def duration(seconds: float) -> str:
     """A time for eyes: 42 s, 3 min 5 s, 2 h 10 min."""
     whole = round(seconds)

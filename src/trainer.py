@@ -23,7 +23,8 @@ import tensorflow as tf
 
 from src.callbacks.base import Callback
 from src.data.pipeline import Batches, as_batches
-from src.state import TrainState
+from src.loss_scale import LossScale
+from src.state import TrainState, kept
 
 CALL_SECONDS = 0.5  # a graph call's length where steps_per_call is left open: Python's part is then below 1 %
 
@@ -48,13 +49,19 @@ class Trainer:
         ignore_label: targets that count in no metric: they have the sample weight 0. Ignoring them is the loss's own.
         callbacks: by name; their order is the call order.
         monitor, mode: see TrainState.
+        validate_every_epochs: validation ends each epoch whose number this divides, and the last one; 1 by default.
+        validate_every_steps: validation also at every multiple of this step count.
+        gradient_accumulation_steps: parts that each batch is computed in, one after another, for batches that do not
+            fit in memory. The gradient is their mean, weighted by examples: that of the whole batch, where the loss
+            is a mean over examples and no layer, as batch normalisation, mixes them. 1 by default.
+        loss_scaling: scale the loss for float16 gradients; a step whose gradients overflow is left out.
         steps_per_call: training steps in one graph call; None lets a call last about half a second.
         clip_norm: the largest global norm of the gradients; None does not clip.
         jit_compile: compile the steps with XLA.
 
     Raises:
-        ValueError: a metric is called `loss`; clip_norm or steps_per_call is not positive; the optimizer scales the
-            loss.
+        ValueError: a metric is called `loss`; a number is not positive; the optimizer scales the loss or accumulates
+            gradients by itself; parts of batches are to be compiled with XLA.
     """
 
     def __init__(
@@ -68,22 +75,38 @@ class Trainer:
         callbacks: Mapping[str, Callback] = MappingProxyType({}),
         monitor: str = "train/loss",
         mode: str = "min",
+        validate_every_epochs: int | None = None,
+        validate_every_steps: int | None = None,
+        gradient_accumulation_steps: int | None = None,
+        loss_scaling: bool = False,
         steps_per_call: int | None = None,
         clip_norm: float | None = None,
         jit_compile: bool = False,
     ) -> None:
         if getattr(optimizer, "loss_scale_factor", None) or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            raise ValueError("loss scaling is not supported: leave loss_scale_factor out")
+            raise ValueError("the optimizer scales the loss; leave its loss_scale_factor out: loss_scaling does that")
+        if optimizer.gradient_accumulation_steps:
+            raise ValueError("the optimizer accumulates gradients; leave that to the trainer's own option")
         if "loss" in metrics:
             raise ValueError("a metric is named 'loss'; the loss is always measured: give the metric another name")
-        for name, value in {"steps_per_call": steps_per_call, "clip_norm": clip_norm}.items():
+        numbers = {
+            "steps_per_call": steps_per_call,
+            "clip_norm": clip_norm,
+            "validate_every_epochs": validate_every_epochs,
+            "validate_every_steps": validate_every_steps,
+            "gradient_accumulation_steps": gradient_accumulation_steps,
+        }
+        for name, value in numbers.items():
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}; it must be positive, or None")
+        if jit_compile and (gradient_accumulation_steps or 1) > 1:
+            raise ValueError("gradient_accumulation_steps and jit_compile do not go together: XLA needs fixed sizes")
         self.model, self.optimizer, self.callbacks = model, optimizer, callbacks
         for name, callback in callbacks.items():
             callback.name = name
         self.loss, self._metrics, self._clip_norm = loss, dict(metrics), clip_norm
-        self._ignore_label = ignore_label
+        self._ignore_label, self._parts = ignore_label, gradient_accumulation_steps or 1
+        self._validate_every_epochs, self._validate_every_steps = validate_every_epochs or 1, validate_every_steps
         self._mean_loss = keras.metrics.Mean(name="loss")
         self.state = TrainState(
             model=model,
@@ -91,6 +114,7 @@ class Trainer:
             metrics={"loss": self._mean_loss, **metrics},
             monitor=monitor,
             mode=mode,
+            loss_scale=LossScale() if loss_scaling else None,
         )
         self._steps_per_call = steps_per_call
         self._seconds_per_step = math.inf
@@ -107,19 +131,21 @@ class Trainer:
         """One gradient step on a batch; returns its loss and the global norm of its gradients, before clipping.
 
         Where the loss or the gradient is not finite, trained weights and optimizer stay as they are and NaN is
-        returned; what the forward pass itself changes, as batch normalisation's averages, does not.
+        returned; what the forward pass itself changes, as batch normalisation's averages, does not. A gradient that
+        overflows for its loss scale alone is no such case: the step is left out, and the scale is halved.
         """
         variables = self.model.trainable_variables
-        with tf.GradientTape() as tape:
-            outputs = self.model(inputs, training=True)
-            loss = self._total_loss(targets, outputs)
-        gradients = tape.gradient(loss, variables)
+        differentiate = self._differentiate if self._parts == 1 else self._differentiate_in_parts
+        loss, gradients = differentiate(inputs, targets)
         norm = tf.linalg.global_norm(gradients)
         if self._clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=norm)
         finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
         tf.cond(finite, lambda: self._apply(gradients, variables), lambda: False)
-        self._update_metrics(loss, targets, outputs)
+        if self.state.loss_scale:
+            overflows = tf.math.is_finite(loss) & ~finite & (self.state.loss_scale.value > 1)
+            self.state.loss_scale.update(finite)
+            finite |= overflows
         return tf.where(finite, loss, math.nan), tf.cast(norm, tf.float32)
 
     def eval_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -149,15 +175,13 @@ class Trainer:
             for callback in callbacks:
                 callback.on_train_begin(state)
             while state.epoch < epochs and not state.stop_reason:
-                self._train_epoch(train)
+                self._train_epoch(train, val)
                 if state.stop_reason:
                     break
                 metrics = {f"train/{name}": value for name, value in self._results().items()}
-                if val is not None:
-                    try:
-                        metrics |= {f"val/{name}": value for name, value in self._measure(val).items()}
-                    except Interrupted:
-                        self._raise_if_interrupted()
+                number = state.epoch + 1
+                if val is not None and (number % self._validate_every_epochs == 0 or number == epochs):
+                    metrics |= self._validate(val)
                 self._reset_metrics()
                 state.end_epoch(metrics)
                 for callback in callbacks:
@@ -203,17 +227,13 @@ class Trainer:
             ValueError: the monitor is no metric of this training, or the loss or a metric cannot compare the model's
                 outputs with the targets or gives no scalar; nothing has been computed or changed.
         """
-        splits = ("train", "val") if has_val else ("train",)
-        names = [f"{split}/{name}" for split, name in itertools.product(splits, self.state.metrics)]
-        if self.state.monitor not in names:
-            why = "" if has_val else " (there is no val split)"
-            raise ValueError(f"monitor is {self.state.monitor!r}; this run measures {', '.join(names)}{why}")
         _, targets = train.element_spec
         if not isinstance(output := getattr(self.model, "output", None), keras.KerasTensor):
             raise ValueError("the model must be a functional or sequential one with a single output tensor")
         outputs = tf.TensorSpec(output.shape, output.dtype)
 
-        functions = {"loss": self.loss, **{name: _measured(metric) for name, metric in self._metrics.items()}}
+        functions = {"loss": self.loss, **{name: self._measured(metric) for name, metric in self._metrics.items()}}
+        measured: list[str] = []
         for name, function in functions.items():
 
             def compare(y: tf.Tensor, x: tf.Tensor, function: Callable = function) -> tf.Tensor:
@@ -221,14 +241,24 @@ class Trainer:
 
             try:
                 graph = tf.function(compare).get_concrete_function(targets, outputs)
-                if getattr(graph.structured_outputs, "shape", None) != ():
+                results = graph.structured_outputs
+                results = results if isinstance(results, dict) else {name: results}
+                if any(getattr(result, "shape", None) != () for result in results.values()):
                     raise ValueError(f"it gives {graph.structured_outputs} instead of one number")
+                measured += results
             except (ValueError, TypeError, tf.errors.OpError) as error:
                 reason = str(error).strip().splitlines()[-1].strip()
                 raise ValueError(
                     f"{name} cannot compare the model's outputs {outputs.dtype.name} {outputs.shape} with the "
                     f"targets {targets.dtype.name} {targets.shape}; choose what fits together ({reason})"
                 ) from error
+        if twice := [name for name in measured if measured.count(name) > 1]:
+            raise ValueError(f"several metrics are named {twice[0]!r}; leave one of them out")
+        splits = ("train", "val") if has_val else ("train",)
+        names = [f"{split}/{name}" for split, name in itertools.product(splits, measured)]
+        if self.state.monitor not in names:
+            why = "" if has_val else " (there is no val split)"
+            raise ValueError(f"monitor is {self.state.monitor!r}; this run measures {', '.join(names)}{why}")
         self._checked = train
 
     def _batches(self, data: Batches | tf.data.Dataset) -> Batches:
@@ -237,12 +267,14 @@ class Trainer:
             self._adapted[id(data)] = data, as_batches(data)
         return self._adapted[id(data)][1]
 
-    def _train_epoch(self, train: Batches) -> None:
+    def _train_epoch(self, train: Batches, val: Batches | None) -> None:
         state, steps = self.state, train.steps_per_epoch
         if state.epoch_step > steps:
             raise ValueError(f"this epoch has {steps} steps, and the state has done {state.epoch_step} of it already")
         run, cursor = self._graph_loop(train, self._train_step), train.open(state.epoch, state.epoch_step)
         while (first := state.epoch_step) < steps and not state.stop_reason:
+            if val is not None and self._is_validation_due():
+                self._validate_within_epoch(val)
             began = time.perf_counter()
             length = tf.constant(self._call_length(steps - first))
             losses, norms, learning_rate = run(cursor, tf.constant(first), length)
@@ -251,8 +283,8 @@ class Trainer:
             state.count_steps(done)
             if done and not math.isfinite(state.losses[-1]):
                 raise NonFiniteLoss(
-                    f"the loss or the gradient of step {state.step} is not finite; the step was not taken. "
-                    "Look for a too high learning rate, or for NaN in the data"
+                    f"the loss or the gradient of step {state.step} is not finite; the step was not taken. Look for a "
+                    f"too high learning rate (it is {float(learning_rate):g}), or for NaN in the data"
                 )
             if done:
                 self._seconds_per_step = seconds / done
@@ -289,27 +321,73 @@ class Trainer:
         """Steps of the next graph call: as asked for or half a second, never past a step that a callback waits for."""
         wanted = self._steps_per_call or max(1, int(CALL_SECONDS / self._seconds_per_step))
         lengths, step = [steps_left, wanted], self.state.step
+        if every := self._validate_every_steps:
+            lengths.append(every - step % every)
         for callback in self.callbacks.values():
             if callback.every_steps:
                 lengths.append(callback.every_steps - step % callback.every_steps)
             lengths += [at - step for at in callback.at_steps if at > step]
         return min(lengths)
 
+    def _is_validation_due(self) -> bool:
+        """Whether it is, within the epoch; after an interruption too, which it was not done before."""
+        state, every = self.state, self._validate_every_steps
+        return bool(every and state.epoch_step and state.step % every == 0 and state.validated_step != state.step)
+
+    def _validate_within_epoch(self, val: Batches) -> None:
+        metrics = self._validate(val)
+        self.state.end_validation(metrics)
+        for callback in self.callbacks.values():
+            callback.on_validation(self.state, MappingProxyType(metrics))
+        self._raise_if_interrupted()
+
+    def _validate(self, val: Batches) -> dict[str, float]:
+        try:
+            return {f"val/{name}": value for name, value in self._measure(val).items()}
+        except Interrupted:
+            self._raise_if_interrupted()
+            raise
+
     def _measure(self, batches: Batches, step: Callable | None = None) -> dict[str, float]:
         # The same metric objects measure every split; what they hold of training is put back afterwards.
         variables = [v for metric in self.state.metrics.values() for v in metric.variables]
-        held = [tf.identity(v.value) for v in variables]
-        self._reset_metrics()
-        try:
+        with kept(variables), self.state.measured_weights():
+            self._reset_metrics()
             run = self._graph_loop(batches, self._eval_step) if step is None else self._make_loop(batches, step)
             losses, _, _ = run(batches.open(0, 0), tf.constant(0), tf.constant(batches.steps_per_epoch))
             done, results = len(losses), self._results()
-        finally:
-            for variable, value in zip(variables, held, strict=True):
-                variable.assign(value)
         if self._interrupt_reason and done < batches.steps_per_epoch:
             raise Interrupted(self._interrupt_reason)
         return results
+
+    def _differentiate(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """A batch's loss and gradients; the metrics are updated."""
+        scale = self.state.loss_scale and self.state.loss_scale.value
+        with tf.GradientTape() as tape:
+            outputs = self.model(inputs, training=True)
+            loss = self._total_loss(targets, outputs)
+            scaled = loss if scale is None else loss * scale
+        gradients = tape.gradient(scaled, self.model.trainable_variables)
+        if scale is not None:
+            gradients = [None if g is None else g / tf.cast(scale, g.dtype) for g in gradients]
+        self._update_metrics(loss, targets, outputs)
+        return loss, gradients
+
+    def _differentiate_in_parts(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """As `_differentiate`, with the activations of only a part of the batch in memory at a time."""
+        examples, whole = tf.shape(inputs)[0], self._weight(targets)
+        size = -(-examples // self._parts)
+        loss, gradients = tf.zeros([]), [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
+        for start in tf.range(0, examples, size):
+            part = targets[start : start + size]
+            part_loss, part_gradients = self._differentiate(inputs[start : start + size], part)
+            share = tf.math.divide_no_nan(self._weight(part), whole)
+            loss += share * part_loss
+            gradients = [
+                total if g is None else total + tf.cast(share, total.dtype) * tf.convert_to_tensor(g)
+                for total, g in zip(gradients, part_gradients)  # noqa: B905 -- AutoGraph knows no strict
+            ]
+        return loss, gradients
 
     def _total_loss(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         losses = [self.loss(targets, outputs), *self.model.losses]
@@ -325,12 +403,37 @@ class Trainer:
         return loss, tf.zeros([])
 
     def _update_metrics(self, loss: tf.Tensor, targets: tf.Tensor, outputs: tf.Tensor) -> None:
-        self._mean_loss.update_state(loss, sample_weight=tf.cast(tf.shape(targets)[0], tf.float32))
+        self._mean_loss.update_state(loss, sample_weight=self._weight(targets))
         for metric in self._metrics.values():
+            self._update(metric, targets, outputs)
+
+    def _update(self, metric: keras.metrics.Metric, targets: tf.Tensor, outputs: tf.Tensor) -> None:
+        if self._ignore_label is None:
             metric.update_state(targets, outputs)
+        else:
+            metric.update_state(targets, outputs, sample_weight=self._counted(targets))
+
+    def _counted(self, targets: tf.Tensor) -> tf.Tensor:
+        return tf.cast(targets != self._ignore_label, tf.float32)
+
+    def _weight(self, targets: tf.Tensor) -> tf.Tensor:
+        """How much a batch counts, float32 []: its examples, or the part of them whose targets are not ignored."""
+        examples = tf.cast(tf.shape(targets)[0], tf.float32)
+        return examples if self._ignore_label is None else examples * tf.reduce_mean(self._counted(targets))
+
+    def _measured(self, metric: keras.metrics.Metric) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        def measure(targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+            self._update(metric, targets, outputs)
+            return metric.result()
+
+        return measure
 
     def _compute_results(self) -> dict[str, tf.Tensor]:
-        return {name: metric.result() for name, metric in self.state.metrics.items()}
+        results: dict[str, tf.Tensor] = {}
+        for name, metric in self.state.metrics.items():
+            result = metric.result()
+            results |= result if isinstance(result, dict) else {name: result}
+        return results
 
     def _results(self) -> dict[str, float]:
         return {name: float(value) for name, value in self._results_graph().items()}
@@ -355,11 +458,3 @@ class Trainer:
             for callback in self.callbacks.values():
                 callback.on_interrupt(self.state, self._interrupt_reason)
             raise Interrupted(self._interrupt_reason)
-
-
-def _measured(metric: keras.metrics.Metric) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    def measure(targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        metric.update_state(targets, outputs)
-        return metric.result()
-
-    return measure

@@ -31,7 +31,7 @@ SMALL = {"model": (), "experiment": (), "data": SMALL_UNET}  # else DIGITS
 LEAN = ("~callback.export", "~callback.images", "~callback.summaries")
 SHOWING = ("summaries", "images", "histograms", "profile")
 NEEDS_ALL_CALLBACKS = {"callback", "experiment"}
-BUILT_FROM_NAMES = {"threads"}  # of conf/trainer, for the process and not for the trainer
+BUILT_FROM_NAMES = set(build.OF_PROCESS_OR_DATA)  # of conf/trainer, not for the trainer
 
 
 def name(path: Path) -> str:

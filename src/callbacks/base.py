@@ -38,8 +38,11 @@ class Callback:
         `every_steps` or `at_steps`.
         """
 
+    def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        """A validation in the midst of an epoch ended: `val/loss` and the like."""
+
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> str | None:
-        """An epoch and its validation ended. A returned reason stops training after this epoch."""
+        """An epoch and its validation, where it has one, ended. A returned reason stops training after this epoch."""
 
     def on_interrupt(self, state: TrainState, reason: str) -> None:
         """Training was asked to stop between two steps and can go on from `state` later."""

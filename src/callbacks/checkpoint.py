@@ -56,6 +56,10 @@ class Checkpoint(Callback):
         if late or (self.every_steps and state.step % self.every_steps == 0):
             self._save(state)
 
+    def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        if state.improved:
+            self._best.save(state)
+
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         if state.improved:  # before the newest, which says that it is there
             self._best.save(state)

@@ -15,7 +15,7 @@ class EarlyStopping(Callback):
     """Stop after `patience` epochs in a row without an improvement; remembered over a resume.
 
     Args:
-        patience: epochs, at least 1.
+        patience: epochs, at least 1; those without validation do not count where the metric is of the val split.
         min_delta: an improvement smaller than this, in the metric's units, counts as none; at least 0.
     """
 
@@ -27,7 +27,9 @@ class EarlyStopping(Callback):
         self._patience, self._min_delta = patience, min_delta
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> str | None:
-        memory, value = state.memory(self.name), metrics[state.monitor]
+        if (value := metrics.get(state.monitor)) is None:
+            return None
+        memory = state.memory(self.name)
         best = memory.get("best")
         if value == value and (best is None or state.is_better(value, best, min_delta=self._min_delta)):
             memory.update(best=value, waited_epochs=0)

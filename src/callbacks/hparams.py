@@ -45,10 +45,13 @@ class Hparams(EventCallback):
         settings = flat_settings(record["choices"], record["config"])
         self._write_once(metadata.SESSION_START_INFO_TAG, api.hparams_pb(settings, trial_id=record["id"]))
 
+    def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        self.on_epoch_end(state, metrics)
+
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
-        if state.improved:
+        if state.improved and state.best:
             others = {f"best_epoch/{name}": value for name, value in metrics.items() if name != state.monitor}
-            best = {"best/epoch": float(state.epoch), f"best/{state.monitor}": metrics[state.monitor], **others}
+            best = {"best/epoch": float(state.best.epoch), f"best/{state.monitor}": metrics[state.monitor], **others}
             self.files.guard(self.files.write, tf.summary.scalar, "", state.step, best)
 
     def on_train_end(self, state: TrainState) -> None:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from src.callbacks.base import Callback
 from src.state import TrainState
-from src.text import duration, measured, sparkline
+from src.text import duration, measured, of_one_class, sparkline
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,13 @@ class Progress(Callback):
         self._screen.loss, self._screen.steps_per_second = metrics["train/loss"], metrics["steps_per_second"]
         self._screen.steps_done()
 
+    def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        shown = "  ".join(f"{name} {measured(value)}" for name, value in _in_tables(metrics).items())
+        log.info("step %d  %s%s", state.step, shown, "  (best)" if state.improved else "")
+
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         now = self._clock()
+        metrics = _in_tables(metrics)
         self._screen.epoch_done(metrics)
         shown = "  ".join(f"{name} {measured(value)}" for name, value in metrics.items())
         star = "  (best)" if state.improved else ""
@@ -237,3 +242,7 @@ class Screen:
         if name.partition("/")[2] == self._state.monitor.partition("/")[2]:
             return self._state.mode == "min"
         return any(word in name for word in LOWER_IS_BETTER)
+
+
+def _in_tables(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not of_one_class(name)}

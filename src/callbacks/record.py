@@ -37,6 +37,9 @@ class RecordCallback(Callback):
         self._record.append_epoch({"epoch": state.epoch, "step": state.step, "seconds": seconds, **metrics})
         self._record.update(**self._progress(state), metrics=dict(metrics))
 
+    def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        self._record.update(**self._progress(state))
+
     def on_interrupt(self, state: TrainState, reason: str) -> None:
         self._record.update(**self._progress(state))
 

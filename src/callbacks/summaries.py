@@ -2,9 +2,9 @@
 
     Summaries(directory="run/summaries", every_steps=10)
 
-Tags: `loss`, each metric and `learning_rate` once an epoch; while training, `batch_loss`, `gradient_norm`,
-`steps_per_second` and `learning_rate`; the model's graph. The step of all is the training step, and none is written
-twice after a resume.
+Tags: `loss`, each metric and `learning_rate` once an epoch, or validation; while training, `batch_loss`,
+`gradient_norm`, `steps_per_second` and `learning_rate`; the model's graph. The step of all is the training step, and
+none is written twice after a resume.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class Summaries(EventCallback):
 
     def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         self.files.guard(self._write_steps, state, metrics)
+
+    def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        self.files.guard(self._write_epoch, state, metrics)
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         self.files.guard(self._write_epoch, state, metrics)

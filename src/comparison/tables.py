@@ -19,6 +19,7 @@ from src.comparison.diff import Difference
 from src.comparison.effects import Effect
 from src.comparison.groups import Group
 from src.comparison.rows import Row, Value
+from src.text import of_one_class
 
 DIGITS, FEWER, SHARE = ".6g", ".3g", ".1%"
 LONGEST_WHOLE = 10**12  # larger whole numbers are shown as others
@@ -50,7 +51,7 @@ class Table:
 
 def table_of_runs(rows: Sequence[Row], keys: Sequence[str]) -> Table:
     """A row for each run: what differs, metrics, best epoch, status, seconds, directory."""
-    columns = [*_settings(keys), *(Column(name, name) for name in metric_names(rows)), *_ends()]
+    columns = [*_settings(keys), *(Column(name, name, not of_one_class(name)) for name in metric_names(rows)), *_ends()]
     return Table(tuple(columns), tuple({column.key: row.get(column.key) for column in columns} for row in rows))
 
 
@@ -62,7 +63,10 @@ def table_of_groups(groups: Sequence[Group], keys: Sequence[str]) -> Table:
     metrics = [
         column
         for name in names
-        for column in (Column(name, name), Column(f"{name} std", "±", several and name in monitors, FEWER))
+        for column in (
+            Column(name, name, not of_one_class(name)),
+            Column(f"{name} std", "±", several and name in monitors, FEWER),
+        )
     ]
     metrics.insert(2 * len(monitors), Column("n", "n", several))
     columns = (*_settings([key for key in keys if key != "seed" or not several]), *metrics, *_ends())

@@ -139,7 +139,7 @@ class ImageData:
         return counts / max(counts.sum(), 1)
 
     def balanced_class_weights(self) -> list[float]:
-        """Weights that make all classes of the training split count alike: 1 / (classes x share); 0 where there is none.
+        """Weights that make all classes of the training split count alike: 1 / (classes x share), or 0 for want of any.
 
         As scikit-learn's class_weight="balanced".
         """
@@ -155,7 +155,7 @@ class ImageData:
             self.val = First(self.val, steps=val)
 
     def overfit(self, *, batches: int) -> None:
-        """Train on the first batches of the training split alone, neither shuffled nor augmented, and validate on them."""
+        """Train on the first batches of the training split alone, as they are stored, and validate on them."""
         self.train = self.val = First(self._batches("train", _prepare), steps=batches)
 
     def _check_labels(self, targets: np.ndarray, what: str) -> None:

@@ -52,12 +52,15 @@ CALLED = (
     ("src.data.pipeline", "InMemory.next"),
     ("src.data.pipeline", "to_float"),
     ("src.trainer", "Trainer._apply"),
+    ("src.trainer", "Trainer._differentiate"),
     ("src.trainer", "Trainer._measure_batch"),
     ("src.trainer", "Trainer._total_loss"),
+    ("src.trainer", "Trainer._update"),
     ("src.trainer", "Trainer._update_metrics"),
+    ("src.trainer", "Trainer._weight"),
     ("src.trainer", "Trainer.eval_step"),
     ("src.trainer", "Trainer.train_step"),
-    ("src.trainer", "_measured.measure"),
+    ("src.trainer", "Trainer._measured.measure"),
 )
 
 

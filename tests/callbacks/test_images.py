@@ -102,11 +102,12 @@ def test_masks(tmp_path):
     np.testing.assert_array_equal(pixels(sheet), expected)
     assert len(list((tmp_path / "summaries/val").iterdir())) == 1  # shared with the curves
 
-    masks[:, :10], masks[:, -10:] = 255, -1
-    data = ImageData(train=(images, masks), val=(images[:9], masks[:9]), num_classes=11, batch_size=4, seed=0)
+    masks[:, :10], masks[:, -10:] = 255, 255
+    splits = {"train": (images, masks), "val": (images[:9], masks[:9])}
+    data = ImageData(**splits, num_classes=11, batch_size=4, seed=0, ignore_label=255)
     callback = Images(data=data, directory="", best="", picture="", examples=3)
     assert callback._confusion(trainer.state).sum() == 9 * 28 * 48
-    masks[(masks < 0) | (masks > 10)] = 0
+    masks[masks == 255] = 0
     shown = examples_sheet(images[:3], masks[:3], predicted(trainer, images[:3]), class_names=data.class_names)
     np.testing.assert_array_equal(callback._sheet(trainer.state), shown)
 

@@ -1,0 +1,64 @@
+"""Lowers the learning rate when the monitored metric no longer improves.
+
+ReduceOnPlateau(factor=0.5, patience=3)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from src.callbacks.base import Callback
+from src.state import TrainState
+
+log = logging.getLogger(__name__)
+
+
+class ReduceOnPlateau(Callback):
+    """Multiply the rate by `factor` after `patience` epochs in a row without an improvement; remembered over a resume.
+
+    Args:
+        factor: above 0 and below 1.
+        patience: epochs, at least 1; those without validation do not count where the metric is of the val split.
+        min_delta: an improvement smaller than this, in the metric's units, counts as none; at least 0.
+        min_learning_rate: the rate does not go below this; at least 0.
+
+    Raises:
+        ValueError: an argument out of its range; when training begins, a schedule that decides the rate itself.
+    """
+
+    def __init__(
+        self, *, factor: float = 0.5, patience: int = 3, min_delta: float = 0.0, min_learning_rate: float = 0.0
+    ) -> None:
+        if not 0 < factor < 1:
+            raise ValueError(f"factor is {factor}; it must be above 0 and below 1")
+        if patience < 1:
+            raise ValueError(f"patience is {patience}; it must be at least 1 epoch")
+        for name, value in {"min_delta": min_delta, "min_learning_rate": min_learning_rate}.items():
+            if not value >= 0:
+                raise ValueError(f"{name} is {value}; it must be at least 0")
+        self._factor, self._patience, self._min_delta, self._min_rate = factor, patience, min_delta, min_learning_rate
+
+    def on_train_begin(self, state: TrainState) -> None:
+        if not state.constant_learning_rates():
+            raise ValueError(
+                f"callback {self.name} lowers the learning rate, which a schedule decides: "
+                "choose schedule=reduce_on_plateau, or a constant one without warm-up"
+            )
+
+    def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        if (value := metrics.get(state.monitor)) is None:
+            return
+        memory = state.memory(self.name)
+        best = memory.get("best")
+        if value == value and (best is None or state.is_better(value, best, min_delta=self._min_delta)):
+            memory.update(best=value, waited_epochs=0)
+            return
+        memory["waited_epochs"] = memory.get("waited_epochs", 0) + 1
+        if memory["waited_epochs"] >= self._patience:
+            memory["waited_epochs"] = 0
+            rate = float(state.optimizer.learning_rate)
+            lower = max(rate * self._factor, self._min_rate)
+            if lower < rate:
+                state.optimizer.learning_rate = lower
+                log.info("%s has not improved for %d epochs: learning rate %g", state.monitor, self._patience, lower)
