@@ -123,7 +123,7 @@ CASES = {
     ),
 }
 AGREEMENT_EPOCHS = 2
-QUICK_PEERS = 2  # rows of the peer with --quick
+QUICK_PEERS = 1  # rows of the peer with --quick
 
 
 def main(argv: list[str]) -> int:

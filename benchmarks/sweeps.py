@@ -315,7 +315,8 @@ def again(folder: Path, count: int) -> Row:
 
 def starts(folder: Path, count: int, *, jobs: int = 4) -> Row:
     """The same sweep started many times at once: a record each, and every run trained once, by one of them."""
-    command = _train("--multirun", *TINY, "epochs=2", _seeds(jobs), f"hydra.launcher.n_jobs={JOBS}")
+    tiny = ("epochs=2", *(override for override in TINY if override != "epochs=1"))
+    command = _train("--multirun", *tiny, _seeds(jobs), f"hydra.launcher.n_jobs={JOBS}")
     options: dict[str, Any] = {"cwd": folder, "env": _environment(), "stdout": subprocess.DEVNULL}
     processes = []
     for number in range(count):

@@ -14,16 +14,20 @@ from typing import Any, cast
 
 import keras
 import tensorflow as tf
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from src import preflight, targets
 from src.callbacks.base import Callback
-from src.config import ConfigError
+from src.checks import ConfigError, check_run_paths, resolved_node
 from src.data.image_data import DataError, ImageData
 from src.machine import available_cores
+from src.spelling import did_you_mean
 from src.trainer import Trainer
 
+BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback")
+# What is not in the config, and given to what is built.
+GIVEN = {"optimizer": frozenset(["learning_rate"]), "callback": frozenset(["data"])}
+MOST_LINES = 8
 # Of the trainer's options, what is none of the Trainer's own.
 OF_PROCESS_OR_DATA = ("threads", "limit_train_batches", "limit_val_batches", "overfit_batches")
 
@@ -43,6 +47,20 @@ def set_up_process(*, threads: int, deterministic: bool = True) -> int:
         tf.config.experimental.enable_op_determinism()
     tf.zeros([])  # starts the runtime here, where the caller may hold back what it announces
     return threads
+
+
+def check(cfg: DictConfig) -> None:
+    """Find out, before data is read, whether all that a config names exists and takes the arguments given.
+
+    Raises:
+        ConfigError: naming all that is wrong, a line each.
+    """
+    config = {group: resolved_node(cfg, group) for group in BUILT}
+    config["optimizer"] = _without_nulls(config["optimizer"])
+    problems = preflight.target_problems(config, GIVEN) + _trainer_problems(cfg)
+    if problems:
+        left = len(problems) - MOST_LINES
+        raise ConfigError("\n".join(problems[:MOST_LINES] + ([f"and {left} more"] if left > 0 else [])))
 
 
 def build_data(cfg: DictConfig) -> ImageData:
@@ -70,15 +88,23 @@ def build_trainer(
         extra_callbacks: called after those of the config, and before `checkpoint`.
 
     Raises:
-        ConfigError: a target that does not exist, or arguments that it does not take.
+        ConfigError: a target that does not exist, arguments that it does not take, class weights for another number
+            of classes, or a callback's path outside of `run_dir`.
     """
     cfg = _with_facts(cfg, data, run_dir)
+    check_run_paths({"callback": resolved_node(cfg, "callback")}, run_dir=run_dir)
     _balance(cfg.loss, data)
     keras.utils.clear_session()  # layers are named as in a fresh process
     keras.config.set_dtype_policy(cfg.get("precision") or "float32")
     keras.utils.set_random_seed(cfg.seed)  # here: preparing data may have drawn random numbers
-    model = _build(cfg, "model")
-    cfg.optimizer = {key: value for key, value in cfg.optimizer.items() if value is not None}  # null: Keras's default
+    try:
+        model = _build(cfg, "model")
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise preflight.Shortage(
+            f"model ({cfg.model.get('_target_')!s}) does not fit in memory: give a smaller one, as with fewer "
+            "model.filters"
+        ) from error
+    cfg.optimizer = _without_nulls(cfg.optimizer)
     optimizer = _build(cfg, "optimizer", learning_rate=_build(cfg, "schedule"))
     callbacks = {**(_build(cfg, "callback") or {}), **(extra_callbacks or {})}
     # What an option leaves open with `_partial_: true` is the data itself.
@@ -90,8 +116,6 @@ def build_trainer(
         callbacks["checkpoint"] = callbacks.pop("checkpoint")
     options = cast(dict[str, Any], OmegaConf.to_container(cfg.trainer, resolve=True))
     options = {key: value for key, value in options.items() if key not in OF_PROCESS_OR_DATA}
-    if unknown := set(options) - set(inspect.signature(Trainer).parameters):
-        raise ConfigError(f"trainer has no option {', '.join(sorted(unknown))}")
     return Trainer(
         model=model,
         optimizer=optimizer,
@@ -104,6 +128,17 @@ def build_trainer(
         loss_scaling=cfg.get("precision") == "mixed_float16",
         **options,
     )
+
+
+def _without_nulls(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer's node without what is null: Keras's default then."""
+    return {key: value for key, value in optimizer.items() if value is not None}
+
+
+def _trainer_problems(cfg: DictConfig) -> list[str]:
+    known = [*inspect.signature(Trainer).parameters, *OF_PROCESS_OR_DATA]
+    unknown = [str(key) for key in cfg.trainer if key not in known]
+    return [f"trainer.{key}: the trainer has no option {key}{did_you_mean(key, known)}" for key in unknown]
 
 
 def _with_facts(cfg: DictConfig, data: ImageData, run_dir: Path | None = None) -> DictConfig:
@@ -121,24 +156,25 @@ def _with_facts(cfg: DictConfig, data: ImageData, run_dir: Path | None = None) -
     return cfg
 
 
-def _balance(node: Any, data: ImageData) -> None:
-    """Fill in class weights that are left to the data, wherever they stand in a loss."""
-    if isinstance(node, DictConfig):
-        for key in node:
-            if key == "class_weights" and node[key] == "balanced":
-                node[key] = data.balanced_class_weights()
-            _balance(node[key], data)
+def _balance(node: Any, data: ImageData, key: str = "loss") -> None:
+    """Fill in class weights that are left to the data, wherever they stand in a loss, and count those given."""
+    if not isinstance(node, DictConfig):
+        return
+    for name in node:
+        if name == "class_weights" and node[name] == "balanced":
+            node[name] = data.balanced_class_weights()
+        if name == "class_weights" and OmegaConf.is_list(node[name]) and len(node[name]) != data.num_classes:
+            raise ConfigError(
+                f"{key}.{name} has {len(node[name])} numbers for {data.num_classes} classes; "
+                "give one for each, or balanced"
+            )
+        _balance(node[name], data, f"{key}.{name!s}")
 
 
 def _build(cfg: DictConfig, group: str, **arguments: Any) -> Any:
     try:
-        return instantiate(cfg[group], **arguments, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, DataError):  # of its files, and not of the config
-            raise cause from None
-        if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
-            detail = " ".join(str(cause or error).split("\nfull_key")[0].split())
-            target = str(cfg[group].get("_target_", ""))
-            raise ConfigError(f"{group}{f' ({target})' if target else ''}: {detail}") from error
-        raise cause from None
+        return targets.build(resolved_node(cfg, group), key=group, **arguments)
+    except targets.TargetError as error:
+        if isinstance(error.__cause__, DataError):  # of its files, and not of the config
+            raise error.__cause__ from None
+        raise ConfigError(str(error)) from error

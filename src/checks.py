@@ -5,19 +5,22 @@ check_values(cfg)       # ConfigError: epochs is 0; it must be an integer at lea
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
+from src import targets
+from src.origins import Origins, leaves
 from src.runs.decision import STALE
 from src.runs.identity import identity_config
+from src.spelling import did_you_mean
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 
@@ -35,6 +38,11 @@ TAKEN_NAMES = (
     *("checkpoints", "summaries", "saved_model", "evaluation", "branches", "run.json", "history.jsonl"),
     *("sweeps", "studies"),
 )
+
+# The paths of src.callbacks.
+RUN_PATHS = ("directory", "best", "picture", "record")
+
+NOWHERE = Origins()
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -65,6 +73,11 @@ def integer(low: int, *, high: float = math.inf, optional: bool = False) -> Chec
     """A check: an integer in this range."""
     inside, text = number(low, high=high, optional=optional)
     return lambda x: inside(x) and not isinstance(x, float), text.replace("a number", "an integer")
+
+
+def share() -> Check:
+    """A check: a part of a whole that leaves some of it, such as a dropout rate."""
+    return lambda x: number(0)[0](x) and x < 1, "a number at least 0 and below 1"
 
 
 def one_of(*allowed: str, optional: bool = False) -> Check:
@@ -105,12 +118,8 @@ CHECKS: dict[str, Check] = {
     "callback.checkpoint.every_seconds": number(0, above=True, optional=True),
     "callback.early_stopping.patience": integer(1),
     "callback.early_stopping.min_delta": number(0),
-    "schedule.warmup_epochs": number(0, optional=True),
-    "schedule.warmup_fraction": number(0, high=1, optional=True),
-    "schedule.final_fraction": number(0, high=1),
     "precision": one_of("mixed_bfloat16", "mixed_float16", optional=True),
     "optimizer.use_ema": (lambda x: x is None or isinstance(x, bool), "true, false, or null"),
-    "optimizer.ema_momentum": number(0, high=1, optional=True),
     "trainer.gradient_accumulation_steps": integer(1, optional=True),
     "trainer.validate_every_epochs": integer(1, optional=True),
     "trainer.validate_every_steps": integer(1, optional=True),
@@ -118,11 +127,32 @@ CHECKS: dict[str, Check] = {
     "trainer.limit_val_batches": integer(1, optional=True),
     "trainer.overfit_batches": integer(1, optional=True),
     "data.limit": number(0, above=True, high=1, optional=True),
+    "data.max_memory_gib": number(0, above=True, optional=True),
     "data.image_size": (
         lambda x: x is None or all(_whole(n) for n in (x if OmegaConf.is_list(x) and len(x) == 2 else [x])),
         "pixels: a whole number at least 1, [height, width], or null",
     ),
+    **{f"data.{name}": share() for name in ("val_share", "test_share")},
+    **{f"model.{name}": integer(1) for name in ("filters", "dense", "depth", "units")},
+    "model.dropout": share(),
+    **{f"optimizer.{name}": share() for name in ("beta_1", "beta_2", "rho", "ema_momentum")},
+    "optimizer.momentum": number(0, high=1),
+    **{f"optimizer.{name}": number(0) for name in ("epsilon", "weight_decay")},
+    **{f"schedule.{name}": number(0, high=1) for name in ("warmup_fraction", "final_fraction", "start_fraction")},
+    "schedule.peak_fraction": number(0, high=1),
+    "schedule.warmup_epochs": number(0),
+    "schedule.power": number(0, above=True),
+    "loss.label_smoothing": share(),
+    "loss.focus": number(0),
+    "loss.exponent": number(0, above=True),
+    **{f"loss.{name}": number(0) for name in ("false_positives", "false_negatives")},
 }
+
+
+# Keys of options; where the option's own default is no number, the user has one of another kind by this name.
+OWN_KEYS = re.compile(r"(model|data|optimizer|schedule|loss)\.\w+")
+# What may be a number or a list, whatever its default is.
+OF_SEVERAL_TYPES = ("data.image_size",)
 
 
 def check_option(override: Override, options: list[str], *, has_others: bool) -> None:
@@ -134,16 +164,41 @@ def check_option(override: Override, options: list[str], *, has_others: bool) ->
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
         if not isinstance(option, str) or (option not in options and "/" not in option and not has_others):
-            missing = f". Perhaps pip install hydra-{option}-launcher" if group == "hydra/launcher" else ""
+            named = isinstance(option, str) and re.fullmatch(r"[A-Za-z][\w-]*", option)
+            missing = f". Perhaps pip install hydra-{option}-launcher" if named and group == "hydra/launcher" else ""
             raise ConfigError(
                 f"{override.input_line}: {group} has no option {_shown(option)}; it has {', '.join(options)}"
-                f"{_did_you_mean(str(option), options) or missing}"
+                f"{did_you_mean(str(option), options) or missing}"
             )
 
 
-def composition_error(error: Exception) -> ConfigError:
-    """What Hydra says of a config that it cannot compose."""
-    message = first_line(error, lines=9)
+def check_twice(overrides: Sequence[Override]) -> None:
+    """No option or key may be given twice, unless in the same words, or to delete one and add another."""
+    seen: dict[str, Override] = {}
+    for override in overrides:
+        key = str(override.get_key_element()).lstrip("+~")
+        before = seen.setdefault(key, override)
+        if before.input_line != override.input_line and before.is_delete() == override.is_delete():
+            raise ConfigError(
+                f"{before.input_line} and {override.input_line}: {key} is given twice; leave one of them out"
+            )
+
+
+def composition_error(error: Exception, options: Callable[[str], list[str]] = lambda group: []) -> ConfigError:
+    """What Hydra says of a config that it cannot compose; `options` gives those of a group."""
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
+        reason = ": ".join(text for text in (error.context, error.problem) if text)
+        return ConfigError(f"{mark.name}, line {mark.line + 1} cannot be read: {reason}")
+    message = first_line(error, lines=9).partition("\n\nConfig search path:")[0]
+    if there := re.search(r"An item is already at '([^']+)'", message):
+        return ConfigError(f"+{there[1]}: {there[1]} is there already; write it without +, {there[1]}=...")
+    if missing := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
+        group, option = missing.groups()
+        known = options(group)
+        return ConfigError(
+            f"{group}={option} is chosen, and {group} has no option {option!r}; it has {', '.join(known) or 'none'}"
+            f"{did_you_mean(option, known)}"
+        )
     return ConfigError(f"{message}; write it without +" if "Multiple values" in message else message)
 
 
@@ -151,10 +206,10 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
     """A changed key must be there already, or be added with +; `options` gives those of a group."""
     key = override.key_or_group
     added = override.is_add() or override.is_force_add()
-    if added and "." in key:
-        return
     if key.startswith("run."):
         refuse_filled_in(override)
+    if added and "." in key:
+        return
     own = "hydra" if key.startswith("hydra.") else None
     keys = [".".join(path) for path, _ in leaves(values, branches=True) if path[0] == own or path[0] not in HIDDEN]
     if key in keys:
@@ -168,10 +223,37 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
         hint = f": {parent} is null here. {top} has the options {', '.join(options(top))}"
     elif parent in keys:
         names = [k.rpartition(".")[2] for k in siblings]
-        hint = _did_you_mean(key.rpartition(".")[2], names) or f". {parent} has {', '.join(names)}"
+        near = did_you_mean(key.rpartition(".")[2], names).replace("Did you mean ", f"Did you mean {parent}.")
+        having = [option for option in options(top) if _has_key(_option(top, option), key.split(".")[1:])]
+        others = f". Of {top}, {', '.join(having)} {'have' if having[1:] else 'has'} it" if having else ""
+        hint = others + near or f". {parent} has {', '.join(names)}"
     else:
-        hint = _did_you_mean(key, [*folders, *(k for k in keys if k not in fixed)]) or ". --cfg job lists all"
+        hint = did_you_mean(key, [*folders, *(k for k in keys if k not in fixed)]) or ". --cfg job lists all"
     raise ConfigError(f"{override.input_line}: there is no key {key!r}{hint}")
+
+
+def _option(group: str, option: str) -> dict[str, Any]:
+    """What a file of the project's options says, below its group; {} where there is none."""
+    path = CONFIG_DIR / group / f"{option}.yaml"
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.is_file() else {}
+    except (OmegaConfBaseException, MarkedYAMLError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for base in content.get("defaults") or []:
+        if isinstance(base, str) and base not in ("_self_", option):
+            found |= _option(group, base)
+    return cast(dict[str, Any], found | (content[group] if isinstance(content.get(group), dict) else content))
+
+
+def _has_key(node: Any, path: list[str]) -> bool:
+    for name in path:
+        if not isinstance(node, dict) or name not in node:
+            return False
+        node = node[name]
+    return True
 
 
 def refuse_filled_in(override: Override) -> None:
@@ -180,25 +262,43 @@ def refuse_filled_in(override: Override) -> None:
     raise ConfigError(f"{override.input_line}: {key} is filled in by the run itself and cannot be given")
 
 
-def check_types(overrides: list[Override], defaults: dict[tuple[str, ...], Any], full: DictConfig) -> None:
-    """Every value must be of the type of the option's own default, where that says one."""
-    given = {override.key_or_group: override.input_line for override in overrides}
-    for path, value in leaves(resolved(full)):
-        default = defaults.get(path)
-        if default is None or isinstance(default, dict) or "???" in (default, value):
+def check_targets(config: dict[str, Any], origins: Origins) -> None:
+    """No `_target_` of a resolved config may name what its group does not have; nothing is imported to find out."""
+    try:
+        targets.check_names(config)
+    except targets.TargetError as error:
+        key = str(error).partition(" ")[0].rstrip(":")
+        raise ConfigError(f"{origins.named(key)}{error}") from error
+
+
+def check_types(config: dict[str, Any], origins: Origins) -> None:
+    """Every resolved value must be of the type of the option's own default, where that says one."""
+    for path, value in leaves(config):
+        if ".".join(path) in OF_SEVERAL_TYPES:
+            continue
+        for above in range(1, len(path)):
+            if not isinstance(default := origins.default(path[:above]), dict | None):
+                raise _wrong_type(path[:above], {path[-1]: value}, default, origins)
+        default = origins.default(path)
+        if default is None or "???" in (default, value) or (value is None and isinstance(default, dict)):
             continue
         if isinstance(value, bool) == isinstance(default, bool) and isinstance(
             value, int | float if isinstance(default, float) else type(default)
         ):
             continue
-        key = ".".join(path)
-        raise ConfigError(
-            f"{given.get(key, key)}: {key} is {_shown(value)}{'' if value is None else f', {_kind(value)}'}; "
-            f"it must be {_kind(default)}, such as its default {_shown(default)}"
-        )
+        raise _wrong_type(path, value, default, origins)
 
 
-def check_values(cfg: DictConfig) -> None:
+def _wrong_type(path: tuple[str, ...], value: Any, default: Any, origins: Origins) -> ConfigError:
+    key = ".".join(path)
+    example = " of options, or null" if isinstance(default, dict) else f", such as its default {_shown(default)}"
+    return ConfigError(
+        f"{origins.origin(key) or key}: {key} is {_shown(value)}{'' if value is None else f', {_kind(value)}'}; "
+        f"it must be {_kind(default)}{example}"
+    )
+
+
+def check_values(cfg: DictConfig, origins: Origins = NOWHERE) -> None:
     """Ranges, required values, the monitor, and what only the whole config shows."""
     try:
         missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
@@ -206,31 +306,114 @@ def check_values(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
     if missing:
-        raise ConfigError(f"{', '.join(sorted(missing))} must be given: key=value")
+        first = min(missing)
+        raise ConfigError(f"{origins.named(first)}{', '.join(sorted(missing))} must be given: {first}=...")
     for key, (good, allowed) in CHECKS.items():
         value = OmegaConf.select(cfg, key, default=...)
-        if value is not ... and not good(value):
-            if value is None and key.startswith("callback."):
-                continue
-            raise ConfigError(f"{key} is {_shown(value)}; it must be {allowed}")
+        if value is ... or (value is None and key.startswith("callback.")):
+            continue
+        default = origins.default(tuple(key.split(".")))
+        if OWN_KEYS.fullmatch(key) and (value is None or not isinstance(default, int | float | None)):
+            continue
+        if not good(value):
+            raise ConfigError(f"{origins.named(key)}{key} is {_shown(value)}; it must be {allowed}")
+    _check_path(cfg, origins)
+    parts = cfg.trainer.get("gradient_accumulation_steps") or 1
+    if parts > (rows := OmegaConf.select(cfg, "data.batch_size", default=cfg.batch_size)):
+        key = "trainer.gradient_accumulation_steps"
+        raise ConfigError(
+            f"{origins.named(key)}{key} is {parts}, and batch_size is {rows}: a batch is computed in so many parts, "
+            "each of at least one example; give fewer, or a larger batch_size"
+        )
     if cfg.parent.epoch is not None and cfg.epochs <= cfg.parent.epoch:
         raise ConfigError(
             f"epochs is {cfg.epochs}, and {cfg.resume} has done {cfg.parent.epoch}: "
             "a branch counts those of its parent, so give more"
         )
-    check_monitor(cfg)
-    _check_members(cfg)
+    try:
+        check_monitor(cfg)
+    except ConfigError as error:
+        raise ConfigError(f"{origins.named('monitor')}{error}") from error
+    _check_members(cfg, origins)
 
 
 def check_monitor(cfg: DictConfig) -> None:
-    """Raise ConfigError unless `monitor` is a split and one of the config's metrics."""
-    metrics = ["loss", *(name for name, metric in (cfg.get("metric") or {}).items() if metric is not None)]
+    """Raise ConfigError unless `monitor` is a split and one of the config's metrics.
+
+    One with a list `scores` is called by these names, and has one for each class for each of its list `per_class`.
+    """
+    metrics: list[str] = ["loss"]
+    of_classes: list[str] = []
+    for name, metric in (cfg.get("metric") or {}).items():
+        if metric is not None:
+            several = OmegaConf.is_dict(metric) and OmegaConf.is_list(metric.get("scores"))
+            metrics += metric.scores if several else [name]
+            of_classes += metric.get("per_class") or [] if several else []
     names = [f"{split}/{metric}" for split in ("train", "val") for metric in metrics]
-    if cfg.monitor not in names:
+    split, _, metric = str(cfg.monitor).partition("/")
+    of_class = split in ("train", "val") and any(metric.startswith(f"{score}/") for score in of_classes)
+    if cfg.monitor not in names and not of_class:
+        classes = "".join(f", val/{score}/<class>" for score in of_classes)
+        files = sorted((CONFIG_DIR / "metric").glob("*.yaml")) if split in ("train", "val") else []
+        known = {path.stem: _scores(_option("metric", path.stem)) for path in files}
+        having = [
+            f"metric={option} has {split}/{score}"
+            for option, scores in known.items()
+            for score in scores
+            if metric in (score, score.removeprefix("mean_"))
+        ]
+        hint = f". {', '.join(having)}" if having else did_you_mean(str(cfg.monitor), names)
         raise ConfigError(
-            f"monitor is {_shown(cfg.monitor)}, which is no metric of this run; it has {', '.join(names)}"
-            f"{_did_you_mean(str(cfg.monitor), names)}"
+            f"monitor is {_shown(cfg.monitor)}, which is no metric of this run; it has {', '.join(names)}{classes}"
+            f"{hint}"
         )
+
+
+def _scores(metrics: dict[str, Any]) -> list[str]:
+    """The names of all metrics of an option."""
+    found: list[str] = []
+    for name, metric in metrics.items():
+        if isinstance(metric, dict):
+            found += metric["scores"] if isinstance(metric.get("scores"), list) else [name]
+    return found
+
+
+def _check_path(cfg: DictConfig, origins: Origins) -> None:
+    """The user's own data must be there."""
+    path = OmegaConf.select(cfg, "data.path")
+    if isinstance(path, str) and "://" not in path and not Path(path).expanduser().exists():
+        raise ConfigError(
+            f"{origins.named('data.path')}data.path is {_shown(path)}, and there is no such file or folder"
+            f"{'' if Path(path).expanduser().is_absolute() else f' in {Path.cwd()}'}"
+        )
+
+
+def check_run_paths(config: Mapping[str, Any], origins: Origins = NOWHERE, *, run_dir: Path | None = None) -> None:
+    """What the project's own callbacks write, and delete, must lie in the run's directory.
+
+    Args:
+        config: resolved; its `callback` is judged.
+        run_dir: the run's directory; None where it is not known yet, and only paths that leave any are found.
+
+    Raises:
+        ConfigError: naming where the path comes from, its key and value.
+    """
+    for key, node in targets.nodes(config.get("callback"), "callback"):
+        if not str(node["_target_"]).startswith("src.callbacks."):
+            continue
+        for name in set(node) & set(RUN_PATHS):
+            path = node[name]
+            if not isinstance(path, str):
+                continue
+            if run_dir is None:
+                outside = Path(path).is_absolute() or ".." in Path(path).parts
+            else:
+                outside = not Path(path).resolve().is_relative_to(run_dir.resolve())
+            if outside:
+                raise ConfigError(
+                    f"{origins.named(f'{key}.{name}')}{key}.{name} is {path!r}, outside of the run's directory, where "
+                    f"a run writes and deletes; write it as ${{run.dir}}/..., or leave it out"
+                )
 
 
 def check_mode(overrides: list[Override], base: DictConfig) -> None:
@@ -241,14 +424,14 @@ def check_mode(overrides: list[Override], base: DictConfig) -> None:
         raise ConfigError(f"{line}: say which way is better, mode=min or mode=max, beside another monitor")
 
 
-def _check_members(cfg: DictConfig) -> None:
+def _check_members(cfg: DictConfig, origins: Origins) -> None:
     """What is added to a mapping of objects must say what object it is."""
     for path in NAMED_MEMBERS:
         for name, member in (OmegaConf.select(cfg, ".".join(path)) or {}).items():
             if member is not None and "_target_" not in member:
                 key = ".".join((*path, str(name)))
                 raise ConfigError(
-                    f"{key} has no _target_, so nothing would come of it; {'.'.join(path)} has "
+                    f"{origins.named(key)}{key} has no _target_, so nothing would come of it; {'.'.join(path)} has "
                     f"{', '.join(str(n) for n in OmegaConf.select(cfg, '.'.join(path)) if n != name)}"
                 )
 
@@ -264,6 +447,15 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
 
 
+def resolved_node(cfg: DictConfig, key: str) -> Any:
+    """One node, as dicts, lists and final values."""
+    try:
+        node = OmegaConf.select(cfg, key)
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
+
+
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """A config without `hydra`, as dicts and lists with their final values."""
     plain = plain_values(cfg)
@@ -272,16 +464,6 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(plain), resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
-
-
-def leaves(value: Any, path: tuple[str, ...] = (), *, branches: bool = False) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(value, dict):
-        if path and branches:
-            yield path, value
-        for key, item in value.items():
-            yield from leaves(item, (*path, str(key)), branches=branches)
-    else:
-        yield path, value
 
 
 def _interpolated(value: Any) -> bool:
@@ -295,15 +477,6 @@ def _shown(value: Any) -> str:
 def _kind(value: Any) -> str:
     names = {bool: "a boolean", int: "a whole number", float: "a number", str: "text", list: "a list"}
     return names.get(type(value), "null" if value is None else "a mapping")
-
-
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    if not close:  # right but for where it stands, as learning_rate for optimizer.learning_rate
-        last = word.rpartition(".")[2]
-        names = {k.rpartition(".")[2]: k for k in reversed(known)}
-        close = [names[name] for name in difflib.get_close_matches(last, names, n=1, cutoff=0.75)]
-    return f". Did you mean {close[0]}?" if close else ""
 
 
 def first_line(error: BaseException, *, lines: int = 1) -> str:

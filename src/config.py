@@ -6,28 +6,42 @@ jobs = expand(["optimizer=adam,sgd"])       # [["optimizer=adam"], ["optimizer=s
 
 from __future__ import annotations
 
+import argparse
 import copy
 import functools
 import itertools
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.overrides_parser import (
+    CommonTokenStream,
+    InputStream,
+    OverrideLexer,
+    OverrideParser,
+    OverridesParser,
+)
+from hydra.core.override_parser.overrides_visitor import HydraErrorListener
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from src import checks
+from src import checks, hydra_settings
 from src.checks import CONFIG_DIR, ConfigError, check_monitor
+from src.origins import Origins
 from src.runs.branch import find_parent
 from src.runs.identity import register_resolvers
 
@@ -37,9 +51,11 @@ __all__ = [
     "ConfigError",
     "branch",
     "check_monitor",
+    "check_settings",
     "check_sweep",
     "compose",
     "expand",
+    "parse_command",
     "parse_override",
 ]
 
@@ -87,7 +103,22 @@ class _Base:
 
     cfg: DictConfig
     plain: dict[str, Any]
-    leaves: dict[tuple[str, ...], Any]
+    origins: Origins
+
+
+class _Loader(ConfigLoaderImpl):
+    """Remembers what the files of the last composition say, in their order."""
+
+    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        self.files: list[tuple[str, dict[str, Any]]] = []
+        return super().load_configuration(*args, **kwargs)
+
+    def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
+        loaded = super()._load_single_config(default, repo)
+        if loaded.path and loaded.path.startswith("file://"):
+            path = Path(loaded.path.removeprefix("file://"), f"{default.config_path}.yaml")
+            self.files.append((_shown(path), checks.plain_values(cast(DictConfig, loaded.config))))
+        return loaded
 
 
 class _Composer:
@@ -101,7 +132,7 @@ class _Composer:
             search_path.prepend("command-line", f"file://{config_dir}", anchor=last)
         version.setbase("1.3")
         self._has_others = config_dir is not None
-        self.loader = ConfigLoaderImpl(config_search_path=search_path)
+        self.loader = _Loader(config_search_path=search_path)
         self._hydra = Hydra(task_name=config_name, config_loader=self.loader)
         self._bases: dict[tuple[str, ...], _Base] = {}
         self._options = functools.cache(self._find_options)
@@ -109,8 +140,10 @@ class _Composer:
     def compose(self, overrides: list[str]) -> DictConfig:
         """As the function of this module."""
         parsed = [parse_override(text) for text in overrides]
+        checks.check_twice(parsed)
         if sweeps := [str(override.input_line) for override in parsed if override.is_sweep_override()]:
-            raise ConfigError(f"{', '.join(map(repr, sweeps))} names several runs; sweep with --multirun")
+            hint = next((text for o in parsed if (text := self._meant(o, parsed))), "")
+            raise ConfigError(f"{', '.join(map(repr, sweeps))} names several runs; sweep with --multirun{hint}")
         searches = self._has_others or any(o.key_or_group == "hydra.searchpath" for o in parsed)
         for override in parsed:
             if options := self._options(override.key_or_group):
@@ -119,10 +152,32 @@ class _Composer:
         for override in self._values(parsed):
             checks.check_key(override, base.plain, self._options)
         cfg = self.compose_unchecked(parsed)
-        checks.check_types(parsed, base.leaves, cfg)
-        checks.check_values(cfg)
+        origins = base.origins.with_overrides({o.key_or_group: str(o.input_line) for o in self._values(parsed)})
+        values = checks.resolved(cfg)
+        checks.check_targets(values, origins)
+        checks.check_run_paths(values, origins)
+        checks.check_types(values, origins)
+        checks.check_values(cfg, origins)
         checks.check_mode(parsed, base.cfg)
         return cfg
+
+    def _meant(self, override: Override, overrides: list[Override]) -> str:
+        """How to write what commas may have been meant as: a list, or a number with a decimal comma."""
+        key, text = override.key_or_group, str(override.input_line)
+        if not (override.is_choice_sweep() and override.is_discrete_sweep()) or self._options(key):
+            return ""
+        value = text.partition("=")[2]
+        base = self._base([other for other in overrides if not other.is_sweep_override()])
+        default = OmegaConf.select(base.cfg, key)
+        if isinstance(default, float) and re.fullmatch(r"-?\d+,\d+", value):
+            return f"; a number is written with a point, {key}={value.replace(',', '.')}"
+        if OmegaConf.is_list(default) or (default is None and "(" not in value):
+            return f"; a list is written '{key}=[{value}]'"
+        return ""
+
+    def check_settings(self, overrides: list[str]) -> None:
+        """Compose the options alone, as far as Hydra does before it sets itself up, and judge its own node."""
+        self._base([parse_override(text) for text in overrides if not text.startswith("hydra.mode=")])
 
     def compose_unchecked(self, overrides: list[Override]) -> DictConfig:
         """What Hydra gives for all overrides at once, from the base of their options."""
@@ -149,6 +204,7 @@ class _Composer:
         options.sort(key=lambda override: not override.is_hydra_override())  # as in a sweep's jobs
         key = tuple(str(override.input_line) for override in options)
         if key not in self._bases:
+            self._check_search_path(options)
             try:
                 cfg = self._hydra.compose_config(
                     config_name=self._name,
@@ -157,12 +213,26 @@ class _Composer:
                     from_shell=False,
                     with_log_configuration=False,
                 )
-            except (HydraException, OmegaConfBaseException) as error:
+            except (HydraException, OmegaConfBaseException, YAMLError) as error:
                 self._check_settings(options)
-                raise checks.composition_error(error) from error
-            leaves = dict(checks.leaves(checks.resolved(cfg)))
-            self._bases[key] = _Base(cfg=cfg, plain=checks.plain_values(cfg), leaves=leaves)
+                raise checks.composition_error(error, self._options) from error
+            plain = checks.plain_values(cfg)
+            plugins = {name: checks.resolved_node(cfg, f"hydra.{name}") for name in ("launcher", "sweeper")}
+            hydra_settings.check_settings(plain["hydra"], plugins)
+            self._bases[key] = _Base(cfg=cfg, plain=plain, origins=Origins(self.loader.files))
         return self._bases[key]
+
+    def _check_search_path(self, options: list[Override]) -> None:
+        """Before Hydra looks there, which imports packages."""
+        for override in options:
+            if override.key_or_group == "hydra.searchpath":
+                hydra_settings.check_search_path(override.value(), str(override.input_line))
+        try:
+            root = self.loader.repository.load_config(self._name)
+            paths = OmegaConf.select(root.config, "hydra.searchpath") if root else None
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+            raise checks.composition_error(error) from error
+        hydra_settings.check_search_path(list(paths or []), f"hydra.searchpath of {self._name}.yaml")
 
     def _check_settings(self, options: list[Override]) -> None:
         """Name the setting of Hydra's that is not there."""
@@ -177,15 +247,27 @@ class _Composer:
         return self.loader.get_group_options(group, ObjectType.CONFIG) if known else []
 
 
+def check_settings(overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None) -> None:
+    """Judge what a config asks of Hydra itself, of a command that only asks; see `src.hydra_settings`.
+
+    Raises:
+        ConfigError: naming the key; or the options cannot be composed.
+    """
+    register_resolvers()
+    folder = str(Path(config_dir).absolute()) if config_dir else None
+    _composer(folder, config_name or CONFIG_NAME).check_settings(overrides)
+
+
 def expand(overrides: list[str]) -> list[list[str]]:
     """The jobs of a sweep over the product of all `key=a,b`, each as a list of overrides without sweeps.
 
     Raises:
-        ConfigError: an interval, which has no end of values.
+        ConfigError: an interval, which has no end of values, or a key that is given twice.
     """
-    choices: dict[str, list[str]] = {}  # the last one of a key counts
-    for text in overrides:
-        override = parse_override(text)
+    choices: dict[str, list[str]] = {}
+    parsed = [parse_override(text) for text in overrides]
+    checks.check_twice(parsed)
+    for text, override in zip(overrides, parsed, strict=True):
         key = override.get_key_element()
         if not override.is_sweep_override():
             choices[key] = [text]
@@ -202,6 +284,7 @@ def check_sweep(overrides: list[str], *, config_dir: str | None = None, config_n
     for override in parsed:
         if override.is_sweep_override() and override.is_hydra_override():
             raise ConfigError(f"{override.input_line}: {override.key_or_group} is of the whole sweep; give one value")
+    checks.check_twice(parsed)
     first = [_first(override) for override in parsed]
     return compose([*first, "hydra.mode=MULTIRUN"], config_dir=config_dir, config_name=config_name)
 
@@ -242,13 +325,85 @@ def branch(overrides: list[str]) -> list[str]:
     return [*inherited, *overrides, *parent.overrides_of_branch()]
 
 
+def _shown(path: Path) -> str:
+    """A file of options, from the project's folder, or from the working directory, if it lies there."""
+    for folder in (CONFIG_DIR.parent, Path.cwd()):
+        if path.is_relative_to(folder):
+            return str(path.relative_to(folder))
+    return str(path)
+
+
+def parse_command(argv: Sequence[str]) -> argparse.Namespace:
+    """Hydra's flags and the overrides of a command, in any order.
+
+    Raises:
+        ConfigError: a flag that there is not, as in `--epochs 5`, or one without its value.
+    """
+    parser = get_args_parser()
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    for number, word in enumerate(argv):
+        name, _, value = word.partition("=")
+        abbreviates = name.startswith("--") and any(flag.startswith(name) for flag in flags)
+        if word.startswith("-") and word not in flags and not abbreviates:
+            following = [after for after in argv[number + 1 : number + 2] if "=" not in after and after[:1] != "-"]
+            value = value or next(iter(following), "...")
+            raise ConfigError(f"there is no option {word}; write {name.lstrip('-')}={value}, without a dash")
+
+    def fail(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+    setattr(parser, "error", fail)  # which would print the usage  # noqa: B010
+    return parser.parse_intermixed_args(argv)
+
+
 def parse_override(text: str) -> Override:
     """One `key=value`, `+key=value`, `++key=value` or `~key`; ConfigError says how to write it."""
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise ConfigError(f"{text!r} is no override ({checks.first_line(error)}); write key=value") from error
+        raise ConfigError(_unreadable(text, error)) from error
     if not override.key_or_group:
         raise ConfigError(f"{text!r} is no override (the key is missing); write key=value")
     override.config_loader = _composer(None, CONFIG_NAME).loader  # which knows what glob(*) stands for
     return override
+
+
+def _unreadable(text: str, error: HydraException) -> str:
+    """What is wrong with an override in words, and where."""
+    if text.startswith("-"):
+        return f"{text!r} is no override; write {text.lstrip('-')}, key=value without a dash"
+    column = _first_mistake(text)
+    if column is None:  # of a function in it, as in range(1,x)
+        return f"{text!r} is no override ({checks.first_line(error)}); write key=value"
+    if "=" not in text:
+        hint = f"write key=value: {text}=..."
+    elif text[column : column + 1] in ("'", '"'):
+        hint = "a quote is not closed; write key='some text'"
+    elif column >= len(text):
+        hint = "something is not closed or left out at its end; write key=value"
+    else:
+        hint = "write key=value, and quote a value with special letters for your shell and for this: \"key='a=b, c'\""
+    return f"{text!r} is no override: it cannot be read from the mark on\n  {text}\n  {' ' * column}^\n{hint}"
+
+
+class _Stop(Exception):
+    """Carries where a parser stopped."""
+
+
+class _Place(HydraErrorListener):
+    def syntaxError(self, recognizer: Any, symbol: Any, line: int, column: int, message: str, error: Any) -> None:
+        raise _Stop(column)
+
+
+def _first_mistake(text: str) -> int | None:
+    """Where Hydra's grammar cannot go on; None if it can."""
+    lexer = OverrideLexer(InputStream(text))
+    parser = OverrideParser(CommonTokenStream(lexer))
+    for reader in (lexer, parser):
+        reader.removeErrorListeners()
+        reader.addErrorListener(_Place())
+    try:
+        parser.override()
+    except _Stop as stopped:
+        return stopped.args[0]
+    return None

@@ -13,7 +13,9 @@ replaced as a whole, has more:
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -55,7 +57,9 @@ def main() -> None:
         run = _run_of(word)
         cfg = load_config(run)
         record = Record(run).read() or {}
-        if changed := differences(record.get("fingerprints") or {}, fingerprints(identity_config(cfg))):
+        config = identity_config(cfg)
+        path = config.get("data", {}).get("path")
+        if changed := differences(record.get("fingerprints") or {}, fingerprints(config), path=path):
             print(f"note: changed since this run: {', '.join(changed)}", file=sys.stderr)
         evaluation = evaluate(cfg, run, split)
     except Exception as error:
@@ -66,7 +70,7 @@ def main() -> None:
     sys.stdout.flush()
     written = _write(evaluation, run)
     ours, exported = (evaluation.metrics.get(name, {}) for name in TITLES)
-    disagree = [name for name in {*ours} & {*exported} if not abs(ours[name] - exported[name]) <= TOLERANCE]
+    disagree = disagreements(ours, exported)
     if disagree:
         print(f"error: best weights and SavedModel disagree in {', '.join(disagree)}", file=sys.stderr)
     if disagree or not written:
@@ -128,6 +132,17 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
     else:
         print(f"note: {saved_model} is not there yet; the best weights alone are measured", file=sys.stderr)
     return evaluation.measure(trainer, data, split=split, serve=serve, has_best_weights=has_best_weights)
+
+
+def disagreements(ours: Mapping[str, float], exported: Mapping[str, float]) -> list[str]:
+    """The metrics in both that differ by more than TOLERANCE, or are undefined (NaN) in one alone."""
+    return [
+        name
+        for name in ours
+        if name in exported
+        and not abs(ours[name] - exported[name]) <= TOLERANCE
+        and not (math.isnan(ours[name]) and math.isnan(exported[name]))
+    ]
 
 
 def _parse(arguments: list[str]) -> tuple[str, str | None]:

@@ -1,7 +1,8 @@
-"""Files that are there whole or not at all.
+"""Files that are there whole or not at all, and where files lie.
 
 replace(path, text)     # written beside, fsynced, renamed
 with replacing(folder) as new: ...
+for parent, folders, files in walk(folder): ...
 """
 
 from __future__ import annotations
@@ -60,6 +61,17 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk, and into the folders that links lead to; but not by a link that leads back above itself."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        for name in [name for name in folders if os.path.islink(os.path.join(parent, name))]:
+            target = os.path.realpath(os.path.join(parent, name))
+            above = [Path(parent), *Path(parent).parents[: len(Path(parent).parts) - len(folder.parts)]]
+            if any(Path(os.path.realpath(path)).is_relative_to(target) for path in above):
+                folders.remove(name)
+        yield parent, folders, files
 
 
 def generated_code() -> set[Path]:

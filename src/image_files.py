@@ -3,6 +3,8 @@
 files, base = find_images(["photos", "scans/**/*.png"])
 image = read_image(files[0], channels=3)
 small = resized(image, (48, 48))
+labels = read_mask(Path("masks/1.png"))
+few = resized_nearest(labels, (48, 48))
 """
 
 from __future__ import annotations
@@ -18,9 +20,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from src.files import walk
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 MASKS, OVERLAYS, RESULTS = "masks", "overlays", "predictions.json"  # in an output folder of src.predict
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by channels
+HAS_COLOURS = "it has colours; data.mask_colors says which class each stands for"  # of a BadImage
+LOSSLESS = ("PNG", "BMP", "TIFF", "GIF")  # Pillow's names of formats that keep a mask's values
 
 # On large images, which are as good as others, and on transparent colours of a palette, which are left out.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -86,6 +92,34 @@ def read_image(path: Path, *, channels: int) -> np.ndarray:
             return np.asarray(pixels).reshape(pixels.height, pixels.width, channels)
 
 
+def read_mask(path: Path, *, colors: bool = False) -> np.ndarray:
+    """The values of a mask's first frame as they are stored, [H, W], turned upright as its EXIF data say.
+
+    Gray values of 1 to 16 bits, unscaled, or the indices of a palette: uint8 or uint16, and int32 in a TIFF of 32 bits.
+    Of RGB those whose channels are equal.
+
+    Args:
+        colors: instead the colours that one sees, int32 0xrrggbb; transparency is dropped.
+
+    Raises:
+        BadImage: the file is missing, empty, damaged, no image, of a lossy format, or of several channels.
+    """
+    with _opened_mask(path) as (image, stored):
+        return _colors(image, stored) if colors else _values(image, stored)
+
+
+def read_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a mask, as read_mask gives them, and the colours int32 0xrrggbb that its palette has for 0, 1, ...
+
+    Raises:
+        BadImage: as read_mask does.
+    """
+    with _opened_mask(path) as (image, stored):
+        values = _values(image, stored)
+        palette = image.getpalette("RGB") if image.mode == "P" else []
+        return values, np.array(palette, np.int32).reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+
 def count_pixels(path: Path) -> int:
     """Width times height as the file's first bytes say; 0 where they cannot be read."""
     try:
@@ -93,6 +127,18 @@ def count_pixels(path: Path) -> int:
             return image.width * image.height
     except BadImage:
         return 0
+
+
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """What an option image_size means.
+
+    Raises:
+        ValueError: it is neither a number of pixels nor two.
+    """
+    sizes = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
+    if len(sizes) != 2 or not all(type(n) is int and n >= 1 for n in sizes):
+        raise ValueError(f"image_size is {size!r}; it must be a number of pixels, at least 1, or [height,width]")
+    return sizes[0], sizes[1]
 
 
 def resized(image: np.ndarray, shape: tuple[int, int], *, rows: slice | None = None) -> np.ndarray:
@@ -109,6 +155,26 @@ def resized(image: np.ndarray, shape: tuple[int, int], *, rows: slice | None = N
     box = (0, start * height / shape[0], width, stop * height / shape[0])
     small = Image.fromarray(flat).resize((shape[1], stop - start), Image.Resampling.BILINEAR, box=box)
     return np.asarray(small).reshape(stop - start, shape[1], *image.shape[2:])
+
+
+def resized_nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A mask [H, W] of any dtype at another height and width: each new pixel has the value at its centre."""
+    if mask.shape == shape:
+        return mask
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(mask.shape, shape, strict=True))
+    return mask[rows[:, None], columns]
+
+
+@contextmanager
+def _opened_mask(path: Path) -> Iterator[tuple[Image.Image, str]]:
+    """A mask upright, and how its pixels lie in the file."""
+    with _reasons(path):
+        with Image.open(path) as image:
+            image.verify()
+        with Image.open(path) as image:
+            stored = _stored_as(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            yield image, stored
 
 
 @contextmanager
@@ -142,9 +208,45 @@ def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
     return image
 
 
+def _stored_as(image: Image.Image) -> str:
+    """How an image's pixels lie in its file, as Pillow names it before they are read: `L;2` is gray of 2 bits."""
+    packing = str(image.info.get("compression", ""))
+    if image.format not in LOSSLESS or "jpeg" in packing or "webp" in packing:
+        kind = f"a {image.format}" if image.format not in LOSSLESS else f"a {image.format} packed as {packing}"
+        raise BadImage(f"it is {kind}, a lossy kind, which smears labels; make the mask anew as PNG")
+    tiles = getattr(image, "tile", None) or [(None, None, None, "")]
+    how = tiles[0][3]
+    return str(how[0] if isinstance(how, tuple) else how)
+
+
+def _values(image: Image.Image, stored: str) -> np.ndarray:
+    if image.format == "GIF":  # programs number its colours anew when they save it
+        raise BadImage("it is a GIF, whose numbers may have changed; give data.mask_colors, or save masks as PNG")
+    if image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        if image.mode == "L" and stored.startswith(("L;2", "L;4")):  # which Pillow has spread over 0 to 255
+            return values // (85 if stored.startswith("L;2") else 17)
+        return values.astype({"1": np.uint8, "I": np.int32}.get(image.mode, values.dtype.newbyteorder("=")))
+    if image.mode == "F":
+        raise BadImage("its pixels are fractions, no labels; save whole numbers, as PNG")
+    if "16" in stored:
+        raise BadImage("it has several channels of 16 bits; save one channel, as PNG")
+    channels = np.asarray(image if image.mode == "LA" else image.convert("RGB"))
+    if image.mode != "LA" and (channels != channels[..., :1]).any():
+        raise BadImage(HAS_COLOURS)
+    return channels[..., 0]
+
+
+def _colors(image: Image.Image, stored: str) -> np.ndarray:
+    if "16" in stored or image.mode in ("I", "F"):
+        raise BadImage("it has more than 8 bits a channel; colours of classes have 8")
+    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.int32), 2, 0)
+    return red << 16 | green << 8 | blue
+
+
 def _below(folder: Path) -> list[Path]:
     found = []
-    for parent, names, files in os.walk(folder):
+    for parent, names, files in walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         found += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
     return _images(found, folder)

@@ -26,7 +26,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.checks import plain_values, resolved_node
 from src.config import ConfigError
+from src.hydra_settings import check_settings
 from src.logs import importing
 from src.machine import available_cores
 from src.manifest import listed
@@ -45,12 +47,20 @@ log = logging.getLogger(__name__)
 Listen = Callable[[Callable[[str], None]], AbstractContextManager[list[int]]]
 
 
+# What tells a run's directory from a folder of somebody's files.
+OF_A_RUN = ("run.json", ".hydra", "train.log")
+
+
 class EarlyExit(RuntimeError):
     """What a run is made of called sys.exit: it is not completed, whatever the code."""
 
 
 def run_directory(cfg: DictConfig, node: DictConfig) -> Path:
-    """Where Hydra puts the run; the id decides, so a directory that has it under another label is taken."""
+    """Where Hydra puts the run; the id decides, so a directory that has it under another label is taken.
+
+    Raises:
+        ConfigError: a folder with files that are no run's, or a directory that is not known before the run.
+    """
     try:
         directory = Path(node.dir, node.get("subdir") or "")
     except OmegaConfBaseException as error:
@@ -59,17 +69,35 @@ def run_directory(cfg: DictConfig, node: DictConfig) -> Path:
             f"the directory of hydra.run or hydra.sweep must be known before the run begins: {reason}"
         ) from error
     same_id = sorted(directory.parent.glob(f"*-{config_hash(cfg)[:ID_DIGITS]}"))
-    return same_id[0] if same_id and not directory.exists() else directory
+    directory = same_id[0] if same_id and not directory.exists() else directory
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory} is no folder, so no run can lie there; give another hydra.run.dir")
+    if directory.is_dir() and not _is_run_or_empty(directory):
+        raise ConfigError(
+            f"{directory} has files and is no run's directory ({', '.join(OF_A_RUN)} are not there), so no run may "
+            "write there; give another hydra.run.dir, or a new folder in it"
+        )
+    return directory
+
+
+def _is_run_or_empty(directory: Path) -> bool:
+    return any((directory / name).exists() for name in OF_A_RUN) or not any(directory.iterdir())
 
 
 def prepare(cfg: DictConfig, directory: Path) -> Action:
     """Decide what happens with the run, and set aside what must not be touched, before Hydra opens the directory."""
+    return prepare_and_keep(cfg, directory)[0]
+
+
+def prepare_and_keep(cfg: DictConfig, directory: Path) -> tuple[Action, Path | None]:
+    """As `prepare`; also where the earlier run lies now, if it was set aside."""
     action, set_aside = decide_run(cfg, directory, rerun=cfg.rerun)
-    if set_aside:
-        kept = directory.with_name(f"{directory.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
-        directory.rename(kept)
-        print(f"the earlier run is kept in {kept}", file=sys.stderr)
-    return action
+    if not set_aside:
+        return action, None
+    kept = directory.with_name(f"{directory.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+    directory.rename(kept)
+    print(f"the earlier run is kept in {kept}", file=sys.stderr)
+    return action, kept
 
 
 def decide_run(cfg: DictConfig, directory: Path, *, rerun: bool = False) -> tuple[Action, bool]:
@@ -79,6 +107,7 @@ def decide_run(cfg: DictConfig, directory: Path, *, rerun: bool = False) -> tupl
         config_hash=config_hash(cfg),
         fingerprints=fingerprints(identity_config(cfg)),
         has_checkpoints=(directory / "checkpoints").is_dir(),
+        data_path=OmegaConf.select(cfg, "data.path"),
         stale=cfg.stale,
         rerun=rerun,
     )
@@ -88,7 +117,9 @@ def decide_run(cfg: DictConfig, directory: Path, *, rerun: bool = False) -> tupl
 def task(cfg: DictConfig, *, listen: Listen = stop_on_signals, threads: int | None = None) -> float:
     """What Hydra calls when it has made the directory and opened the log; returns the best monitored value."""
     register_resolvers()
-    hydra_config = HydraConfig.get()
+    hydra_config = cast(DictConfig, HydraConfig.get())
+    plugins = {name: resolved_node(hydra_config, name) for name in ("launcher", "sweeper")}
+    check_settings(plain_values(hydra_config), plugins)  # of what another's sweeper or launcher may have composed
     directory = Path(os.path.relpath(hydra_config.runtime.output_dir))
     with hold(lock_path(directory), wait=cfg.wait):
         overrides = cast(list[str], OmegaConf.to_container(hydra_config.overrides.task, resolve=False))
@@ -187,7 +218,7 @@ def _fit(
     """Build, restore, fit, and complete the record. Returns the best value and the signal that ended it, or 0."""
     recorded = (before.get("environment") or {}).get("threads")
     with importing():
-        from src import build
+        from src import build, preflight
         from src.callbacks.record import RecordCallback
         from src.checkpoints import Checkpoints
         from src.trainer import Interrupted
@@ -203,18 +234,41 @@ def _fit(
     begun = record.read()
     assert begun is not None
     record.update(environment={**begun["environment"], "threads": threads})
+    build.check(cfg)
     data = build.build_data(cfg)
     keeper = RecordCallback(record=record, seconds_before=before.get("seconds", 0.0))
     trainer = build.build_trainer(cfg, data, run_dir=record.directory, extra_callbacks={"record": keeper})
     state, parameters = trainer.state, trainer.model.count_params()
     record.update(parameters=parameters, class_names=list(data.class_names))
     log.info("%s  %s parameters  threads: %d", record.directory, f"{parameters:,}", threads)
+    if data.val is None and cfg.monitor.startswith("val/"):
+        raise ConfigError(
+            f"monitor is {cfg.monitor!r}, and the data has no validation split; "
+            f"give monitor=train/{cfg.monitor.removeprefix('val/')}, or data with one"
+        )
     try:
         trainer.check(data.train, has_val=data.val is not None)
     except ValueError as error:
         chosen = _choices()
+        misfit = preflight.misfit(
+            trainer.model, data, model_option=chosen.get("model", ""), data_option=chosen.get("data", "")
+        )
         groups = ("model", "data", "loss", "metric")
-        raise ConfigError(f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
+        raise ConfigError(misfit or f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
+    preflight.check_memory(
+        trainer.model,
+        batch_size=min(cfg.batch_size, data.count("train")),
+        parts=cfg.trainer.get("gradient_accumulation_steps") or 1,
+        recomputes=cfg.trainer.jit_compile,
+    )
+    if checkpoint := cfg.callback.get("checkpoint"):
+        preflight.check_disk(
+            record.directory,
+            trainer.model,
+            trainer.optimizer,
+            checkpoints=min(checkpoint.max_to_keep, cfg.epochs),
+            export=bool(cfg.callback.get("export")),
+        )
     if cfg.parent.config_hash:
         begin_branch(Path(cfg.resume), record.directory, checkpoint=cfg.parent.checkpoint)
     learning_rates = state.constant_learning_rates()

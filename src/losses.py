@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
@@ -29,8 +29,8 @@ class CrossEntropy:
     """-log of the softmax probability of the right class, averaged over all targets with their classes' weights.
 
     Args:
-        class_weights: one for each class, at least 0; None weighs all alike. The mean is divided by the sum of the
-            targets' weights, as PyTorch's `CrossEntropyLoss` does.
+        class_weights: one for each class, at least 0 and not all 0; None weighs all alike. The mean is divided by the
+            sum of the targets' weights, as PyTorch's `CrossEntropyLoss` does.
         label_smoothing: this share of each target, 0 to below 1, is spread evenly over all classes, each of its own
             weight (Szegedy et al., 2016, https://arxiv.org/abs/1512.00567).
         focus: gamma of the focal loss: targets weigh (1 - p)^gamma less the surer the model is of them; 0 is plain
@@ -82,7 +82,7 @@ class Tversky:
         false_positives, false_negatives: what each costs, at least 0 and not both 0.
         exponent: of each class's loss; below 1 it drives classes that are almost right further (the focal Tversky
             loss, Abraham and Khan, 2018, https://arxiv.org/abs/1810.07842, is 0.75).
-        class_weights: one for each class, at least 0; None weighs all alike.
+        class_weights: one for each class, at least 0 and not all 0; None weighs all alike.
         ignore_label: targets that do not count.
 
     Raises:
@@ -138,7 +138,7 @@ class WeightedSum:
         weights: by the same names; 1 where one is missing.
 
     Raises:
-        ValueError: a weight of no loss, or no loss at all.
+        ValueError: a weight of no loss or that is no number, or no loss at all.
     """
 
     def __init__(
@@ -147,6 +147,9 @@ class WeightedSum:
         chosen = {name: loss for name, loss in losses.items() if loss is not None}
         if unknown := set(weights) - set(losses):
             raise ValueError(f"weights has {', '.join(sorted(unknown))}; the losses are {', '.join(losses)}")
+        for name, weight in weights.items():
+            if not _is_number(weight):
+                raise ValueError(f"weights.{name} is {weight}; it must be a finite number")
         if not chosen:
             raise ValueError("losses has none; at least one is needed")
         self._terms = [(float(weights.get(name, 1.0)), loss) for name, loss in chosen.items()]
@@ -170,8 +173,21 @@ def _flattened(
 
 
 def _check_weights(weights: Sequence[float] | None) -> None:
-    if weights is not None and not (weights and all(weight >= 0 for weight in weights)):
-        raise ValueError(f"class_weights are {list(weights)}; they must be one for each class, at least 0")
+    if weights is None:
+        return
+    if (
+        isinstance(weights, str)
+        or not all(_is_number(weight) and weight >= 0 for weight in weights)
+        or not any(weights)
+    ):
+        raise ValueError(
+            f"class_weights are {weights if isinstance(weights, str) else list(weights)}; they must be one for each "
+            "class, at least 0 and not all 0"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _class_weights(weights: Sequence[float] | None, logits: tf.Tensor) -> tf.Tensor:

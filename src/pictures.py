@@ -9,7 +9,7 @@ from __future__ import annotations
 import colorsys
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,13 +61,29 @@ def examples_sheet(
     """
     if targets.ndim == 1:
         return _labelled_sheet(images, targets, predicted, class_names, captions)
-    colours, side = palette(len(class_names)), _enlarged(images.shape[1:3])
+    colours = palette(len(class_names))
     rows = {"image": images, "truth": colours[targets], "prediction": colours[predicted]}
+    return rows_sheet(rows, class_names=class_names, captions=captions)
+
+
+def rows_sheet(
+    rows: Mapping[str, np.ndarray], *, class_names: Sequence[str] = (), captions: Sequence[str] = ()
+) -> np.ndarray:
+    """Rows of pictures below each other, each with its name, and a legend of the classes' colours.
+
+    Args:
+        rows: by name, uint8 [n, H, W, 1 or 3], all of one shape but for the channels.
+        class_names: of the legend; none leave it out.
+        captions: one to stand above each column, or none.
+    """
+    images = next(iter(rows.values()))
+    side = _enlarged(images.shape[1:3])
     width, height = max(side[1], *map(_text_width, captions), 0) + GAP, side[0] + GAP
     margin = max(_text_width(name) for name in rows) + 2 * GAP
     head = LINE if captions else 0
     legend = _legend(class_names, margin + len(images) * width)
-    canvas, draw = _canvas(margin + len(images) * width, head + 3 * height + GAP + (legend.height if legend else 0))
+    below = head + len(rows) * height + GAP
+    canvas, draw = _canvas(margin + len(images) * width, below + (legend.height if legend else 0))
     _write_captions(draw, captions, left=margin, width=width)
     for row, (name, pictures) in enumerate(rows.items()):
         top = head + GAP + row * height
@@ -75,7 +91,7 @@ def examples_sheet(
         for column, picture in enumerate(pictures):
             canvas.paste(_tile(picture, side), (margin + column * width, top))
     if legend:
-        canvas.paste(legend, (0, head + 3 * height + GAP))
+        canvas.paste(legend, (0, below))
     return np.asarray(canvas)
 
 
@@ -182,7 +198,7 @@ def _write_captions(draw: ImageDraw.ImageDraw, captions: Sequence[str], *, left:
 
 
 def _legend(class_names: Sequence[str], width: int) -> Image.Image | None:
-    if len(class_names) > LEGEND_CLASSES:
+    if not 0 < len(class_names) <= LEGEND_CLASSES:
         return None
     places, left, top = [], GAP, 0
     for name in class_names:

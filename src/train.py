@@ -22,9 +22,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src import job
-from src.config import CONFIG_DIR, CONFIG_NAME, ConfigError, branch, check_sweep, compose, parse_override
+from src.config import (
+    CONFIG_DIR,
+    CONFIG_NAME,
+    ConfigError,
+    branch,
+    check_settings,
+    check_sweep,
+    compose,
+    parse_command,
+    parse_override,
+)
 from src.files import delete, generated_code
-from src.job import prepare, report, run_directory
+from src.job import prepare_and_keep, report, run_directory
 from src.runs.identity import register_resolvers
 from src.runs.lock import hold, lock_path
 from src.runs.provenance import environment, environment_changes
@@ -69,28 +79,28 @@ def main() -> None:
 
 
 def _command(argv: list[str]) -> None:
-    from hydra._internal.utils import get_args_parser
-
     register_resolvers()
-    argv.sort(key=lambda argument: argument not in ("-m", "--multirun"))  # wherever it was typed
-    sys.argv[1:] = argv
-    arguments = get_args_parser().parse_args(argv)
+    arguments = parse_command(argv)
+    flags = [argument for argument in argv if argument not in arguments.overrides]
+    sys.argv[1:] = [*flags, *arguments.overrides]
     asks_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
     if asks_only:
+        check_settings(arguments.overrides, config_dir=arguments.config_dir, config_name=arguments.config_name)
         try:
             _run_in_hydra()
         except Exception as error:
             raise ConfigError(str(error)) from error
         return
-    if arguments.shell_completion or arguments.experimental_rerun:
+    if arguments.shell_completion:
         _run_in_hydra()
         return
+    if arguments.experimental_rerun:
+        raise ConfigError("--experimental-rerun is not supported: it runs a pickle; type the run's command again")
     if arguments.config_path:
         raise ConfigError("--config-path is not supported: add a folder of options with --config-dir")
     overrides = branch(arguments.overrides)
     if any(parse_override(text).key_or_group == "hydra.mode" for text in overrides):
         raise ConfigError("hydra.mode cannot be given: --multirun says it")
-    flags = [argument for argument in argv if argument not in arguments.overrides]
     sys.argv[1:] = [*flags, *overrides]
     if arguments.multirun:
         from src.sweeps import early
@@ -112,14 +122,21 @@ def _single(cfg: DictConfig) -> None:
         print(f"{action}{', what is there being set aside' if set_aside else ''}\n{directory}")
         return
     with hold(lock_path(directory), wait=cfg.wait):
-        if prepare(cfg, directory) == "reuse":
+        action, kept = prepare_and_keep(cfg, directory)
+        if action == "reuse":
             record = Record(directory)
             report(record, note="already completed, reused")
             if changed := environment_changes((record.read() or {}).get("environment") or {}, environment()):
                 print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
             return
+        is_new = not directory.exists()
         sys.argv.append(f"hydra.run.dir='{directory}'")
         _run_in_hydra()
+        if is_new and _failures and isinstance(_failures[0], ConfigError):
+            delete(directory)  # a command that was wrong, and no run that failed
+            if kept:
+                kept.rename(directory)
+                print(f"the earlier run is back in {directory}", file=sys.stderr)
     if _failures:
         raise _failures[0]
 

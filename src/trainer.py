@@ -14,15 +14,15 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 
 import keras
 import tensorflow as tf
 
 from src.callbacks.base import Callback
-from src.data.pipeline import Batches, as_batches
+from src.data.pipeline import Batches, as_batches, failure
 from src.loss_scale import LossScale
 from src.state import TrainState, kept
 
@@ -179,8 +179,7 @@ class Trainer:
                 if state.stop_reason:
                     break
                 metrics = {f"train/{name}": value for name, value in self._results().items()}
-                number = state.epoch + 1
-                if val is not None and (number % self._validate_every_epochs == 0 or number == epochs):
+                if val is not None and (self._ends_with_validation(state.epoch + 1) or state.epoch + 1 == epochs):
                     metrics |= self._validate(val)
                 self._reset_metrics()
                 state.end_epoch(metrics)
@@ -277,7 +276,8 @@ class Trainer:
                 self._validate_within_epoch(val)
             began = time.perf_counter()
             length = tf.constant(self._call_length(steps - first))
-            losses, norms, learning_rate = run(cursor, tf.constant(first), length)
+            with _errors_of(train):
+                losses, norms, learning_rate = run(cursor, tf.constant(first), length)
             state.losses, state.gradient_norms, seconds = losses.numpy(), norms.numpy(), time.perf_counter() - began
             done = len(state.losses)
             state.count_steps(done)
@@ -329,6 +329,10 @@ class Trainer:
             lengths += [at - step for at in callback.at_steps if at > step]
         return min(lengths)
 
+    def _ends_with_validation(self, epoch: int) -> bool:
+        every = self._validate_every_steps
+        return epoch % self._validate_every_epochs == 0 or bool(every and self.state.step % every == 0)
+
     def _is_validation_due(self) -> bool:
         """Whether it is, within the epoch; after an interruption too, which it was not done before."""
         state, every = self.state, self._validate_every_steps
@@ -354,7 +358,8 @@ class Trainer:
         with kept(variables), self.state.measured_weights():
             self._reset_metrics()
             run = self._graph_loop(batches, self._eval_step) if step is None else self._make_loop(batches, step)
-            losses, _, _ = run(batches.open(0, 0), tf.constant(0), tf.constant(batches.steps_per_epoch))
+            with _errors_of(batches):
+                losses, _, _ = run(batches.open(0, 0), tf.constant(0), tf.constant(batches.steps_per_epoch))
             done, results = len(losses), self._results()
         if self._interrupt_reason and done < batches.steps_per_epoch:
             raise Interrupted(self._interrupt_reason)
@@ -381,7 +386,8 @@ class Trainer:
         for start in tf.range(0, examples, size):
             part = targets[start : start + size]
             part_loss, part_gradients = self._differentiate(inputs[start : start + size], part)
-            share = tf.math.divide_no_nan(self._weight(part), whole)
+            # Where nothing counts, what is left of the loss, as a regulariser, does.
+            share = tf.where(whole > 0, self._weight(part) / whole, tf.cast(tf.shape(part)[0] / examples, tf.float32))
             loss += share * part_loss
             gradients = [
                 total if g is None else total + tf.cast(share, total.dtype) * tf.convert_to_tensor(g)
@@ -458,3 +464,14 @@ class Trainer:
             for callback in self.callbacks.values():
                 callback.on_interrupt(self.state, self._interrupt_reason)
             raise Interrupted(self._interrupt_reason)
+
+
+@contextmanager
+def _errors_of(batches: Batches) -> Iterator[None]:
+    """What the reading of an example raised is raised as it is, and not as TensorFlow wraps it."""
+    try:
+        yield
+    except tf.errors.OpError:
+        if (error := failure(batches)) is None:
+            raise
+        raise error from None

@@ -108,7 +108,9 @@ def verify(
 
 
 def command(overrides: list[str], directory: Path, *more: str) -> list[str]:
-    """The command that trains a config in a directory."""
+    """The command that trains a config in a directory; `more` overrides take the place of those of the same key."""
+    replaced = {text.partition("=")[0] for text in more}
+    overrides = [text for text in overrides if text.partition("=")[0] not in replaced]
     return [sys.executable, "-m", "src.train", *overrides, f"hydra.run.dir='{directory}'", *more]
 
 

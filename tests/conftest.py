@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -9,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 
 from src.runs import provenance
+from src.sweeps.processes import CHILD_GC_THRESHOLDS
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +25,13 @@ def tfds_folder(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tfds"
     os.environ["TFDS_DATA_DIR"] = str(folder)
+    os.environ["XDG_CACHE_HOME"] = str(base / "cache")
     return folder
 
 
 # Begun first, so that at the end no worker is left alone with a long one.
 LONGEST = (
+    "test_options.py",
     "test_resume.py",
     "test_study.py",
     "test_benchmarks.py",
@@ -35,10 +39,16 @@ LONGEST = (
     "test_local.py",
     "test_cli.py",
     "test_interrupts.py",
-    "test_conf.py",
     "test_evaluate.py",
     "test_tensorboard.py",
 )
+
+
+def pytest_collection_finish(session):
+    """Looking for garbage among all that has been imported would take a sixth of the time of tests with TensorFlow."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*CHILD_GC_THRESHOLDS)
 
 
 def pytest_collection_modifyitems(items):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import forks
+
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ("data=digits", "model=cnn")
 
@@ -18,9 +20,9 @@ def run_module(module: str, *arguments: str, cwd: Path, **environment: str) -> s
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
-def train(*overrides: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m src.train` with these overrides."""
-    return run_module("src.train", *overrides, cwd=cwd, **environment)
+def train(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m src.train` with these overrides, in a process that need not import TensorFlow."""
+    return forks.run("src.train", list(overrides), cwd=cwd)
 
 
 def only_run(folder: Path) -> Path:

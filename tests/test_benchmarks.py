@@ -107,10 +107,10 @@ def test_sweeps_are_measured_against_fresh_processes_and_joblib_with_equal_resul
 
 @pytest.mark.slow
 def test_sweeps_are_issued_again_and_their_parent_s_memory_is_sampled(capsys):
-    assert main(["sweeps", "again", "memory", "--share", "0.03"]) == 0
+    assert main(["sweeps", "again", "memory", "--share", "0.02"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^again +1 of +1 held  3 jobs: .* 3 known, no file of a run touched$", printed, re.M)
-    assert re.search(r"^memory +1 of +1 held  jobs 2 to 6: parent \d+\.\d to \d+\.\d MB", printed, re.M)
+    assert re.search(r"^again +1 of +1 held  2 jobs: .* 2 known, no file of a run touched$", printed, re.M)
+    assert re.search(r"^memory +1 of +1 held  jobs 2 to 4: parent \d+\.\d to \d+\.\d MB", printed, re.M)
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_the_loop_is_measured_against_fit_and_agrees_with_it():
     assert done.returncode == 0, done.stderr
     number = r"\d+(\.\d+)?(e[+-]?\d+)?"
     assert re.search(rf"agree within {number}$", done.stdout, re.M)
-    for row in ("ours", "Model.fit, its defaults", "Model.fit, one thread"):
+    for row in ("ours", "Model.fit, its defaults"):
         assert re.search(rf"^{row}(  +{number}){{9}}$", done.stdout, re.M), done.stdout
     for part in ("training and validation", "summaries", "record", "checkpoint", "whole epoch"):
         assert re.search(rf"^{part}(  +{number}){{3}}$", done.stdout, re.M), done.stdout

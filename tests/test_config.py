@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from omegaconf import OmegaConf, open_dict
 
 from src import config
-from src.config import ConfigError, check_sweep, compose, expand
+from src.config import ConfigError, check_sweep, compose, expand, parse_command
 from src.runs.identity import config_hash
 
 STOP = "callback=early_stopping "
@@ -18,7 +18,7 @@ STOP = "callback=early_stopping "
     [
         # an option that a group does not have
         ("model=unte", ["model=unte", "unet_mobilenet_v2", "Did you mean unet?"]),
-        ("model=resnet", ["'resnet'", "cnn, unet, unet_mobilenet_v2"]),
+        ("model=resnet", ["'resnet'", "cnn", "unet, unet_mobilenet_v2"]),
         ("optimizer=adma", ["'adma'", "Did you mean adam?"]),
         ("data=digit", ["'digit'", "Did you mean digits?"]),
         ("callback=early_stoping", ["Did you mean early_stopping?"]),
@@ -32,15 +32,16 @@ STOP = "callback=early_stopping "
         ("optimiser=adam", ["optimiser=adam", "Did you mean optimizer?"]),
         ("epoch=3", ["'epoch'", "Did you mean epochs?"]),
         ("learning_rate=0.1", ["Did you mean optimizer.learning_rate?"]),
-        ("optimizer.momentum=0.9", ["'optimizer.momentum'", "beta_1"]),
-        ("data.transforms.shft=null", ["Did you mean shift?"]),
+        ("optimizer.momentum=0.9", ["'optimizer.momentum'", "Of optimizer, muon, rmsprop, sgd have it"]),
+        ("data.transforms.shft=null", ["Did you mean data.transforms.shift?"]),
         ("model.cnn.filters=2", ["Did you mean model.filters?"]),
         ("callback.early_stopping.patience=3", ["callback.early_stopping is null", "default, early_stopping"]),
-        ("lr=1", ["'lr'", "--cfg job"]),
+        ("lr=1", ["'lr'", "Did you mean optimizer.learning_rate?"]),
+        ("zzz=1", ["'zzz'", "--cfg job"]),
         ("~nope", ["'nope'", "--cfg job"]),
         ("hydra.foo=1", ["hydra.foo"]),
-        ("hydra.launcher.n_job=2", ["'hydra.launcher.n_job'", "Did you mean n_jobs?"]),
-        ("hydra/sweeper=optuna hydra.sweeper.ntrials=2", ["Did you mean n_trials?"]),
+        ("hydra.launcher.n_job=2", ["'hydra.launcher.n_job'", "Did you mean hydra.launcher.n_jobs?"]),
+        ("hydra/sweeper=optuna hydra.sweeper.ntrials=2", ["Did you mean hydra.sweeper.n_trials?"]),
         ("hydra/launcher=basic hydra.launcher.n_jobs=2", ["'hydra.launcher.n_jobs'"]),
         ("hydra/launcher=ray", ["'ray'", "pip install hydra-ray-launcher"]),
         # of the wrong type
@@ -78,7 +79,7 @@ STOP = "callback=early_stopping "
         # a monitor that no metric bears
         ("monitor=val/acuracy", ["'val/acuracy'", "Did you mean val/accuracy?"]),
         ("monitor=accuracy", ["'accuracy'", "Did you mean val/accuracy?"]),
-        ("monitor=null", ["monitor is null", "val/mean_iou"]),
+        ("monitor=null", ["monitor is null", "text", "'val/loss'"]),
         ("data=digits monitor=val/mean_iou", ["'val/mean_iou'", "val/accuracy"]),
         ("metric.mean_iou=null", ["'val/mean_iou'", "val/accuracy"]),
         # what the run fills in, or cannot do without
@@ -129,7 +130,7 @@ def test_mistakes(command, named):
         ("experiment=digits_fast data=digit_scenes", {"name": "digit_scenes", "monitor": "val/mean_iou"}),
         (STOP + "callback.early_stopping.patience=2", {"callback.early_stopping.patience": 2}),
         ("optimizer.learning_rate=1", {"optimizer.learning_rate": 1}),
-        ("optimizer=sgd optimizer=adam", {"optimizer._target_": "keras.optimizers.Adam"}),
+        ("optimizer=adam optimizer=adam", {"optimizer._target_": "keras.optimizers.Adam"}),
         ("callback.summaries=null ~callback.export", {"callback.summaries": None, "callback.export": None}),
         ("+model.extra=1", {"model.extra": 1}),
         ("max_seconds=0.5 trainer.clip_norm=1", {"max_seconds": 0.5, "trainer.clip_norm": 1}),
@@ -148,12 +149,76 @@ def test_a_metric_on_the_command_line_wins_over_the_data_options(command):
 
 def test_an_option_from_a_folder_of_the_users(tmp_path):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "mine.yaml").write_text("_target_: mine.model\nwidth: 3\n")
+    (tmp_path / "model" / "mine.yaml").write_text("_target_: src.models.mine.model\nwidth: 3\n")
     command = ["model=mine", "model.width=4"]
     by_flag, by_key = compose(command, config_dir=str(tmp_path)), compose([*command, f"hydra.searchpath=[{tmp_path}]"])
-    assert by_flag.model == by_key.model == {"_target_": "mine.model", "width": 4}
-    with pytest.raises(ConfigError, match="model/unte"):
+    assert by_flag.model == by_key.model == {"_target_": "src.models.mine.model", "width": 4}
+    with pytest.raises(ConfigError, match=r"model=unte is chosen.*Did you mean unet\?"):
         compose(["model=unte"], config_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "origin"),
+    [
+        ([], "epochs", "conf/train.yaml"),
+        ([], "name", "conf/data/digit_scenes.yaml"),
+        ([], "data.transforms.shift.max_pixels", "conf/data/digit_scenes.yaml"),
+        (["epochs=3"], "epochs", "epochs=3"),
+        (["experiment=digits_fast"], "epochs", "conf/experiment/digits_fast.yaml"),
+        (["experiment=digits_fast", "epochs=3"], "epochs", "epochs=3"),
+        (["+callback.mine={patience: 3}"], "callback.mine.patience", "+callback.mine={patience: 3}"),
+        (["model=cnn"], "model.filters", "conf/model/cnn.yaml"),
+        ([], "nowhere.to.be.found", ""),
+    ],
+)
+def test_where_a_value_comes_from(overrides, key, origin):
+    composer = config._composer(None, "train")
+    parsed = [config.parse_override(text) for text in overrides]
+    given = {override.key_or_group: override.input_line for override in composer._values(parsed)}
+    assert composer._base(parsed).origins.with_overrides(given).origin(key) == origin
+
+
+def test_a_default_is_that_of_the_option_which_has_the_key():
+    origins = config._composer(None, "train")._base([config.parse_override("experiment=digits_fast")]).origins
+    assert origins.default(("epochs",)) == 15, "not the experiment's"
+    assert origins.default(("data", "batch_size")) == 32, "of what it refers to"
+    assert origins.default(("trainer", "threads")) == 1, "where the option leaves it open, of who says more"
+    assert origins.default(("model", "num_classes")) is None, "the run fills it in"
+
+
+def test_the_monitor_may_be_one_of_several_scores():
+    full = ["metric=segmentation_full", "mode=max"]
+    for monitor in ("val/mean_dice", "train/accuracy", "val/iou/three", "val/loss"):
+        assert compose([*full, f"monitor={monitor}"]).monitor == monitor
+    for monitor in ("val/scores", "val/iou", "iou/three", "val/recall/three"):
+        with pytest.raises(ConfigError, match=r"is no metric of this run; it has .*val/mean_dice.*val/iou/<class>"):
+            compose([*full, f"monitor={monitor}"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--multirun seed=1 --config-dir=x", "seed=1 --multirun --config-dir x", "-m -cd x seed=1"],
+)
+def test_flags_stand_anywhere(words):
+    arguments = parse_command(words.split())
+    assert arguments.multirun and arguments.overrides == ["seed=1"] and arguments.config_dir.lstrip("=") == "x"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--epochs 5", "there is no option --epochs; write epochs=5"),
+        ("-epochs=5", "there is no option -epochs=5; write epochs=5"),
+        ("seed=1 --lr", "there is no option --lr; write lr=..."),
+        ("--cfg", "expected one argument"),
+        ("--cfg work", "invalid choice: 'work'"),
+        ("--config", "ambiguous option"),
+    ],
+)
+def test_flags_that_there_are_not(words, said, capsys):
+    with pytest.raises(ConfigError) as refused:
+        parse_command(words.split())
+    assert said in str(refused.value) and capsys.readouterr().err == ""
 
 
 def test_expand():
@@ -165,10 +230,18 @@ def test_expand():
     ]
 
 
+@pytest.mark.parametrize("twice", [["seed=0,1", "seed=2,3"], ["optimizer=adam,sgd", "optimizer=adam"]])
+def test_a_sweep_has_each_key_once(twice):
+    for judge in (expand, check_sweep):
+        with pytest.raises(ConfigError, match=f"{twice[0]} and {twice[1]}: .* is given twice"):
+            judge(twice)
+    assert expand(["~metric.accuracy", "+metric.accuracy=1", "seed=0", "seed=0"])
+
+
 def test_the_jobs_of_a_sweep_keep_what_was_typed():
-    jobs = expand(["model.filters=${batch_size}", "seed=0,1", "optimizer=glob(a*)"])
+    jobs = expand(["model.filters=${batch_size}", "seed=0,1", "schedule=glob(co*)"])
     assert len(jobs) == 4 and all(job[0] == "model.filters=${batch_size}" for job in jobs)
-    assert [job[2] for job in jobs] == ["optimizer=adam", "optimizer=adamw"] * 2
+    assert [job[2] for job in jobs] == ["schedule=constant", "schedule=cosine"] * 2
     with pytest.raises(ConfigError, match=r"interval\(0,3\) has no end of values.*optuna"):
         expand(["seed=interval(0,3)"])
 
@@ -221,7 +294,7 @@ def command(draw):
     return [f"{key}={draw(st.sampled_from(choices[key]))}" if choices[key] else key for key in keys]
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
 @given(overrides=command())
 def test_composing_once_for_a_set_of_options_gives_what_hydra_gives(overrides):
     composer = config._composer(None, "train")

@@ -20,15 +20,16 @@ from src.evaluation import WORST, Evaluation, examine, measure, write
 from src.losses import CrossEntropy
 from src.metrics import MeanIoU
 from src.trainer import Trainer
-from tests.helpers import only_run, run_module, train
+from tests import forks
+from tests.helpers import only_run, train
 
 SMALL = ("model.filters=4", "model.depth=1", "epochs=1", "batch_size=64", "data.image_size=24")
 FILES = {"metrics.json", "confusion.png", "worst.png", "worst"}
 
 
 def evaluate(*arguments, cwd):
-    """`python -m src.evaluate` in a fresh process."""
-    return run_module("src.evaluate", *map(str, arguments), cwd=cwd)
+    """`python -m src.evaluate`."""
+    return forks.run("src.evaluate", [*map(str, arguments)], cwd=cwd)
 
 
 def printed(stdout):
@@ -155,7 +156,7 @@ def built(arrays, folder, *, outputs=3, loss=None, metrics=None, streamed=False)
     """A trainer with a random model of one layer, its data, and its exported function."""
     train_split = tf.data.Dataset.from_tensor_slices(arrays) if streamed else arrays
     noise = {"noise": Noise(stddev=0.3)}
-    data = ImageData(train=train_split, num_classes=3, batch_size=8, seed=0, transforms=noise)
+    data = ImageData(train=train_split, num_classes=3, batch_size=8, seed=0, transforms=noise, ignore_label=255)
     model = keras.Sequential([keras.Input([6, 6, 1]), keras.layers.Conv2D(outputs, 1)])
     keras.utils.set_random_seed(0)
     model.layers[0].set_weights([np.random.default_rng(1).normal(size=shape.shape) * 3 for shape in model.weights])
@@ -262,3 +263,11 @@ def test_the_last_split_is_taken_and_one_that_is_not_there_is_a_wrong_command(ar
     assert taken == ["train"]
     with pytest.raises(ConfigError, match="split=test: the data has none; give one of train, or leave it out"):
         command.evaluate({}, run, "test")
+
+
+def test_what_is_undefined_for_both_is_no_disagreement():
+    """As the score of a class that neither the split nor the predictions have."""
+    ours = {"loss": 0.5, "iou/cat": float("nan"), "iou/dog": float("nan"), "iou/owl": 0.25}
+    exported = {"loss": 0.5 + 2e-7, "iou/cat": float("nan"), "iou/dog": 0.5, "iou/owl": 0.251}
+    assert command.disagreements(ours, exported) == ["iou/dog", "iou/owl"]
+    assert command.disagreements(ours, {"loss": float("nan")}) == ["loss"]

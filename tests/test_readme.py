@@ -37,16 +37,16 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     for name in ("src", "conf"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in ("src/models/mlp.py", "src/data/squares.py"):
+    for path in ("src/models/linear.py", "src/data/squares.py"):
         (folder / path).write_text(block(f"`{path}`", "python"))
-    for name in ("model/mlp", "optimizer/adamax", "metric/top3", "data/squares"):
+    for name in ("model/linear", "metric/top3", "data/squares"):
         (folder / f"conf/{name}.yaml").write_text(block(f"`conf/{name}.yaml`", "yaml"))
     return folder
 
 
 @pytest.mark.parametrize(
     "overrides",
-    ["data=digits model=mlp model.units=128 optimizer=adamax metric=top3", "data=squares model=mlp"],
+    ["data=digits model=linear model.use_bias=false metric=top3", "data=squares model=linear"],
 )
 def test_add_your_own(copy, overrides):
     found = run_module("src.train", *overrides.split(), "epochs=2", cwd=copy, PYTHONPATH=str(copy))

@@ -5,83 +5,110 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 import pytest
 
 from benchmarks.resume import ALL_STATE
 from src.runs.record import Record
-from src.verify_resume import command, compare, finish, newest_step, run_until, verify
+from src.verify_resume import command, compare, newest_step, run_until, verify
+from tests.helpers import train
 
-SHORT = [*(override for override in ALL_STATE if not override.startswith("epochs=")), "epochs=4"]
+LEAN = ["callback.export=null", "callback.images=null", "callback.hparams=null"]
+SHORT = [*(override for override in ALL_STATE if not override.startswith("epochs=")), "epochs=3", *LEAN]
+WATCHED = ("log_every_steps=1", "trainer.steps_per_call=1")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def finish(directory):
+    """Train to the end what lies in this directory, or anew."""
+    result = train(*SHORT, f"hydra.run.dir='{directory}'", cwd=directory.parent)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def fill(disk):
+    """Leave no room, as someone else's files would."""
+    with suppress(OSError), (disk / "others").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(2**12))
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("straight") / "run"
-    finish(SHORT, directory)
-    return directory
+    """The uninterrupted run, where `verify` looks for one that it need not train again."""
+    folder = tmp_path_factory.mktemp("resume") / "straight"
+    folder.mkdir()
+    finish(folder / "run")
+    return folder / "run"
 
 
 @pytest.mark.slow
-def test_six_kills(tmp_path, capsys):
-    assert verify(SHORT, tmp_path, trials=2, kills=3, every_steps=7, seed=1) == 0
+def test_five_kills(straight, capsys):
+    """The sixth is in the next test: before the first checkpoint."""
+    assert verify(SHORT, straight.parents[1], trials=1, kills=5, every_steps=7, seed=1) == 0
     printed = capsys.readouterr().out
-    assert "2 of 2 trials equal to the straight run, 6 kills" in printed
+    assert "1 of 1 trials equal to the straight run, 5 kills" in printed
     assert int(printed.rpartition("after a kill: ")[2].partition(",")[0]) <= 7
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
-def test_signals_lose_no_step(number, straight, tmp_path):
-    """The exit code says which signal it was. Calls of a whole epoch are for the campaign."""
+def test_signals_lose_no_step(straight, tmp_path):
+    """Killed before its first checkpoint, then ended by one signal after another: the exit code says which it was.
+
+    Calls of a whole epoch are for the campaign.
+    """
     directory = tmp_path / "run"
-    slow = command([*SHORT, "trainer.steps_per_call=1"], directory, "log_every_steps=1")
-    process = subprocess.Popen(slow, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    slow = command([*SHORT, *WATCHED], directory)
+    run_until(slow, directory, step=3)
+    assert Record(directory).read()["status"] == "running" and newest_step(directory) == 0
     log = directory / "train.log"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (log.exists() and "loss at step 50:" in log.read_text()):
-        time.sleep(0.005)
-    process.send_signal(number)
-    assert process.wait(30) == 128 + number
-    record = Record(directory).read()
-    last_logged = log.read_text().rpartition("loss at step ")[2].partition(":")[0]
-    assert record["status"] == "interrupted"
-    assert record["step"] == newest_step(directory) == int(last_logged) >= 50
-    finish(SHORT, directory)
-    assert compare(directory, straight) == []
-
-
-@pytest.mark.slow
-def test_killed_before_the_first_checkpoint(straight, tmp_path):
-    directory = tmp_path / "run"
-    run_until(command([*SHORT, "trainer.steps_per_call=1"], directory, "log_every_steps=1"), directory, step=3)
-    assert Record(directory).read()["status"] == "running"
-    finish(SHORT, directory)
-    assert compare(directory, straight) == []
+    for number, step in zip(SIGNALS, (20, 70, 120), strict=True):
+        before = newest_step(directory)
+        outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(slow, **outputs)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and f"loss at step {step}:" not in log.read_text():
+            time.sleep(0.005)
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=30)
+        assert process.returncode == 128 + number
+        assert not out and number.name in errors and "Traceback" not in errors
+        record, text = Record(directory).read(), log.read_text()
+        last_logged = text.rpartition("loss at step ")[2].partition(":")[0]
+        assert record["status"] == "interrupted" and record["error"] is None
+        assert record["step"] == newest_step(directory) == int(last_logged) >= step
+        assert (f"continuing after step {before}," in text) == (before > 0)
+    began = Record(directory).read()["started"]
+    assert f"continuing after step {record['step']}," in finish(directory).stderr
+    assert compare(directory, straight) == [] and Record(directory).read()["started"] == began
 
 
 @pytest.mark.slow
 def test_a_full_disk_fails_with_one_line_and_goes_on_when_there_is_room(straight, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(disk)], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(disk)], check=False)
     if mounted.returncode:
         pytest.skip("mounting a small disk is not allowed here")
     try:
         directory = disk / "run"
-        found = subprocess.run(command(SHORT, directory), capture_output=True, text=True, check=False)
-        assert found.returncode == 1, found.stderr
-        lines = found.stderr.strip().splitlines()
+        outputs = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command([*SHORT, *WATCHED], directory), **outputs)
+        while process.poll() is None and not newest_step(directory):
+            time.sleep(0.005)
+        fill(disk)
+        errors = process.communicate()[1]
+        assert process.returncode == 1, errors
+        lines = errors.strip().splitlines()
         assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
         assert "No space left" in lines[-1] or "could be written" in lines[-1]
         assert "type the same command" in lines[-1]
-        assert "Traceback" not in found.stderr
+        assert "Traceback" not in errors
         kept = newest_step(directory)
         assert kept > 0
         subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
-        again = subprocess.run(command(SHORT, directory), capture_output=True, text=True, check=False)
-        assert again.returncode == 0, again.stderr
-        assert f"continuing after step {kept}" in again.stderr
+        assert f"continuing after step {kept}" in finish(directory).stderr
         assert compare(directory, straight) == []
     finally:
         subprocess.run(["umount", str(disk)], check=False)

@@ -1,6 +1,9 @@
 """Schedules follow their formula, meet the ends they promise, and name the key of a bad value."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -8,56 +11,123 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings, strategies as st
 
-from src.schedules import WarmupCosine, constant, cosine
+from src.schedules import Schedule, constant, cosine, exponential, one_cycle, piecewise, polynomial
 
 RUN = {"learning_rate": 3e-3, "steps_per_epoch": 10, "total_steps": 100}
+WARMING = (constant, cosine, polynomial, exponential, piecewise)
+FALLING = (cosine, polynomial, exponential)
 
 
-def reference(step: int, peak: float, total: int, warmup: int, final: float) -> float:
-    """The docstring's formula, in Python floats."""
-    step = min(step, total - 1)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    start = warmup - 1 if warmup else 0
-    t = (step - start) / (total - 1 - start) if total > 1 else 0.0
-    return peak * (final + (1 - final) * (1 + math.cos(math.pi * t)) / 2)
-
-
-def rates(schedule, steps) -> np.ndarray:
+def rates(schedule: Schedule, steps) -> np.ndarray:
     return np.array([schedule(tf.constant(step, tf.int64)) for step in steps])
 
 
-@settings(max_examples=40, deadline=None)
+def half_cosine(start: float, end: float, t: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * t)) / 2
+
+
+# Each shape once more, of the steps done since the peak, the steps from the peak to the end, the steps from the start.
+REFERENCES: dict[Callable, Callable] = {
+    constant: lambda since, left, done, o: 1.0,
+    cosine: lambda since, left, done, o: half_cosine(1, o["final_fraction"], since / left if left else 0),
+    polynomial: lambda since, left, done, o: (
+        o["final_fraction"] + (1 - o["final_fraction"]) * (1 - (since / left if left else 0)) ** o["power"]
+    ),
+    exponential: lambda since, left, done, o: (
+        o["decay_per_epoch"] ** (since / 7)
+        if o.get("decay_per_epoch")
+        else o["final_fraction"] ** (since / left if left else 0)
+    ),
+}
+OPTIONS = {
+    constant: st.just({}),
+    cosine: st.fixed_dictionaries({"final_fraction": st.floats(0, 1)}),
+    polynomial: st.fixed_dictionaries({"final_fraction": st.floats(0, 1), "power": st.floats(0.2, 5)}),
+    exponential: st.fixed_dictionaries(
+        {"final_fraction": st.floats(1e-4, 1)}, optional={"decay_per_epoch": st.floats(0.5, 1)}
+    ),
+}
+
+
+@pytest.mark.parametrize("build", REFERENCES, ids=lambda build: build.__name__)
+@settings(max_examples=25, deadline=None)
+@given(total=st.integers(1, 400), share=st.floats(0, 0.999), peak=st.floats(1e-6, 10), data=st.data())
+def test_against_reference(build, total, share, peak, data):
+    warmup = min(round(share * total), total - 1)
+    options = data.draw(OPTIONS[build])
+    schedule = build(learning_rate=peak, steps_per_epoch=7, total_steps=total, warmup_fraction=share, **options)
+    if isinstance(schedule, float):
+        assert warmup == 0 and build is constant and schedule == peak
+        return
+    first, last = max(warmup - 1, 0), total - 1
+    steps = sorted(
+        {0, first, warmup, last, total, 10 * total} | data.draw(st.sets(st.integers(0, total + 5), max_size=8))
+    )
+    at = dict(zip(steps, rates(schedule, steps), strict=True))
+    for step, rate in at.items():
+        done = min(step, last)
+        share_of_peak = REFERENCES[build](max(done - first, 0), last - first, done, options)
+        expected = peak * share_of_peak * (min((done + 1) / warmup, 1) if warmup else 1)
+        assert rate == pytest.approx(expected, rel=2e-7, abs=1e-12 * peak)
+    assert at[0] > 0 and at[first] == np.float32(peak)
+    assert at[last] == at[total] == at[10 * total]
+    if total > 1 and "decay_per_epoch" not in options:
+        assert at[last] == pytest.approx(peak * options.get("final_fraction", 1), rel=1e-7, abs=1e-16 * peak)
+
+
+@settings(max_examples=20, deadline=None)
 @given(
-    total=st.integers(1, 400),
-    share=st.floats(0, 0.999),
-    final=st.floats(0, 1),
-    peak=st.floats(1e-6, 10),
+    boundaries=st.lists(st.floats(0.3, 0.99), min_size=1, max_size=4, unique=True).map(sorted),
+    total=st.integers(1, 60),
+    warmup=st.sampled_from([None, 0.1, 0.25]),
     data=st.data(),
 )
-def test_cosine_against_reference(total, share, final, peak, data):
-    warmup = min(round(share * total), total - 1)
-    schedule = cosine(
-        learning_rate=peak, steps_per_epoch=7, total_steps=total, warmup_fraction=share, final_fraction=final
+def test_piecewise_against_reference(boundaries, total, warmup, data):
+    factors = data.draw(st.lists(st.floats(0, 2), min_size=len(boundaries), max_size=len(boundaries)))
+    options = {"learning_rate": 0.1, "steps_per_epoch": 7, "total_steps": total, "warmup_fraction": warmup}
+    schedule = piecewise(**options, boundaries_fractions=boundaries, factors=factors)
+    warmup_steps = min(round((warmup or 0) * total), total - 1)
+    for step in range(total):
+        factor = 1.0
+        for boundary, after in zip(boundaries, factors, strict=True):
+            if step >= max(round(boundary * total), 1):
+                factor = after
+        expected = 0.1 * (step + 1) / warmup_steps if step < warmup_steps else 0.1 * factor
+        assert float(schedule(step)) == pytest.approx(expected, rel=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    total=st.integers(1, 60),
+    at=st.floats(0.01, 0.99),
+    start=st.floats(0, 1),
+    final=st.floats(0, 1),
+)
+def test_one_cycle_against_reference(total, at, start, final):
+    schedule = one_cycle(
+        learning_rate=0.1,
+        steps_per_epoch=7,
+        total_steps=total,
+        peak_fraction=at,
+        start_fraction=start,
+        final_fraction=final,
     )
-    ends = {0, max(warmup - 1, 0), warmup, total - 1, total, 10 * total}
-    steps = sorted(ends | data.draw(st.sets(st.integers(0, total + 5), max_size=8)))
-    got = rates(schedule, steps)
-    want = [reference(step, peak, total, warmup, final) for step in steps]
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6 * peak)
-
-    at = dict(zip(steps, got, strict=True))
-    assert at[0] > 0
-    assert at[max(warmup - 1, 0)] == pytest.approx(peak, rel=1e-6)
-    assert at[total - 1] == at[total] == at[10 * total]
-    if total > 1:
-        assert at[total - 1] == pytest.approx(final * peak, rel=1e-6, abs=1e-7 * peak)
+    peak, last, got = round(at * (total - 1)), total - 1, rates(schedule, range(total + 3))
+    for step, rate in enumerate(got):
+        if step < peak:
+            expected = half_cosine(start, 1, step / peak)
+        else:
+            expected = half_cosine(1, final, (min(step, last) - peak) / (last - peak)) if last > peak else 1.0
+        assert rate == pytest.approx(0.1 * expected, rel=1e-6, abs=1e-12)
+    assert got[peak] == np.float32(0.1)
+    assert (np.diff(got[: peak + 1]) >= 0).all() and (np.diff(got[peak:]) <= 0).all()
 
 
-@settings(max_examples=15, deadline=None)
+@pytest.mark.parametrize("build", FALLING, ids=lambda build: build.__name__)
+@settings(max_examples=8, deadline=None)
 @given(total=st.integers(2, 60), share=st.floats(0, 0.999))
-def test_rises_then_falls(total, share):
-    schedule = cosine(learning_rate=1.0, steps_per_epoch=7, total_steps=total, warmup_fraction=share)
+def test_rises_then_falls(build, total, share):
+    schedule = build(learning_rate=1.0, steps_per_epoch=7, total_steps=total, warmup_fraction=share)
     change = np.diff(rates(schedule, range(total)))
     peak = max(schedule.warmup_steps - 1, 0)
     assert (change[:peak] > 0).all() and (change[peak:] < 0).all()
@@ -68,6 +138,10 @@ def test_length_in_epochs_or_as_a_fraction():
     by_fraction = cosine(**RUN, warmup_fraction=0.25)
     assert by_epochs.warmup_steps == by_fraction.warmup_steps == 25
     assert cosine(**RUN).warmup_steps == cosine(**RUN, warmup_epochs=0).warmup_steps == 0
+    steps = piecewise(**RUN, boundaries_epochs=[0.3, 5], factors=[0.5, 0.1])
+    np.testing.assert_allclose(rates(steps, [0, 2, 3, 49, 50, 99]) / 3e-3, [1, 1, 0.5, 0.5, 0.1, 0.1], rtol=1e-6)
+    decay = exponential(**RUN, decay_per_epoch=0.5)
+    np.testing.assert_allclose(rates(decay, [0, 10, 20, 40]) / 3e-3, [1, 0.5, 0.25, 0.0625], rtol=1e-6)
 
 
 def test_constant():
@@ -78,20 +152,42 @@ def test_constant():
     np.testing.assert_allclose(got, np.array([0.1, 0.5, 1, 1, 1, 1, 1, 1]) * 3e-3, rtol=1e-6)
 
 
-def test_inside_a_graph_with_int64_steps():
-    schedule = cosine(**RUN, warmup_epochs=1, final_fraction=0.1)
-    traces = []
+EACH = {
+    "constant": constant(**RUN, warmup_epochs=1),
+    "cosine": cosine(**RUN, warmup_epochs=1, final_fraction=0.1),
+    "polynomial": polynomial(**RUN, warmup_epochs=1, final_fraction=0.1, power=0.9),
+    "exponential": exponential(**RUN, warmup_epochs=1, final_fraction=0.1),
+    "piecewise": piecewise(**RUN, warmup_epochs=1),
+    "one_cycle": one_cycle(**RUN),
+}
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
-    def graph(step):
+
+@pytest.mark.parametrize("schedule", EACH.values(), ids=EACH)
+def test_eager_code_a_graph_and_xla_give_the_same_bits(schedule):
+    """Of int64 steps, traced once."""
+    steps, traces = [*range(102), 2**40], []
+    expected = rates(schedule, steps)
+    assert expected.dtype == np.float32
+
+    def rate(step):
         traces.append(step)
         return schedule(step)
 
-    steps = (0, 9, 50, 99, 2**40)
-    got = [graph(step) for step in steps]
-    assert len(traces) == 1
-    assert {rate.dtype for rate in got} == {tf.float32}
-    np.testing.assert_allclose(got, [reference(step, 3e-3, 100, 10, 0.1) for step in steps], rtol=1e-5)
+    for jit_compile in (False, True):
+        graph = tf.function(rate, input_signature=[tf.TensorSpec([], tf.int64)], jit_compile=jit_compile)
+        np.testing.assert_array_equal([graph(step) for step in steps], expected)
+    assert len(traces) == 2
+
+
+@pytest.mark.parametrize("schedule", EACH.values(), ids=EACH)
+def test_serialize_round_trip(schedule):
+    config = keras.optimizers.schedules.serialize(schedule)
+    assert config["registered_name"] == "src>Schedule"
+    again = keras.optimizers.schedules.deserialize(config)
+    assert isinstance(again, Schedule) and again.get_config() == schedule.get_config()
+    np.testing.assert_array_equal(rates(again, range(0, 110, 7)), rates(schedule, range(0, 110, 7)))
+    optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(keras.optimizers.Adam(schedule)))
+    assert optimizer.get_config()["learning_rate"]["config"] == schedule.get_config()
 
 
 def test_optimizer_follows_the_schedule():
@@ -104,26 +200,17 @@ def test_optimizer_follows_the_schedule():
         assert float(weight.numpy()) - before == pytest.approx(float(schedule(step)), rel=1e-4)
 
 
-def test_serialize_round_trip():
-    schedule = cosine(**RUN, warmup_epochs=1, final_fraction=0.1)
-    config = keras.optimizers.schedules.serialize(schedule)
-    assert config["registered_name"] == "src>WarmupCosine"
-    again = keras.optimizers.schedules.deserialize(config)
-    assert isinstance(again, WarmupCosine) and again.get_config() == schedule.get_config()
-    np.testing.assert_array_equal(rates(again, range(0, 110, 7)), rates(schedule, range(0, 110, 7)))
-
-    optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(keras.optimizers.Adam(schedule)))
-    assert optimizer.get_config()["learning_rate"]["config"] == schedule.get_config()
+@pytest.mark.parametrize("build", [*WARMING, one_cycle])
+@pytest.mark.parametrize("value", [0.0, -1e-3, math.nan, math.inf])
+def test_bad_learning_rate(build, value):
+    with pytest.raises(ValueError, match=f"learning_rate must be .* above 0, not {value}"):
+        build(**{**RUN, "learning_rate": value})
 
 
-@pytest.mark.parametrize("build", [constant, cosine])
+@pytest.mark.parametrize("build", WARMING)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rate": 0.0}, r"learning_rate must be .* above 0, not 0\.0"),
-        ({"learning_rate": -1e-3}, r"learning_rate must be .* not -0\.001"),
-        ({"learning_rate": math.nan}, "learning_rate must be .* not nan"),
-        ({"learning_rate": math.inf}, "learning_rate must be .* not inf"),
         ({"warmup_epochs": -1}, r"schedule\.warmup_epochs must be at least 0 .* not -1"),
         ({"warmup_epochs": 10}, r"schedule\.warmup_epochs must be .* less than the run's 10 epochs, not 10"),
         ({"warmup_epochs": math.nan}, r"schedule\.warmup_epochs must be .* not nan"),
@@ -135,12 +222,31 @@ def test_serialize_round_trip():
         ),
     ],
 )
-def test_bad_values(build, options, message):
+def test_bad_warmup(build, options, message):
     with pytest.raises(ValueError, match=message):
-        build(**{**RUN, **options})
+        build(**RUN, **options)
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
-def test_bad_final_fraction(value):
-    with pytest.raises(ValueError, match=rf"schedule\.final_fraction must be in \[0, 1\], not {value}"):
-        cosine(**RUN, final_fraction=value)
+@pytest.mark.parametrize(
+    ("build", "options", "message"),
+    [
+        *((build, {"final_fraction": v}, rf"final_fraction must be in \[0, 1\], not {v}")
+          for build in (cosine, polynomial, one_cycle) for v in (-0.1, 1.1, math.nan)),
+        (polynomial, {"power": 0}, r"power must be a finite number above 0, not 0"),
+        (polynomial, {"power": math.nan}, r"power must be .* not nan"),
+        (exponential, {"final_fraction": 0}, r"final_fraction must be in \(0, 1\], not 0"),
+        (exponential, {"decay_per_epoch": 1.1}, r"decay_per_epoch must be in \(0, 1\], not 1\.1"),
+        (piecewise, {"boundaries_fractions": [0.5, 0.5]}, r"boundaries_fractions must rise, .* not \[0\.5, 0\.5"),
+        (piecewise, {"boundaries_fractions": []}, r"boundaries_fractions must rise"),
+        (piecewise, {"boundaries_epochs": [5, 10]}, r"boundaries_epochs must rise, .* below 10 \(of the run\)"),
+        (piecewise, {"boundaries_epochs": [1, 5], "warmup_epochs": 2}, "boundaries_epochs must rise, above 2 "),
+        (piecewise, {"boundaries_epochs": 5}, r"boundaries_epochs must be a list of numbers, not 5"),
+        (piecewise, {"factors": [0.1]}, r"factors must be one for each of the 2 schedule\.boundaries_fractions"),
+        (piecewise, {"factors": [0.1, -1]}, r"factors must be finite and at least 0, not \[0\.1, -1\]"),
+        (one_cycle, {"peak_fraction": 1}, r"peak_fraction must be in \(0, 1\), not 1"),
+        (one_cycle, {"start_fraction": 2}, r"start_fraction must be in \[0, 1\], not 2"),
+    ],
+)  # fmt: skip
+def test_bad_shape(build, options, message):
+    with pytest.raises(ValueError, match=rf"^schedule\.{message}"):
+        build(**RUN, **options)

@@ -67,14 +67,12 @@ class ImageData:
         self.num_classes, self.ignore_label = num_classes, ignore_label
         if ignore_label is not None and 0 <= ignore_label < num_classes:
             raise ValueError(f"ignore_label is {ignore_label}, which is one of the {num_classes} classes")
-        if limit is not None and not 0 < limit <= 1:
-            raise ValueError(f"limit is {limit}; it must be above 0 and at most 1, a share of the training examples")
         self.class_names = tuple(class_names or map(str, range(num_classes)))
         if len(self.class_names) != num_classes:
             raise ValueError(f"{len(self.class_names)} class names for {num_classes} classes")
-        train = train if limit in (None, 1) else _share(train, limit)
+        train = share_of(train, limit)
         self._examples = dict(zip(SPLITS, (train, val, test), strict=True))
-        self._batch_size = batch_size
+        self._batch_size, self._shuffle_seed = batch_size, seed if shuffle else None
         for name, examples in self._examples.items():
             if isinstance(examples, tuple):
                 self._check_labels(examples[1], f"the {name} split has")
@@ -84,7 +82,7 @@ class ImageData:
         def prepare_train(images, targets, epoch, index):
             return augment(to_float(images), targets, epoch, index)
 
-        self.train = self._batches("train", prepare_train if chosen else _prepare, seed if shuffle else None)
+        self.train = self._batches("train", prepare_train if chosen else _prepare, self._shuffle_seed)
         self.val = None if val is None else self._batches("val", _prepare)
         self.test = None if test is None else self._batches("test", _prepare)
 
@@ -117,6 +115,23 @@ class ImageData:
         self._check(name)
         return self._batches(name, None)
 
+    def unaugmented(self) -> Batches:
+        """The training split's batches in the same order, without augmentation."""
+        return self._batches("train", _prepare, self._shuffle_seed)
+
+    def count(self, name: str) -> int:
+        """The number of the split's examples.
+
+        Raises:
+            ValueError: there is no such split.
+        """
+        self._check(name)
+        return _length(self._examples[name])
+
+    def is_in_memory(self, name: str) -> bool:
+        """Whether the split is held as arrays; else it is read whenever it is needed."""
+        return isinstance(self._examples[name], tuple)
+
     def check_labels(self) -> None:
         """Look at the labels of one batch of each split that is read while training.
 
@@ -135,6 +150,7 @@ class ImageData:
         cursor = batches.open(0, 0)
         for step in range(batches.steps_per_epoch):
             targets = batches.next(cursor, tf.constant(step))[1].numpy().astype(np.int64).reshape(-1)
+            self._check_labels(targets, "the train split has")
             counts += np.bincount(targets[targets != self.ignore_label], minlength=self.num_classes)
         return counts / max(counts.sum(), 1)
 
@@ -198,10 +214,18 @@ class _Subset(Sequence):
         return self._examples[int(self._chosen[index])]
 
 
-def _share(examples: Examples, share: float) -> Examples:
-    """A share of the examples in their order, at least one."""
-    count = len(examples[0]) if isinstance(examples, tuple) else len(examples)
-    chosen = np.sort(np.random.default_rng(0).permutation(count)[: math.ceil(share * count)])
+def share_of(examples: Examples, share: float | None) -> Examples:
+    """A share of the examples in their order, at least one; None is all of them.
+
+    Raises:
+        ValueError: the share is not above 0 and at most 1.
+    """
+    if share is None or share == 1:
+        return examples
+    if not 0 < share <= 1:
+        raise ValueError(f"limit is {share}; it must be above 0 and at most 1, a share of the training examples")
+    count = _length(examples)
+    chosen = np.sort(np.random.default_rng(0).permutation(count)[: math.ceil(round(share * count, 6))])
     if isinstance(examples, tuple):
         return examples[0][chosen], examples[1][chosen]
     if not isinstance(examples, tf.data.Dataset):
@@ -211,6 +235,10 @@ def _share(examples: Examples, share: float) -> Examples:
     kept = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(is_chosen), examples)
     kept = kept.filter(lambda is_kept, pair: is_kept).map(lambda is_kept, pair: pair)
     return kept.apply(tf.data.experimental.assert_cardinality(len(chosen)))
+
+
+def _length(examples: Examples) -> int:
+    return len(examples[0]) if isinstance(examples, tuple) else len(examples)
 
 
 def _prepare(images, targets, epoch, index):

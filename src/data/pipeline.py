@@ -71,7 +71,8 @@ class InMemory:
         self._shuffle_seed = shuffle_seed
         self._prepare = prepare or _as_they_are
         with tf.device("CPU"):
-            self._inputs, self._targets = tf.constant(inputs), tf.constant(targets)
+            # A copy: what tf.constant gives keeps a second one of the array for itself.
+            self._inputs, self._targets = tf.identity(tf.constant(inputs)), tf.identity(tf.constant(targets))
         self.element_spec = batch_spec(self._prepare, self._inputs, self._targets)
 
     def order(self, epoch: int) -> np.ndarray:
@@ -95,6 +96,9 @@ class Lazy:
             by several threads at once.
         batch_size, shuffle_seed, prepare: as InMemory's.
 
+    Attributes:
+        failure: what reading an example has raised, if anything.
+
     Raises:
         ValueError: no examples, or a batch size below 1.
     """
@@ -111,6 +115,7 @@ class Lazy:
             raise ValueError("there are no examples; at least 1 is needed")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        self.failure: Exception | None = None
         self._read, self.examples, self.batch_size = examples.__getitem__, len(examples), batch_size
         self.steps_per_epoch = -(-self.examples // batch_size)
         self._shuffle_seed, self._prepare = shuffle_seed, prepare or _as_they_are
@@ -122,7 +127,7 @@ class Lazy:
         number = tf.constant(epoch, tf.int32)
 
         def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            parts = tf.numpy_function(self._arrays, [index], [part.dtype for part in self._parts])
+            parts = tf.numpy_function(self._arrays, [index], [part.dtype for part in self._parts], stateful=False)
             return (index, *(tf.ensure_shape(x, part.shape) for x, part in zip(parts, self._parts, strict=True)))
 
         def prepare(index: tf.Tensor, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -136,8 +141,12 @@ class Lazy:
         return next(cursor)
 
     def _arrays(self, index: np.ndarray) -> list[np.ndarray]:
-        parts = zip(self._read(int(index)), self._parts, strict=True)
-        return [np.asarray(x, part.dtype.as_numpy_dtype) for x, part in parts]
+        try:
+            parts = zip(self._read(int(index)), self._parts, strict=True)
+            return [np.asarray(x, part.dtype.as_numpy_dtype) for x, part in parts]
+        except Exception as error:  # which TensorFlow buries in a traceback of its own
+            self.failure = error
+            raise
 
 
 class Stream:
@@ -166,6 +175,17 @@ class First:
     def __init__(self, batches: Batches, *, steps: int) -> None:
         self.steps_per_epoch = min(steps, batches.steps_per_epoch)
         self.element_spec, self.open, self.next = batches.element_spec, batches.open, batches.next
+        self._batches = batches
+
+    @property
+    def failure(self) -> Exception | None:
+        """As of the other split."""
+        return failure(self._batches)
+
+
+def failure(batches: Batches) -> Exception | None:
+    """What was raised where examples were read outside of TensorFlow; None if nothing was."""
+    return getattr(batches, "failure", None)
 
 
 def epoch_order(examples: int, shuffle_seed: int | None, epoch: int) -> np.ndarray:

@@ -6,7 +6,7 @@ data = digits(batch_size=32, seed=0)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +16,7 @@ import tensorflow as tf
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES
 from src.data.image_data import SPLITS, ImageData
+from src.image_files import height_and_width
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def digit_scenes(
     batch_size: int,
     seed: int,
     data_dir: str | None = None,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     in_memory: bool = True,
     shuffle: bool = True,
     transforms: Mapping[str, Callable | None] = MappingProxyType({}),
@@ -59,7 +60,7 @@ def digit_scenes(
     """Scenes of handwritten digits with masks, through TensorFlow Datasets; prepared on first use.
 
     Args:
-        image_size: resize images [48, 48, 3] and masks [48, 48] to this height and width.
+        image_size: resize images [48, 48, 3] and masks [48, 48] to this height and width, or [height, width].
         in_memory: keep the splits in memory; False streams them from disk.
         data_dir: of TensorFlow Datasets; None takes its default.
 
@@ -70,7 +71,7 @@ def digit_scenes(
 
     _check_version(dataset, f"digit_scenes:{builder.DigitScenes.VERSION}")
     prepared = builder.prepare(data_dir)
-    resize = None if image_size is None else (image_size, image_size)
+    resize = None if image_size is None else height_and_width(image_size)
     splits: dict[str, Any] = {name: examples(prepared, name, resize=resize) for name in SPLITS}
     if in_memory:
         splits = {name: arrays(split) for name, split in splits.items()}

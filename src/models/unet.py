@@ -11,6 +11,8 @@ padded convolutions and batch normalisation are later custom.
 import keras
 from keras import layers
 
+from src.models.parts import activated, check_options, chosen_normalization, normalized, sizes_to_type
+
 
 def unet(
     *,
@@ -20,21 +22,29 @@ def unet(
     depth: int = 3,
     dropout: float = 0.0,
     batch_norm: bool = True,
+    normalization: str | None = None,
+    activation: str | None = None,
 ) -> keras.Model:
     """U-Net with `filters` channels at full size, doubled at each of `depth` halvings.
 
     Maps float32 images [N, H, W, C] in [0, 1] to float32 logits [N, H, W, num_classes].
-    `dropout` in [0, 1] applies at the lowest level.
+    `dropout` in [0, 1) applies at the lowest level. `normalization` is `batch`, `layer`, `group` or `none`, after each
+    convolution but the last; left open, `batch_norm` says `batch` or `none`. `activation` is a name of
+    `src.models.parts.ACTIVATIONS`; left open, `relu`.
 
     Raises:
-        ValueError: H or W is not a multiple of 2**depth.
+        ValueError: H or W is not a multiple of 2**depth, or an option is out of its range.
     """
+    normalization = chosen_normalization(normalization, batch_norm=batch_norm)
+    activation = activation or "relu"
+    check_options(filters=filters, depth=depth, dropout=dropout, activation=activation, normalization=normalization)
     height, width, _ = input_shape
     multiple = 2**depth
     if not all(size and size % multiple == 0 for size in (height, width)):
         raise ValueError(
             f"unet halves its input {depth} times, so height and width must be multiples of {multiple}, "
-            f"not {height}x{width}: resize the images to such a size or choose a smaller model.depth"
+            f"not {height}x{width}: resize the images, {sizes_to_type((height, width), multiple)}, "
+            "or choose a smaller model.depth"
         )
 
     def double_conv(x: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
@@ -43,13 +53,11 @@ def unet(
                 channels,
                 3,
                 padding="same",
-                use_bias=not batch_norm,
+                use_bias=normalization == "none",
                 name=f"{name}_conv_{i}",
             )(x)
-            if batch_norm:
-                # Keras's default momentum, 0.99, lags behind the weights for the first few hundred steps.
-                x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm_{i}")(x)
-            x = layers.ReLU(name=f"{name}_relu_{i}")(x)
+            x = normalized(x, normalization, name=f"{name}_norm_{i}")
+            x = activated(x, activation, name=f"{name}_{activation}_{i}")
         return x
 
     x = images = keras.Input(input_shape, name="images")

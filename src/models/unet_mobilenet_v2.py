@@ -7,8 +7,12 @@
 Source: https://www.tensorflow.org/tutorials/images/segmentation
 """
 
+import math
+
 import keras
 from keras import layers
+
+from src.models.parts import check_options, sizes_to_type
 
 SKIP_LAYERS = (  # from 1/2 to 1/32 of the input's size
     "block_1_expand_relu",
@@ -18,6 +22,7 @@ SKIP_LAYERS = (  # from 1/2 to 1/32 of the input's size
     "block_16_project",
 )
 UP_FILTERS = (512, 256, 128, 64)  # from 1/16 to 1/2
+IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)  # those that Keras has weights of
 
 
 def unet_mobilenet_v2(
@@ -26,30 +31,38 @@ def unet_mobilenet_v2(
     num_classes: int,
     weights: str | None = None,
     freeze_encoder: bool = False,
+    alpha: float | None = None,
+    dropout: float | None = None,
 ) -> keras.Model:
     """MobileNetV2 down, five named layers as skips, transposed convolutions up.
 
     Maps float32 images [N, H, W, 3] in [0, 1] to float32 logits [N, H, W, num_classes].
     `weights` of the encoder: None (random) or "imagenet" (downloaded once). `freeze_encoder` keeps the
-    encoder's weights as they are and its batch normalisation in inference mode, even with `training=True`.
+    encoder's weights as they are and its batch normalisation in inference mode, even with `training=True`. `alpha`
+    is MobileNetV2's width, above 0; left open, 1. `dropout` in [0, 1) applies before the last layer.
 
     Raises:
-        ValueError: `weights` is something else, C is not 3, or H or W is not a multiple of 32.
+        ValueError: an option is out of its range, C is not 3, or H or W is not a multiple of 32.
         RuntimeError: the ImageNet weights are not cached and cannot be downloaded.
     """
     height, width, channels = input_shape
     if weights not in (None, "imagenet"):
         raise ValueError(f"model.weights must be null or 'imagenet', not {weights!r}")
+    alpha, dropout = 1.0 if alpha is None else alpha, dropout or 0.0
+    check_options(dropout=dropout)
+    if not 0 < alpha < math.inf or (weights and alpha not in IMAGENET_ALPHAS):
+        allowed = f"one of {', '.join(map(str, IMAGENET_ALPHAS))} with these weights" if weights else "above 0"
+        raise ValueError(f"model.alpha is {alpha}; it must be {allowed}")
     if channels != 3:
         raise ValueError(f"unet_mobilenet_v2 takes images of 3 channels, not {channels}: load them as RGB")
     if not all(size and size % 32 == 0 for size in (height, width)):
         raise ValueError(
             "unet_mobilenet_v2 takes images whose height and width are multiples of 32, "
-            f"not {height}x{width}: resize them, as with data.image_size=128"
+            f"not {height}x{width}: resize them, {sizes_to_type((height, width), 32)}"
         )
 
     images = keras.Input(input_shape, name="images")
-    encoder = _encoder(input_shape, weights)
+    encoder = _encoder(input_shape, weights, alpha)
     encoder.trainable = not freeze_encoder
     # MobileNetV2 was trained on [-1, 1].
     *skips, x = encoder(layers.Rescaling(2.0, offset=-1.0, name="rescale")(images))
@@ -68,15 +81,17 @@ def unet_mobilenet_v2(
         x = layers.ReLU(name=f"up_{i}_relu")(x)
         x = layers.Concatenate(name=f"up_{i}_concat")([x, skip])
 
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
     # float32 under any dtype policy, as the contract says.
     head = layers.Conv2DTranspose(num_classes, 3, strides=2, padding="same", dtype="float32", name="logits")
     return keras.Model(images, head(x), name="unet_mobilenet_v2")
 
 
-def _encoder(input_shape: tuple[int, int, int], weights: str | None) -> keras.Model:
+def _encoder(input_shape: tuple[int, int, int], weights: str | None, alpha: float) -> keras.Model:
     """MobileNetV2 up to its last skip layer; returns the five feature maps, largest first."""
     try:
-        base = keras.applications.MobileNetV2(input_shape=input_shape, include_top=False, weights=weights)
+        base = keras.applications.MobileNetV2(input_shape=input_shape, include_top=False, weights=weights, alpha=alpha)
     except Exception as error:  # Keras raises a bare Exception when a download fails
         if weights is None:
             raise

@@ -23,6 +23,7 @@ def decide(
     config_hash: str,
     fingerprints: dict[str, Any],
     has_checkpoints: bool = True,
+    data_path: str | None = None,
     stale: str = "ask",
     rerun: bool = False,
 ) -> tuple[Action, bool]:
@@ -31,6 +32,7 @@ def decide(
     Args:
         record: of the run's directory; None where there is none.
         config_hash, fingerprints: of the command.
+        data_path: the command's data.path, for the message.
         has_checkpoints: whether the run has anything to go on from; one that failed before that just starts.
         stale: what to do where code or data have changed since: `ask`, `reuse`, `rerun`.
         rerun: start afresh in any case.
@@ -52,7 +54,7 @@ def decide(
         )
     if record["status"] != "completed" and not has_checkpoints:
         return "start", False
-    changed = differences(record.get("fingerprints") or {}, fingerprints)
+    changed = differences(record.get("fingerprints") or {}, fingerprints, path=data_path)
     if changed and stale == "ask":
         shown = ", ".join(changed[:6]) + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
         raise StaleRun(

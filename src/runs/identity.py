@@ -48,11 +48,12 @@ NOT_IDENTITY = (
     "trainer.steps_per_call",
     "data.cache_dir",
     "data.download",
+    "data.max_memory_gib",
 )
 # Where a named and versioned data set lies does not change it.
 NOT_IDENTITY_OF_A_DATASET = ("data.data_dir",)
 # Mappings whose order is part of what they say.
-ORDERED = ("data.transforms",)
+ORDERED = ("data.transforms", "data.mask_colors")
 
 
 def identity_config(cfg: DictConfig) -> dict[str, Any]:
@@ -130,8 +131,8 @@ def _canonical(value: Any, path: tuple[str, ...], left_out: tuple[str, ...]) -> 
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, list) and _matches(path, ORDERED):
-        value = dict(value)
+    if isinstance(value, list) and _matches(path, ORDERED) and all(isinstance(item, tuple) for item in value):
+        value = dict(value)  # a list that a user wrote has no tuples
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _leaves(item, (*path, str(key)))

@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from src.files import walk
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Where the code that computes a result begins, besides the config's targets; what these import belongs to it.
@@ -25,6 +27,7 @@ COMPUTING = ("src.trainer", "src.build")
 # What stores, shows or starts, and computes nothing.
 WATCHING = ("checkpoint", "export", "hparams", "histograms", "images", "profile", "progress", "record", "summaries")
 NOT_COMPUTING = (
+    *("src.preflight", "src.targets", "src.hydra_settings", "src.origins", "src.spelling"),
     *("src.config", "src.checks", "src.machine", "src.runs", "src.files", "src.manifest", "src.checkpoints"),
     "src.pictures",
     *(f"src.callbacks.{name}" for name in WATCHING),
@@ -50,18 +53,28 @@ def fingerprints(config: dict[str, Any]) -> dict[str, Any]:
     data = config.get("data") or {}
     found = {key: data[key] for key in ("dataset",) if data.get(key) is not None}
     if data.get("path") is not None:
-        found["path"] = _listing(Path(data["path"]))
+        found["path"] = _listing(Path(data["path"]).expanduser())
     return {"code": dict(code), "data": found}
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs between two fingerprints, as `code src/trainer.py` or `data path`."""
+def differences(old: dict[str, Any], new: dict[str, Any], *, path: str | None = None) -> list[str]:
+    """What differs between two fingerprints, as `code src/trainer.py` or `data dataset`.
+
+    Args:
+        path: the config's data.path, which is named where its files differ.
+    """
     return [
-        f"{kind} {key}"
+        _files_of(path) if path is not None and (kind, key) == ("data", "path") else f"{kind} {key}"
         for kind in ("code", "data")
         for key in sorted({*old.get(kind, {}), *new[kind]})
         if old.get(kind, {}).get(key) != new[kind].get(key)
     ]
+
+
+def _files_of(path: str) -> str:
+    if not Path(path).expanduser().exists():
+        return f"data.path={path}, where nothing is any more"
+    return f"the files of data.path={path} (names, sizes or times)"
 
 
 def environment() -> dict[str, Any]:
@@ -194,7 +207,8 @@ def read_once(path: Path) -> bytes:
 
 def _listing(path: Path) -> str:
     """A hash of the names, sizes and times of a folder's files, or of a file's."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    below = (Path(parent, name) for parent, _, names in walk(path) for name in names)
+    files = sorted(file for file in below if file.is_file()) if path.is_dir() else [path]
     lines = []
     for file in files:
         if file.exists():

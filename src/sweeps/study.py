@@ -20,8 +20,6 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
-from hydra.errors import HydraException
-from hydra.utils import get_class, instantiate
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
@@ -29,7 +27,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from src.checks import Check, ConfigError, first_line, integer, number
+from src import targets
+from src.checks import Check, ConfigError, integer, number
 from src.runs import ID_DIGITS
 from src.sweeps.space import Space
 
@@ -239,18 +238,18 @@ def _mend(path: Path) -> None:
 
 
 def _class(what: str, config: dict[str, Any], kind: type) -> type:
+    key = f"hydra.sweeper.{what}"
     try:
-        found = get_class(config["_target_"])
-    except (ValueError, ImportError, HydraException) as error:
-        raise ConfigError(f"hydra.sweeper.{what}._target_: {first_line(error)}") from error
-    if not issubclass(found, kind):
+        found: Any = targets.resolve(config["_target_"], group="hydra.sweeper", key=key)
+    except targets.TargetError as error:
+        raise ConfigError(str(error)) from error
+    if not (isinstance(found, type) and issubclass(found, kind)):
         raise ConfigError(f"hydra.sweeper.{what}._target_ is {config['_target_']}, which is no optuna {what}")
     return found
 
 
 def _made(what: str, config: dict[str, Any]) -> Any:
     try:
-        return instantiate(config, _convert_="all")
-    except (HydraException, ValueError, TypeError) as error:
-        cause = error.__cause__ or error
-        raise ConfigError(f"hydra.sweeper.{what}: {first_line(cause)}") from error
+        return targets.build(config, key=f"hydra.sweeper.{what}")
+    except targets.TargetError as error:
+        raise ConfigError(str(error)) from error

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings, strategies as st
 
-from src.data.pipeline import InMemory, Stream, as_batches, to_float
+from src.data.digit_scenes.digits import load_digits
+from src.data.image_data import DataError
+from src.data.pipeline import First, InMemory, Lazy, Stream, as_batches, to_float
 from src.data.transforms import Augment, Brightness, Noise, Shift
+from src.models.cnn import cnn
+from src.trainer import Trainer
 
 COUNT = 37
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 6, 5, 2), np.uint8)
@@ -189,3 +194,24 @@ def test_batches_pass_as_they_are():
 def test_datasets_that_cannot_be_trained_on(dataset, message):
     with pytest.raises(ValueError, match=message):
         as_batches(dataset)
+
+
+def test_an_example_that_cannot_be_read_ends_training_with_its_own_error():
+    class Pairs(list):
+        def __getitem__(self, index):
+            if index == 5:
+                raise DataError("photo.jpg: it is broken")
+            return super().__getitem__(index)
+
+    images, labels = load_digits()
+    pairs = Pairs((image / np.float32(255), label) for image, label in zip(images[:8], labels[:8], strict=True))
+    for batches in (Lazy(pairs, batch_size=4), First(Lazy(pairs, batch_size=4), steps=9)):
+        trainer = Trainer(
+            model=cnn(input_shape=(8, 8, 1), num_classes=10),
+            optimizer=keras.optimizers.SGD(0.1),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        with pytest.raises(DataError, match=r"^photo\.jpg: it is broken$"):
+            trainer.fit(batches, epochs=1)
+        with pytest.raises(DataError, match=r"^photo\.jpg: it is broken$"):
+            trainer.evaluate(batches)

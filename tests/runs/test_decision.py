@@ -47,6 +47,14 @@ def test_a_changed_code_is_named_with_both_ways_out(status):
         decided(status, NEW)
 
 
+def test_changed_files_are_named_by_their_folder(tmp_path):
+    now = {"code": OLD["code"], "data": {**OLD["data"], "path": "2"}}
+    with pytest.raises(
+        StaleRun, match=rf"before a change of the files of data\.path={tmp_path} \(names, sizes or times"
+    ):
+        decided("completed", now, data_path=str(tmp_path))
+
+
 def test_many_changes_are_counted():
     now = {"code": {f"src/{number}.py": "1" for number in range(20)}, "data": OLD["data"]}
     with pytest.raises(StaleRun, match=r"code src/0\.py.* and 15 more"):

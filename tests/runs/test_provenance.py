@@ -119,7 +119,29 @@ def test_data_at_a_path_is_its_names_sizes_and_times(tmp_path, change, same):
     before = fingerprints(config)
     assert before["data"]["dataset"] == "mine:1.0.0"
     change(folder)
-    assert differences(before, fingerprints(config)) == ([] if same else ["data path"])
+    told = f"the files of data.path={folder} (names, sizes or times)"
+    assert differences(before, fingerprints(config), path=str(folder)) == ([] if same else [told])
+
+
+def test_data_behind_a_link_counts(tmp_path):
+    folder, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "images").symlink_to(elsewhere)
+    (elsewhere / "circle").symlink_to(folder)
+    config = {"data": {"path": str(folder)}}
+    before = fingerprints(config)
+    (elsewhere / "1.png").touch()
+    assert differences(before, fingerprints(config)) == ["data path"]
+
+
+def test_data_that_is_gone_is_said_to_be(tmp_path):
+    (tmp_path / "image.png").touch()
+    config = {"data": {"path": str(tmp_path / "image.png")}}
+    before = fingerprints(config)
+    (tmp_path / "image.png").unlink()
+    told = f"data.path={tmp_path / 'image.png'}, where nothing is any more"
+    assert differences(before, fingerprints(config), path=config["data"]["path"]) == [told]
 
 
 @pytest.mark.parametrize(

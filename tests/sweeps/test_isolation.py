@@ -8,7 +8,7 @@ import re
 import pytest
 
 from src.runs.record import Record
-from tests.helpers import DIGITS, run_module
+from tests.helpers import DIGITS, train
 
 # `hang` comes first: what it costs, the time it is given and the grace to save, passes while the others run.
 KINDS = ("hang", "none", "raise", "exit0", "a", "exit1", "_exit9", "kill", "segfault", "b")
@@ -33,17 +33,9 @@ LOGGED = {
 
 
 def sweep(cwd):
-    return run_module(
-        "src.train",
-        *(
-            "--multirun",
-            *DIGITS,
-            "epochs=2",
-            "callback.export=null",
-            "callback.images=null",
-            "callback.hparams=null",
-            "callback.summaries=null",
-        ),
+    return train(
+        *("--multirun", *DIGITS, "optimizer=sgd", "schedule=constant", "epochs=2"),
+        *("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null"),
         *("+callback.fault._target_=tests.faults.Fault", f"+callback.fault.kind={','.join(KINDS)}"),
         *("hydra.launcher.n_jobs=2", f"hydra.launcher.job_timeout_seconds={TIMEOUT_SECONDS}"),
         cwd=cwd,

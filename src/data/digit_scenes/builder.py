@@ -1,13 +1,10 @@
 """The digit scenes as a TensorFlow Datasets builder, prepared on first use without the network."""
 
-import contextlib
-import fcntl
 import io
 import logging
 import os
 import shutil
 import struct
-import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -20,6 +17,7 @@ import tensorflow_datasets as tfds
 
 from src.data.digit_scenes.digits import load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES, SCENE_SIZE, SPLIT_SIZES, compose_scene
+from src.data.tfds_folders import data_root, locked, quiet
 
 _log = logging.getLogger(__name__)
 
@@ -105,13 +103,13 @@ def prepare(data_dir: str | os.PathLike[str] | None = None) -> tfds.core.Dataset
         OSError: the scenes are missing and the folder cannot be written or is full.
         ValueError: the folder is not one of this machine's file system.
     """
-    root = _data_root(data_dir)
+    root = data_root(data_dir, DigitScenes.name)
     builder = _stored(root)
     if builder is not None:  # no lock, so that a prepared read-only folder will do
         return builder
     load_digits()  # a digits file that is missing is no fault of the data folder
     try:
-        with _locked(_version_folder(root).parent):
+        with locked(_version_folder(root).parent):
             return _stored(root) or _write(root)
     except Exception as error:
         if not _is_of_the_disk(error):
@@ -129,17 +127,6 @@ def _is_of_the_disk(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _data_root(data_dir: str | os.PathLike[str] | None) -> Path:
-    # TFDS reads TFDS_DATA_DIR once, when it is imported; this reads it now.
-    given = os.fspath(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    if "://" in given:
-        raise ValueError(
-            f"the {DigitScenes.name} data set needs a data folder on this machine, not {given}: "
-            "set data.data_dir or the environment variable TFDS_DATA_DIR"
-        )
-    return Path(given).expanduser().absolute()
-
-
 def _version_folder(root: Path) -> Path:
     return root / DigitScenes.name / str(DigitScenes.VERSION)
 
@@ -150,7 +137,7 @@ def _stored(root: Path) -> DigitScenes | None:
     if not (folder / "dataset_info.json").is_file():
         return None
     try:
-        with _quiet():
+        with quiet():
             builder = DigitScenes(data_dir=root)
             if not builder.is_prepared() or set(builder.info.splits) != set(SPLIT_SIZES):
                 return None
@@ -174,7 +161,7 @@ def _write(root: Path) -> DigitScenes:
         if remains.exists():
             shutil.rmtree(remains)
     # TFDS makes a folder for downloads even where there are none. It writes aside and renames at the end.
-    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=folder.parent) as scratch, _quiet():
+    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=folder.parent) as scratch, quiet():
         builder = DigitScenes(data_dir=root)
         builder.download_and_prepare(
             download_dir=scratch,
@@ -198,30 +185,3 @@ def _png(pixels: np.ndarray) -> io.BytesIO:
         file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
     file.seek(0)
     return file
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the folder (made if missing); the kernel releases it even after a kill."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("Waiting for another process that is preparing data set %s in %s", folder.name, folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep TFDS's own log lines below a warning, and its progress bars off a terminal, out of the output."""
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    absl_log = logging.getLogger("absl")
-    level = absl_log.level
-    absl_log.setLevel(max(level, logging.WARNING))
-    try:
-        yield
-    finally:
-        absl_log.setLevel(level)

@@ -1,0 +1,140 @@
+"""Look at a data set as a model will see it: counts, class shares, pixels, time a batch, and a picture.
+
+python -m src.data data=digit_scenes
+python -m src.data data=oxford_iiit_pet batch_size=64 --output pets.png
+
+Options are those of src.train. A set that is missing is downloaded and prepared, as training would do. The picture
+shows the first training examples as they are and as they are augmented, with their labels or masks; it goes to
+outputs/<name>/data.png, where <name> is the data option's own, so that another folder's picture replaces it: give
+name=... or --output. Images that two splits have in common are told: what is measured would have been trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.arguments import Parser
+from src.config import ConfigError, compose
+from src.files import replace
+from src.logs import ConsoleHandler, importing
+from src.machine import available_cores
+from src.text import counted, print_table, size, table
+
+if TYPE_CHECKING:  # imports TensorFlow
+    from src.look import Look
+
+SHOWN_CLASSES = 30  # --json has all
+
+
+def main() -> None:
+    """The command line; exits with 0, 1 where it fails, 2 for a wrong command or config."""
+    parser = Parser(
+        prog="python -m src.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="options, as of src.train")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="where the picture goes, a PNG")
+    parser.add_argument(
+        "--examples", metavar="N", type=int, default=10_000, help="look at the first N of each split; 10,000 by default"
+    )
+    parser.add_argument("--json", action="store_true", help="print all as one JSON object")
+    parser.add_argument("--config-dir", metavar="DIR", help="a further folder of options")
+    arguments = parser.parse_intermixed_args()
+    if arguments.examples < 1:
+        parser.error(f"--examples is {arguments.examples}; it must be at least 1")
+    logger = logging.getLogger("src")
+    logger.addHandler(ConsoleHandler())
+    logger.setLevel(logging.INFO)
+    code = 0
+    try:
+        _look(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # whoever read it has seen enough
+        os._exit(0)
+    except Exception as error:
+        print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)
+        code = 2 if isinstance(error, ConfigError) else 1
+    sys.stderr.flush()
+    os._exit(code)  # taking TensorFlow down in order would take most of a second
+
+
+def _look(arguments: argparse.Namespace) -> None:
+    cfg = compose(arguments.overrides, config_dir=arguments.config_dir)
+    with importing():
+        from src import build, look
+        from src.pictures import png
+
+        build.set_up_process(threads=cfg.trainer.threads or available_cores())
+    data = build.build_data(cfg)
+    found = look.look(data, examples=arguments.examples)
+    path = arguments.output or Path("outputs", cfg.name, "data.png")
+    if arguments.json:
+        print(json.dumps(found.as_json() | {"picture": str(path)}, indent=2))
+    else:
+        show(found)
+    for shared in found.shared:
+        first, second = shared.splits
+        example = f"{first} {shared.indices[0]} is {second} {shared.indices[1]}"
+        print(
+            f"warning: {counted(shared.examples, 'image')} of {second} {'is' if shared.examples == 1 else 'are'} "
+            f"in {first} as well, byte for byte: {example}",
+            file=sys.stderr,
+        )
+    if found.missing:
+        names = ", ".join(found.missing[:10]) + (", ..." if len(found.missing) > 10 else "")
+        print(f"warning: no training example looked at has {names}", file=sys.stderr)
+    picture = png(look.batch_picture(data))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, picture)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror}); give another file as --output") from error
+    print(path, file=sys.stderr if arguments.json else sys.stdout)
+
+
+def show(found: Look) -> None:
+    """Print what has been found to standard output."""
+    (height, width, channels), dtype = found.image
+    kind = f"masks {found.target[1]}" if found.target[0] else f"labels {found.target[1]}"
+    print(f"images   {height} x {width} x {channels} {dtype}, {kind}, {len(found.class_names)} classes")
+    values = (f"mean {' '.join(f'{m:.3f}' for m in found.mean)}", f"{' '.join(f'{d:.3f}' for d in found.deviation)}")
+    print(f"pixels   {values[0]}, deviation {values[1]} (training split)")
+    print(
+        f"time     {found.batch_seconds * 1000:.3g} ms a batch of {found.batch_size}, "
+        f"{found.images_a_second:,.0f} images a second (training pipeline)\n"
+    )
+    splits = table()
+    for column in ("split", "examples", "batches", "size", ""):
+        splits.add_column(column, justify="left" if column in ("split", "") else "right")
+    for name, split in found.splits.items():
+        where = "in memory" if split.in_memory else "read as needed"
+        some = f", first {split.looked_at:,} looked at" if split.looked_at < split.examples else ""
+        splits.add_row(name, f"{split.examples:,}", f"{split.batches:,}", size(split.bytes), where + some)
+    print_table(splits, sys.stdout)
+    shares = {name: split.shares for name, split in found.splits.items() if split.shares is not None}
+    if not shares:
+        return
+    print()
+    classes = table()
+    classes.add_column("class")
+    for name in shares:
+        classes.add_column(name, justify="right")
+    for i, class_name in enumerate(found.class_names[:SHOWN_CLASSES]):
+        classes.add_row(class_name, *(f"{share[i]:.2%}" for share in shares.values()))
+    if any(split.ignored for split in found.splits.values()):
+        classes.add_row("(ignored)", *(f"{found.splits[name].ignored_share:.2%}" for name in shares))
+    print_table(classes, sys.stdout)
+    if len(found.class_names) > SHOWN_CLASSES:
+        print(f"... and {len(found.class_names) - SHOWN_CLASSES} more classes with --json")
+
+
+if __name__ == "__main__":
+    main()

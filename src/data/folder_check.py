@@ -1,0 +1,360 @@
+"""Whether a user's files can be used: each is opened and decoded once, and what was seen is remembered.
+
+cache = cache_file(None, Path("photos"))
+facts = look_at_files(Path("photos"), {"images/1.jpg": "image", "masks/1.png": "mask"}, cache=cache)
+facts["masks/1.png"]                            # Facts(size=(480, 640), values=(0, 1, 2), error=None)
+findings = find_problems(layout, facts, Classes())
+findings.problems                               # {3: ("masks/4.png", "label 7, while no mask has 3")}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import PIL
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from src.data.folder_classes import Classes, typed
+from src.data.folder_layout import Layout
+from src.files import replace
+from src.image_files import BadImage, read_image, read_labels, read_mask
+from src.machine import available_cores
+from src.text import counted
+
+log = logging.getLogger(__name__)
+
+VERSION = f"2, Pillow {PIL.__version__}"  # of what is remembered; another one looks anew
+MOST_VALUES = 1024  # in one mask; photographs and smeared masks have more
+MOST_LINES = 10  # of a message
+SHOWN_COLOURS, COUNTED_MASKS = 8, 32  # in advice; masks whose pixels are counted for it
+OTHER_PALETTE = "another colour than in most palettes"  # of a reason
+AT_ONCE = 4096  # files that wait for a thread
+
+Role = Literal["image", "mask", "colour mask"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file is: `error` says why it cannot be used; else `size` is (H, W) upright, `values` those in a mask.
+
+    `colours` has one for each of the values where they are the indices of a palette, except of a mere ramp of grays.
+    """
+
+    size: tuple[int, int]
+    values: tuple[int, ...]
+    error: str | None
+    colours: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What find_problems finds.
+
+    Attributes:
+        problems: (path, reason) of the examples that cannot be used, by their number in the layout.
+        classes: how many there are.
+        advice: sentences on what may help.
+    """
+
+    problems: Mapping[int, tuple[str, str]]
+    classes: int
+    advice: Sequence[str] = ()
+
+
+def cache_file(cache_dir: str | Path | None, root: Path) -> Path:
+    """Where is remembered what was seen of a folder.
+
+    Args:
+        cache_dir: by default `tensorflow-experiments` in $XDG_CACHE_HOME or ~/.cache.
+    """
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tensorflow-experiments")
+    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    return Path(cache_dir or default).expanduser() / "image_folder" / f"{key}.json"
+
+
+def look_at_files(root: Path, roles: Mapping[str, Role], *, cache: Path) -> dict[str, Facts]:
+    """Open and decode each file that is new or has changed since the last time.
+
+    Args:
+        roles: what each file is, by its path below the root.
+        cache: the file that remembers; a damaged one counts as none, and one that cannot be written is done without.
+    """
+    known = _remembered(cache)
+    stamps = {path: _stamp(root / path) for path in roles}
+    found: dict[str, list] = {}  # by path: stamp, and what _look gives
+    for path, role in roles.items():
+        entry = known.get(f"{role}:{path}")
+        if entry and entry[0] == stamps[path]:
+            found[path] = entry
+    new = [path for path in roles if path not in found]
+    if new:
+        log.info("checking %s: %s", root, counted(len(new), "file"))
+    try:
+        with in_threads(lambda path: _look(root / path, roles[path]), new, f"checking {root}") as looks:
+            for path, look in zip(new, looks, strict=True):
+                found[path] = [stamps[path], *look]
+    finally:  # what an interrupted check has seen too
+        asked = set(roles.values())
+        entries = {key: entry for key, entry in known.items() if key.partition(":")[0] not in asked}
+        entries |= {f"{roles[path]}:{path}": entry for path, entry in found.items()}
+        if new or len(entries) < len(known):
+            _remember(cache, entries)
+    return {
+        path: Facts(tuple(size), tuple(values), error, tuple(colours))
+        for path, (_, size, values, error, colours) in found.items()
+    }
+
+
+@contextmanager
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> Iterator[Iterable[Any]]:
+    """The function's results in order, made on all cores; on a terminal a bar says how far they are.
+
+    Whatever ends the block, no more items are begun.
+    """
+    console = Console(file=sys.stderr)
+    shown = bool(items) and console.is_terminal
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"))
+    pool = ThreadPoolExecutor(available_cores())
+    try:
+        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown) as bar:
+            parts = (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
+            results = itertools.chain.from_iterable(pool.map(function, part) for part in parts)
+            yield bar.track(results, total=len(items), description=what)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def find_problems(layout: Layout, facts: Mapping[str, Facts], classes: Classes) -> Findings:
+    """All examples that cannot be used: unreadable, without a partner, of unlike sizes, with values of no class."""
+    problems: dict[int, tuple[str, str]] = {}
+    values: dict[int, tuple[int, ...]] = {}  # of the masks that are right so far
+    for number, example in enumerate(layout.examples):
+        errors = {path: facts[path].error for path in (example.image, example.mask) if path and facts[path].error}
+        if example.problem:
+            problems[number] = example.problem
+        elif errors:
+            problems[number] = next(iter(errors)), "; its mask: ".join(map(str, errors.values()))
+        elif example.image and example.mask:
+            image, mask = facts[example.image].size, facts[example.mask].size
+            if image == mask:
+                values[number] = facts[example.mask].values
+            else:
+                turned = " (has one been turned?)" if image == mask[::-1] else ""
+                problems[number] = example.mask, f"it is {by(mask)}, its image {by(image)}{turned}"
+    if not layout.has_masks:
+        return Findings(problems, len(layout.classes))
+    judge = _of_no_class if classes.labels is None else _of_no_colour
+    wrong, count, advice = judge(values, classes)
+    masks = {number: facts[str(layout.examples[number].mask)] for number in values}
+    wrong = _of_other_palettes(masks, classes.ignore_label) | wrong
+    problems |= {number: (str(layout.examples[number].mask), reason) for number, reason in wrong.items()}
+    return Findings(dict(sorted(problems.items())), count, advice)
+
+
+def problem_list(layout: Layout, findings: Findings, *, skip: bool, cache: Path) -> str:
+    """The problems in at most 10 lines, rare ones first, and the way out; where not all have a line, a file has them.
+
+    Args:
+        skip: whether what cannot be used is to be left out, as far as anything is left then.
+        cache: of `cache_file`; the file with all problems lies beside it.
+    """
+    examples, problems = layout.examples, findings.problems
+    images = sum(example.image is not None for example in examples)
+    lone = sum(examples[number].image is None for number in problems)
+    bad = len(problems) - lone
+    is_some_left = bad < images
+    is_left_out = skip and is_some_left
+
+    said = [
+        f"{bad} of {counted(images, 'image')} in {layout.root} {'are left out' if is_left_out else 'cannot be used'}"
+    ]
+    if lone:
+        where = "" if bad else f" in {layout.root}"
+        said = [*(said if bad else []), f"{counted(lone, 'mask')}{where} {'has' if lone == 1 else 'have'} no image"]
+    ways_out = []
+    if is_some_left and not skip:
+        ways_out = ["Mend or remove them, or data.skip_bad=true leaves them out."]
+    elif not is_some_left and not findings.advice:
+        ways_out = ["Mend or remove them; data.skip_bad=true would leave none."]
+    lines = _lines(layout, list(problems.values()), images=images, listing=cache.with_suffix(".txt"))
+    return "\n".join([" and ".join(said) + ":", *lines, " ".join([*ways_out, *findings.advice])]).rstrip()
+
+
+def _lines(layout: Layout, problems: Sequence[tuple[str, str]], *, images: int, listing: Path) -> list[str]:
+    """A line for each reason; of more than there is room for, and of files without a line, the listing is named."""
+    groups: dict[str, list[str]] = {}
+    for path, reason in sorted(problems):
+        groups.setdefault(_shown(reason), []).append(_shown(path))
+    ordered = sorted(groups.items(), key=lambda group: (len(group[1]), group[1]))
+    masks = {example.mask for example in layout.examples}
+    lines, have_all_a_line = [], True
+    for reason, paths in ordered:
+        where, others = paths[0], len(paths) - 1
+        if others and len(paths) == images:
+            where = f"all {images} {'masks' if paths[0] in masks else 'images'}"
+        elif others:
+            where, have_all_a_line = f"{where} and {counted(others, 'other')}", False
+        lines.append(f"  {where}: {reason}")
+    room = MOST_LINES - 2
+    if len(lines) <= room and have_all_a_line:
+        return lines
+    kept = room - 1
+    left = sum(len(paths) for _, paths in ordered[kept:])
+    written = _write(listing, "".join(f"{path}: {reason}\n" for reason, paths in ordered for path in paths))
+    last = [*([f"... and {left} more"] if left else []), *([f"all are listed in {listing}"] if written else [])]
+    return [*lines[:kept], *([f"  {'; '.join(last)}"] if last else [])]
+
+
+def colours_to_name(layout: Layout, *, cache: Path) -> str:
+    """The option that names the colours in masks, to be typed with the names of classes; "" where there are none."""
+    roles: dict[str, Role] = {example.mask: "colour mask" for example in layout.examples if example.mask}
+    facts = look_at_files(layout.root, roles, cache=cache)
+    usable = [path for path, fact in facts.items() if fact.error is None]
+    pixels = Counter({colour: 0 for path in usable for colour in facts[path].values})
+    if not pixels:
+        return ""
+    for path in usable[:: -(-len(usable) // COUNTED_MASKS)]:
+        values, counts = np.unique(read_mask(layout.root / path, colors=True), return_counts=True)
+        pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    shown = [typed(colour) for colour, _ in pixels.most_common(SHOWN_COLOURS)]
+    named = ",".join(f"{name}:{colour}" for name, colour in zip(("background", *"abcdefg"), shown, strict=False))
+    some = f", here the {len(shown)} most frequent of {len(pixels):,}" if len(pixels) > len(shown) else ""
+    return f"Name the colours{some}: 'data.mask_colors={{{named}}}'."
+
+
+def by(size: tuple[int, int]) -> str:
+    """Height by width, for eyes."""
+    return f"{size[0]} x {size[1]}"
+
+
+def _look(path: Path, role: Role) -> tuple[tuple[int, int], list[int], str | None, list[int]]:
+    """(size, values, error, colours) of a file."""
+    palette = np.array([], np.int32)
+    try:
+        if role == "image":
+            return read_image(path, channels=3).shape[:2], [], None, []
+        if role == "mask":
+            mask, palette = read_labels(path)
+        else:
+            mask = read_mask(path, colors=True)
+    except BadImage as error:
+        return (0, 0), [], str(error), []
+    flat = mask.ravel()
+    values = np.unique(np.append(flat[1:][flat[1:] != flat[:-1]], flat[0]))  # few are left where areas are even
+    if len(values) > MOST_VALUES:
+        what = "colours" if role == "colour mask" else "labels"
+        many = f"it has {len(values):,} {what}, as a photograph has; a mask has at most {MOST_VALUES:,}"
+        return (0, 0), [], many, []
+    colours = palette[values].tolist() if len(palette) > values[-1] else []
+    is_ramp = colours == [value * 0x010101 for value in values.tolist()]
+    return mask.shape, values.tolist(), None, [] if is_ramp else colours
+
+
+def _of_no_class(values: Mapping[int, Sequence[int]], classes: Classes) -> tuple[dict[int, str], int, list[str]]:
+    """(reasons, how many classes, advice) on labels."""
+    occurring = {value for found in values.values() for value in found} - {classes.ignore_label}
+    if classes.names is None:
+        between = {classes.ignore_label} if (classes.ignore_label or 0) < max(occurring, default=0) else set()
+        count = next(number for number in range(1, len(occurring) + 3) if number not in occurring | between)
+        why = f"while no mask has {count}"
+    else:
+        count = len(classes.names)
+        why = f"and the {count} classes are 0 to {count - 1}"
+    known = {*range(count), classes.ignore_label}
+    wrong = {number: sorted(set(found) - known) for number, found in values.items()}
+    reasons = {number: f"{_some(found, 'label')}, {why}" for number, found in wrong.items() if found}
+    advice, unknown = [], occurring - known
+    if 255 in unknown and classes.ignore_label is None:
+        advice.append("If 255 marks what is not to count: data.ignore_label=255.")
+    if occurring == {0, 255}:
+        advice.append("If it marks a class: 'data.mask_colors={background:[0,0,0],object:[255,255,255]}'.")
+    elif unknown - {255}:
+        advice.append("If such labels are classes, name all: data.class_names=[...], or classes.txt beside masks/.")
+    return reasons, count, advice
+
+
+def _of_no_colour(values: Mapping[int, Sequence[int]], classes: Classes) -> tuple[dict[int, str], int, list[str]]:
+    """(reasons, how many classes, advice) on colours."""
+    assert classes.labels is not None and classes.names is not None
+    wrong = {number: sorted(set(found) - set(classes.labels)) for number, found in values.items()}
+    reasons = {
+        number: f"{_some([typed(value, hexadecimal=classes.hexadecimal) for value in found], 'colour')} of no class"
+        for number, found in wrong.items()
+        if found
+    }
+    advice = ["data.mask_colors must name the class of every colour; data.ignore_color may be one of none."]
+    return reasons, len(classes.names), advice if reasons else []
+
+
+def _of_other_palettes(masks: Mapping[int, Facts], ignore_label: int | None) -> dict[int, str]:
+    """Reasons of masks in whose palettes a label has another colour than in most: a program has numbered it anew."""
+    counts: dict[int, Counter[int]] = defaultdict(Counter)
+    for mask in masks.values():
+        for label, colour in zip(mask.values, mask.colours, strict=False):
+            counts[label][colour] += 1
+    usual = {label: max(found, key=found.__getitem__) for label, found in counts.items()}
+    return {
+        number: f"label {label} is {typed(colour)}, {OTHER_PALETTE} ({typed(usual[label])})"
+        for number, mask in masks.items()
+        for label, colour in reversed(list(zip(mask.values, mask.colours, strict=False)))
+        if colour != usual[label] and label != ignore_label
+    }
+
+
+def _some(values: Sequence[object], noun: str) -> str:
+    more = f" and {len(values) - 3} more" if len(values) > 3 else ""
+    return f"{noun}{'' if len(values) == 1 else 's'} {', '.join(map(str, values[:3]))}{more}"
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """What changes with a file's content, whatever a program makes of its times; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _remembered(cache: Path) -> dict[str, list]:
+    """What is remembered, by role and path; nothing where the file is not as it was written."""
+    with suppress(OSError, ValueError):
+        checksum, _, content = cache.read_bytes().partition(b"\n")
+        if hashlib.sha256(content).hexdigest().encode() == checksum:
+            values = json.loads(content)
+            return values["entries"] if values["version"] == VERSION else {}
+    return {}
+
+
+def _remember(cache: Path, entries: Mapping[str, list]) -> None:
+    content = json.dumps({"version": VERSION, "entries": entries}, separators=(",", ":"))
+    _write(cache, f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}")
+
+
+def _write(path: Path, content: str) -> bool:
+    """Whether it could be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, content, at_once=False)
+    except OSError as error:
+        log.debug("%s cannot be written: %s", path, error)
+        return False
+    return True
+
+
+def _shown(text: str) -> str:
+    """Text on one line, whatever bytes a file's name has."""
+    return " ".join(text.encode(errors="backslashreplace").decode().split())

@@ -1,0 +1,311 @@
+"""What lies in a user's folder of images: pairs of image and mask, or images by class, in splits or not.
+
+layout = find_layout(Path("photos"))
+layout.has_masks, layout.classes            # True, ()
+layout.examples[0]                          # Example(name="a/1", image="images/a/1.jpg", mask="masks/a/1.png", ...)
+
+The layouts, where S/ stands for the folders train/, val/ and test/, or for nothing:
+
+    S/images/a/1.jpg  S/masks/a/1.png       or images/S/a/1.jpg  masks/S/a/1.png
+    S/cats/a/1.jpg
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from src.files import walk
+from src.image_files import SUFFIXES
+
+IMAGES, MASKS = "images", "masks"
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+# Folders that hold what images or masks are often called, and no class.
+NOT_CLASSES = ("image", "img", "imgs", "mask", "label", "labels", "annotation", "annotations", "segmentation")
+SHOWN = 8  # names in a message
+
+Kind = Literal["masks", "classes"]
+OPTIONS: Mapping[Kind, str] = {"masks": "data=image_folder", "classes": "data=class_folder model=cnn"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image and what belongs to it.
+
+    Attributes:
+        name: the path below its split and class, without suffix: the same for an image and its mask.
+        split: train, val or test; None where folders do not say.
+        image: its path below the root, with slashes; None where there is none.
+        mask: likewise.
+        doubles: further images or masks of this name.
+        class_name: the folder of its class.
+        problem: (path, reason) of what keeps it from being used, as far as names say.
+    """
+
+    name: str
+    split: str | None
+    image: str | None
+    mask: str | None = None
+    doubles: tuple[str, ...] = ()
+    class_name: str | None = None
+    problem: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What has been found.
+
+    Attributes:
+        has_masks: images have masks; else they have classes.
+        classes: the folders' names, sorted; none with masks.
+        examples: sorted by split, class and name.
+        passed_over: how many files are no part of it, by their ending.
+    """
+
+    root: Path
+    has_masks: bool
+    classes: tuple[str, ...]
+    examples: tuple[Example, ...]
+    passed_over: Counter[str]
+
+
+def find_layout(root: Path, *, mask_suffix: str = "", kind: Kind | None = None) -> Layout:
+    """Find out how a folder is laid out. Hidden files and folders do not count.
+
+    Args:
+        mask_suffix: what the masks' stems have more than the images', such as `_mask`.
+        kind: images with `masks`, or in folders of `classes`; None takes either.
+
+    Raises:
+        ValueError: there is no such folder, or it is laid out in neither way or not as `kind` says, or no image has a
+            mask; the message says what was found, and the option that fits.
+    """
+    if kind is not None and kind not in OPTIONS:
+        raise ValueError(f"data.kind is {kind!r}; it must be {', '.join(OPTIONS)} or null for either")
+    if not root.is_dir():
+        raise ValueError(
+            f"data.path is {str(root)!r}, {'a file' if root.exists() else 'where nothing is'}; name a folder"
+        )
+    passed_over: Counter[str] = Counter()
+    files = list(_images_below(root, passed_over))
+    split_folders = _split_folders(_folders(root), str(root))
+    parts = {split: root / folder for split, folder in split_folders.items()} or {"": root}
+    if not files:
+        raise ValueError(f"no image below data.path={root}; images end in {' '.join(SUFFIXES)}")
+    for folder in split_folders.values():
+        if not any(file.startswith(f"{folder}/") for file in files):
+            raise ValueError(f"{root / folder} has no image; fill it or remove it")
+    _check_level(root, kind)
+    pairs = {split: _pair_of_folders(part) for split, part in parts.items()}
+    if len({bool(found) for found in pairs.values()}) > 1:
+        lacking = next(parts[split] for split, found in pairs.items() if not found)
+        raise ValueError(f"{lacking} has no {IMAGES}/ and {MASKS}/ as the other splits have")
+    has_masks = all(pairs.values())
+    if kind == "classes" and has_masks:
+        raise ValueError(
+            f"{root} has {IMAGES}/ and {MASKS}/, and no folder for each class: "
+            f"{OPTIONS['masks']} takes images with masks"
+        )
+    if kind == "masks" and not has_masks:
+        found = _classes(root, parts, files)
+        raise ValueError(
+            f"{root} has no {IMAGES}/ and {MASKS}/, but {len(found)} folders, {_listed(found)}: "
+            f"if these are classes, {OPTIONS['classes']}; else call the folders {IMAGES} and {MASKS}"
+        )
+    if mask_suffix and not has_masks:
+        raise ValueError(f"data.mask_suffix is {mask_suffix!r}, and there are no {MASKS}/ in {root}")
+    classes = () if has_masks else _classes(root, parts, files)
+    examples = _with_masks(root, pairs, files, mask_suffix) if has_masks else _with_classes(root, parts, files)
+    if outside := len(files) - sum((e.image is not None) + (e.mask is not None) + len(e.doubles) for e in examples):
+        passed_over["images in other folders"] += outside
+    return Layout(root, has_masks, classes, tuple(examples), passed_over)
+
+
+def _check_level(root: Path, kind: Kind | None) -> None:
+    """Refuse the folder of images, or of masks, in place of the one that has both."""
+    here = root.resolve()
+    if here.name.lower() not in (IMAGES, MASKS) or (kind == "classes" and len(_folders(here)) > 1):
+        return
+    with suppress(OSError):  # a folder above need not be readable
+        if {name.lower() for name in _folders(here.parent)} >= {IMAGES, MASKS}:
+            parent = here.parent if root.name in ("", "..") else root.parent
+            option = f"{OPTIONS['masks']} " if kind == "classes" else ""
+            raise ValueError(
+                f"data.path={root} is but one of {IMAGES}/ and {MASKS}/; name its parent: {option}data.path={parent}"
+            )
+
+
+def _pair_of_folders(part: Path) -> dict[str, Path]:
+    """The folders of images and of masks, in whatever letters; none where there is neither."""
+    found = {name.lower(): part / name for name in _folders(part) if name.lower() in (IMAGES, MASKS)}
+    for kind, other in ((IMAGES, MASKS), (MASKS, IMAGES)):
+        if other in found and kind not in found:
+            raise ValueError(f"{part} has {other}/ and no {kind}/; it has {_listed(_folders(part))}")
+    return found
+
+
+def _with_masks(
+    root: Path, pairs: Mapping[str, Mapping[str, Path]], files: Sequence[str], mask_suffix: str
+) -> list[Example]:
+    folders: dict[tuple[str, str], str] = {}  # (split, images or masks): folder below the root
+    for split, part in pairs.items():
+        for kind, path in part.items():
+            folder = path.relative_to(root).as_posix()
+            inner = {} if split else _split_folders(_folders(path), str(path))
+            folders |= {(name, kind): f"{folder}/{below}" for name, below in inner.items()} or {(split, kind): folder}
+    splits = {kind: sorted(split for split, k in folders if k == kind) for kind in (IMAGES, MASKS)}
+    if splits[IMAGES] != splits[MASKS]:
+        found = [f"{kind}/ has {', '.join(filter(None, splits[kind])) or 'no splits'}" for kind in splits]
+        raise ValueError(f"the splits below {root} differ: {' and '.join(found)}")
+    stems: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: {IMAGES: [], MASKS: []})
+    names: dict[str, dict[str, set[str]]] = defaultdict(lambda: {IMAGES: set(), MASKS: set()})  # by split, as they are
+    for (split, kind), folder in folders.items():
+        for file in files:
+            if file.startswith(folder + "/"):
+                stem = os.path.splitext(file.removeprefix(folder + "/"))[0]
+                names[split][kind].add(stem)
+                if kind == MASKS and not stem.endswith(mask_suffix):
+                    stem = file  # which is that of no image
+                stems[split, stem.removesuffix(mask_suffix) if kind == MASKS else stem][kind].append(file)
+    if not any(all(kinds.values()) for kinds in stems.values()):
+        raise ValueError(_no_pair(root, names, mask_suffix))
+    return [_pair(split, name, *kinds.values()) for (split, name), kinds in sorted(stems.items())]
+
+
+def _no_pair(root: Path, names: Mapping[str, Mapping[str, set[str]]], mask_suffix: str) -> str:
+    """What is wrong where no image has a mask, and the suffix that would help."""
+    for kind in (IMAGES, MASKS):
+        if not any(found[kind] for found in names.values()):
+            return f"{root} has no image in {kind}/; images end in {' '.join(SUFFIXES)}"
+    rests: Counter[str] = Counter()
+    for found in names.values():
+        for mask in found[MASKS]:
+            starts = (mask[:length] for length in range(len(mask), 0, -1))
+            if image := next((start for start in starts if start in found[IMAGES]), None):
+                rests[mask.removeprefix(image)] += 1
+    wanted = f"the image's name and data.mask_suffix={mask_suffix}" if mask_suffix else "its own name"
+    lacking = f"no image in {root} has a mask of {wanted}"
+    if not rests:
+        image, mask = (min(name for found in names.values() for name in found[kind]) for kind in (IMAGES, MASKS))
+        return (
+            f"{lacking}: the first image is called {image}, the first mask {mask}; "
+            "give both one name, or masks a common end, data.mask_suffix=_mask"
+        )
+    rest, count = rests.most_common(1)[0]
+    if not rest:
+        return f"{lacking}, but {_masks(count, 'has', 'have')} the image's own name: data.mask_suffix=null"
+    plain = re.fullmatch(r"[A-Za-z_.-][\w.-]*", rest)
+    option = f"data.mask_suffix={rest}" if plain else f"\"data.mask_suffix='{rest}'\""
+    return f"{lacking}, but {_masks(count, 'ends', 'end')} in {rest if plain else repr(rest)}: {option}"
+
+
+def _masks(count: int, one: str, many: str) -> str:
+    return f"1 mask {one}" if count == 1 else f"{count} masks {many}"
+
+
+def _pair(split: str, name: str, images: list[str], masks: list[str]) -> Example:
+    problem = None
+    if not masks:
+        problem = images[0], "its mask is missing"
+    elif not images:
+        problem = masks[0], "its image is missing"
+    elif doubles := (*images[1:], *masks[1:]):
+        problem = doubles[0], f"{(images if len(images) > 1 else masks)[0]} has the same name"
+    return Example(
+        name=name,
+        split=split or None,
+        image=next(iter(images), None),
+        mask=next(iter(masks), None),
+        doubles=(*images[1:], *masks[1:]),
+        problem=problem,
+    )
+
+
+def _classes(root: Path, parts: Mapping[str, Path], files: Sequence[str]) -> tuple[str, ...]:
+    by_split = {split: _folders(part) for split, part in parts.items()}
+    where, classes = parts.get("train", root), by_split.get("train", by_split.get("", []))
+    if len(classes) < 2:
+        raise ValueError(
+            f"{where} has neither {IMAGES}/ and {MASKS}/ nor a folder for each of two or more classes; "
+            f"it has {_listed(sorted(os.listdir(where)))}"
+        )
+    if alike := [name for name in classes if name.lower() in NOT_CLASSES]:
+        raise ValueError(
+            f"{where} has {_listed(classes)}: as classes, {alike[0]} is a strange one. "
+            f"If these are images and their masks, call the folders {IMAGES} and {MASKS}"
+        )
+    for split, names in by_split.items():
+        if unknown := sorted(set(names) - set(classes)):
+            raise ValueError(f"{parts[split]} has {_listed(unknown)}, which is no class of {where}")
+    for name in classes:
+        folder = (where / name).relative_to(root).as_posix()
+        if not any(file.startswith(f"{folder}/") for file in files):
+            raise ValueError(f"{where / name} has no image; fill it or remove it")
+    return tuple(classes)
+
+
+def _with_classes(root: Path, parts: Mapping[str, Path], files: Sequence[str]) -> list[Example]:
+    examples = []
+    for split, part in parts.items():
+        prefix = "" if part == root else f"{part.relative_to(root).as_posix()}/"
+        for file in files:
+            if file.startswith(prefix):
+                class_name, has_class, rest = file.removeprefix(prefix).partition("/")
+                examples.append(
+                    Example(
+                        name=os.path.splitext(rest or class_name)[0],
+                        split=split or None,
+                        image=file,
+                        class_name=class_name if has_class else None,
+                        problem=None if has_class else (file, "it is in the folder of no class"),
+                    )
+                )
+    return sorted(examples, key=lambda e: (e.split or "", e.class_name or "", e.image or ""))
+
+
+def _split_folders(names: Sequence[str], where: str) -> dict[str, str]:
+    """The folder of each split, if that is what the folders are."""
+    known = [name for name in names if name.lower() in SPLIT_NAMES]
+    others = [name for name in names if name not in known]
+    if not known or (others and len(known) == 1):  # such as the classes bus, car, train
+        return {}
+    found: dict[str, str] = {}
+    for name in known:
+        other = found.setdefault(SPLIT_NAMES[name.lower()], name)
+        if other != name:
+            raise ValueError(f"{where} has {other}/ and {name}/, which name the same split; keep one")
+    if others:
+        raise ValueError(f"{where} has splits, {_listed(known)}, and beside them {_listed(others)}; move these away")
+    if "train" not in found:
+        raise ValueError(f"{where} has {_listed(known)} and no train/")
+    return found
+
+
+def _images_below(root: Path, passed_over: Counter[str]) -> Iterator[str]:
+    for parent, folders, names in walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = PurePosixPath(os.path.relpath(parent, root).replace(os.sep, "/"))
+        for name in sorted(names):
+            if name.startswith("."):
+                continue
+            ending = os.path.splitext(name)[1].lower()
+            if ending in SUFFIXES:
+                yield str(below / name)
+            else:
+                passed_over[ending or name] += 1
+
+
+def _folders(path: Path) -> list[str]:
+    with os.scandir(path) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more if names else "nothing"

@@ -1,0 +1,316 @@
+"""A user's own folder of images, with masks or with a folder for each class, as a data set.
+
+    data = image_folder(path="photos", image_size=[128, 128], batch_size=32, seed=0)
+    data.class_names        # ("background", "road", "sky")
+
+How a folder may be laid out stands in `src.data.folder_layout`, and what is checked in `src.data.folder_check`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from src.data.folder_check import (
+    OTHER_PALETTE,
+    Role,
+    by,
+    cache_file,
+    colours_to_name,
+    find_problems,
+    in_threads,
+    look_at_files,
+    problem_list,
+)
+from src.data.folder_classes import Classes, Colour, find_classes
+from src.data.folder_layout import Example, Kind, Layout, find_layout
+from src.data.image_data import SPLITS, DataError, ImageData
+from src.image_files import (
+    HAS_COLOURS,
+    MODES,
+    BadImage,
+    height_and_width,
+    read_image,
+    read_mask,
+    resized,
+    resized_nearest,
+)
+from src.text import size
+
+log = logging.getLogger(__name__)
+
+
+def image_folder(
+    *,
+    path: str,
+    batch_size: int,
+    seed: int,
+    kind: Kind | None = None,
+    image_size: int | Sequence[int] | None = None,
+    channels: int = 3,
+    class_names: Sequence[str] | None = None,
+    mask_colors: Mapping[str, Colour] | None = None,
+    mask_suffix: str | None = None,
+    ignore_label: int | None = None,
+    ignore_color: Colour | None = None,
+    val_share: float = 0.15,
+    test_share: float = 0.15,
+    split_seed: int = 0,
+    skip_bad: bool = False,
+    max_memory_gib: float = 4.0,
+    cache_dir: str | None = None,
+    shuffle: bool = True,
+    transforms: Mapping[str, Callable | None] = MappingProxyType({}),
+    limit: float | None = None,
+) -> ImageData:
+    """Images uint8 [H, W, channels] with masks [H, W], or with int32 labels.
+
+    Every file is opened once and decoded; what was seen is remembered until the file changes.
+
+    Args:
+        path: the folder; relative to the working directory, or from the home with `~`.
+        kind: `masks` refuses a folder of classes, `classes` one of images and masks; None takes either.
+        image_size: resize to this height and width, or [height, width]: images bilinear and antialiased, masks to the
+            nearest pixel. None wants images of one size.
+        channels: 1 gray, 3 RGB, 4 RGB and opacity.
+        class_names: in the order of their numbers; by default the lines of `classes.txt` in the folder, else the
+            sorted class folders, or for masks as many numbers as occur.
+        mask_colors: the colour of each class, '#rrggbb' or [red, green, blue], in the order of their numbers. By
+            default a mask's gray values or palette indices are the classes.
+        mask_suffix: what the masks' names have more than the images': `_mask` for 1.jpg and 1_mask.png.
+        ignore_label: a value in masks that does not count.
+        ignore_color: a colour in masks that does not count; its label is `ignore_label`, or 255.
+        val_share, test_share: of the images, or of each class's, where folders do not say which; chosen by a hash
+            of their names and `split_seed`, so that few change their split when some are added.
+        skip_bad: leave out what cannot be used.
+        max_memory_gib: above this the images are read from disk again and again; the batches are the same.
+        cache_dir: where is remembered what was seen of the files; by default below ~/.cache.
+        batch_size, seed, shuffle, transforms, limit: as `ImageData`'s.
+
+    Raises:
+        ValueError: options do not fit the folder, or one another.
+        DataError: files cannot be used; all are named.
+    """
+    if channels not in MODES:
+        raise ValueError(f"data.channels is {channels}; it must be 1 (gray), 3 (RGB) or 4 (RGB and opacity)")
+    _check_shares(val_share, test_share)
+    if image_size is not None:
+        height_and_width(image_size)  # before files are checked
+    root = Path(path).expanduser()
+    layout = find_layout(root, mask_suffix="" if mask_suffix is None else str(mask_suffix), kind=kind)
+    classes = find_classes(
+        layout,
+        class_names=class_names,
+        mask_colors=mask_colors,
+        ignore_label=ignore_label,
+        ignore_color=ignore_color,
+    )
+    cache = cache_file(cache_dir, root)
+    facts = look_at_files(root, _roles(layout, has_colours=classes.labels is not None), cache=cache)
+    findings = find_problems(layout, facts, classes)
+    if classes.ignore_label is not None and 0 <= classes.ignore_label < findings.classes:
+        raise ValueError(
+            f"data.ignore_label is {classes.ignore_label}, which is among the {findings.classes} classes from 0 on; "
+            "give values as colours, 'data.mask_colors={a:[1,1,1],b:[2,2,2]}' and data.ignore_color=[0,0,0]"
+        )
+    usable = [example for number, example in enumerate(layout.examples) if number not in findings.problems]
+    sizes = {str(example.image): facts[str(example.image)].size for example in usable}
+    if findings.problems:
+        skipped = skip_bad and bool(usable)
+        if any(reason == HAS_COLOURS or OTHER_PALETTE in reason for _, reason in findings.problems.values()):
+            advice = [*findings.advice, colours_to_name(layout, cache=cache)]
+            findings = replace(findings, advice=list(filter(None, advice)))
+        text = problem_list(layout, findings, skip=skip_bad, cache=cache)
+        if not skipped:
+            resize = " The others are of several sizes: give data.image_size too."
+            raise DataError(text + (resize if image_size is None and len(set(sizes.values())) > 1 else ""))
+        log.warning("%s", text)
+    if findings.classes < 2:
+        raise ValueError(f"the masks in {root} have no label but 0; two classes are needed")
+    shape = _shape(image_size, root, sizes)
+    splits = split_examples(usable, val_share=val_share, test_share=test_share, seed=split_seed)
+    _check_splits(layout, usable, splits)
+
+    names = classes.names or tuple(map(str, range(findings.classes)))
+    read = Reader(
+        root,
+        shape=shape,
+        channels=channels,
+        classes=classes,
+        dtype=_dtype(layout, findings.classes, classes.ignore_label),
+    )
+    held = len(usable) * math.prod(shape) * (channels + read.dtype.itemsize * layout.has_masks)
+    in_memory = held <= max_memory_gib * 2**30
+    _say(layout, splits, names, f"{by(shape)}, {size(held)} {'in memory' if in_memory else 'on disk'}")
+    sequences = {split: Examples(read, examples) for split, examples in splits.items()}
+    return ImageData(
+        **{
+            split: arrays(examples, f"reading {root}, {split}") if in_memory else examples
+            for split, examples in sequences.items()
+        },
+        num_classes=findings.classes,
+        class_names=names,
+        ignore_label=classes.ignore_label,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        transforms=transforms,
+        limit=limit,
+    )
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads an example as (image uint8 [H, W, channels], mask [H, W] or label []), masks and labels of this dtype.
+
+    Args:
+        shape: (H, W).
+    """
+
+    root: Path
+    shape: tuple[int, int]
+    channels: int
+    classes: Classes
+    dtype: np.dtype
+
+    def __call__(self, example: Example) -> tuple[np.ndarray, np.ndarray]:
+        image = resized(self._checked(read_image, example.image, channels=self.channels), self.shape)
+        if example.mask is None:
+            assert self.classes.names is not None
+            return image, np.array(self.classes.names.index(str(example.class_name)), self.dtype)
+        labels = self.classes.labels
+        mask = resized_nearest(self._checked(read_mask, example.mask, colors=labels is not None), self.shape)
+        if labels is not None:
+            colours, places = np.unique(mask, return_inverse=True)
+            mask = np.array([labels[colour] for colour in colours.tolist()])[places].reshape(mask.shape)
+        return image, mask.astype(self.dtype)
+
+    def _checked(self, read: Callable, path: str | None, **options: Any) -> np.ndarray:
+        try:
+            return read(self.root / str(path), **options)
+        except BadImage as error:
+            raise DataError(f"{self.root / str(path)}: {error}; it was well when the files were checked") from error
+
+
+class Examples(Sequence):
+    """The examples of a split, each read when it is asked for."""
+
+    def __init__(self, read: Reader, examples: Sequence[Example]) -> None:
+        self._read, self._examples = read, examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index):
+        return self._read(self._examples[index])
+
+
+def arrays(examples: Sequence[tuple[np.ndarray, np.ndarray]], what: str) -> tuple[np.ndarray, np.ndarray]:
+    """All examples, read in threads, as two arrays; `what` is told meanwhile."""
+    image, target = examples[0]
+    images = np.empty((len(examples), *image.shape), image.dtype)
+    targets = np.empty((len(examples), *target.shape), target.dtype)
+
+    def read(index: int) -> None:
+        images[index], targets[index] = examples[index]
+
+    with in_threads(read, range(len(examples)), what) as results:
+        list(results)
+    return images, targets
+
+
+def split_examples(
+    examples: Sequence[Example], *, val_share: float, test_share: float, seed: int
+) -> dict[str, list[Example]]:
+    """The examples of each split that has some, in their order.
+
+    Where folders name the splits, they do; a missing val is then taken from train, a missing test stays so. Else shares
+    of each class are taken: in the order of a hash of seed and name the first are test, the last val.
+    """
+    by_folder = any(example.split for example in examples)
+    if by_folder:
+        splits = {split: [example for example in examples if example.split == split] for split in SPLITS}
+        if splits["val"]:
+            return {split: found for split, found in splits.items() if found}
+        examples = splits["train"]
+    by_class: dict[str | None, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_class[example.class_name].append(example)
+    chosen: dict[Example, str] = {}
+    for members in by_class.values():
+        members = sorted(members, key=lambda e: hashlib.sha256(f"{seed}/{e.name}".encode(errors="replace")).digest())
+        test = 0 if by_folder else min(_count(test_share, len(members)), len(members) - 1)
+        val = min(_count(val_share, len(members)), len(members) - 1 - test)
+        chosen |= dict.fromkeys(members[:test], "test") | dict.fromkeys(members[len(members) - val :], "val")
+    found = {split: [e for e in examples if chosen.get(e, "train") == split] for split in SPLITS}
+    if by_folder:
+        found["test"] = splits["test"]
+    return {split: members for split, members in found.items() if members}
+
+
+def _count(share: float, total: int) -> int:
+    """So many of a total; of three or more at least one, if any."""
+    return max(round(share * total), 1 if share and total >= 3 else 0)
+
+
+def _check_shares(val_share: float, test_share: float) -> None:
+    for name, share in {"val_share": val_share, "test_share": test_share}.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"data.{name} is {share}; it must be from 0 to below 1")
+    if val_share + test_share >= 1:
+        raise ValueError(
+            f"data.val_share and data.test_share are {val_share} and {test_share}: nothing is left to train"
+        )
+
+
+def _check_splits(layout: Layout, usable: Sequence[Example], splits: Mapping[str, Sequence[Example]]) -> None:
+    if lost := {str(example.split) for example in layout.examples} - {str(example.split) for example in usable}:
+        raise ValueError(f"no image of {', '.join(sorted(lost))} in {layout.root} can be used")
+    if lost := set(layout.classes) - {str(example.class_name) for example in splits.get("train", [])}:
+        raise ValueError(f"no usable image of {', '.join(sorted(lost))} in {layout.root} is left to train with")
+
+
+def _shape(image_size: int | Sequence[int] | None, root: Path, sizes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    """(H, W) of all images; `sizes` are those in the files."""
+    if image_size is not None:
+        return height_and_width(image_size)
+    counts = Counter(sizes.values()).most_common()
+    if len(counts) > 1:
+        examples = [f"{by(found)} in {next(file for file in sizes if sizes[file] == found)}" for found, _ in counts[:2]]
+        raise ValueError(
+            f"the images in {root} have {len(counts)} sizes, such as {' and '.join(examples)}; "
+            "resize them: data.image_size=128, or data.image_size=[96,128] for height and width"
+        )
+    return counts[0][0]
+
+
+def _roles(layout: Layout, *, has_colours: bool) -> dict[str, Role]:
+    """What each file is; doubles are no example's."""
+    images: dict[str, Role] = {example.image: "image" for example in layout.examples if example.image}
+    masks: dict[str, Role] = {e.mask: "colour mask" if has_colours else "mask" for e in layout.examples if e.mask}
+    return images | masks
+
+
+def _dtype(layout: Layout, classes: int, ignore_label: int | None) -> np.dtype:
+    """The smallest of uint8 and int32 that holds all labels of masks; int32 for those of images."""
+    ends = (classes - 1, ignore_label or 0)
+    return np.dtype(np.uint8 if layout.has_masks and min(ends) >= 0 and max(ends) <= 255 else np.int32)
+
+
+def _say(layout: Layout, splits: Mapping[str, Sequence[Example]], names: Sequence[str], size: str) -> None:
+    counts = ", ".join(f"{len(examples)} {split}" for split, examples in splits.items())
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    kind = "images with masks" if layout.has_masks else "images"
+    log.info("%s: %s (%s), %s; %s", layout.root, kind, counts, size, f"{len(names)} classes: {shown}")
+    if layout.passed_over:
+        others = ", ".join(f"{count} {what}" for what, count in layout.passed_over.most_common(5))
+        log.info("%s: passed over: %s", layout.root, others)

@@ -1,0 +1,423 @@
+"""Any image classification or segmentation set of TensorFlow Datasets as training data.
+
+    data = tfds_images(dataset="mnist", batch_size=32, seed=0)
+    data = tfds_images(
+        dataset="oxford_iiit_pet:4.*.*", target_key="segmentation_mask", target_offset=-1, image_size=128,
+        class_names=["pet", "background", "border"], batch_size=32, seed=0,
+    )
+
+Examples are read by number, so a set gives the same batches whether it fits in memory or not. Images are decoded by
+Pillow, as elsewhere in this project, and not turned by EXIF data, for which masks do not wait either.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from src.data.image_data import DataError, ImageData, Pair, share_of
+from src.data.tfds_folders import prepared
+from src.data.tfds_records import Records
+from src.image_files import MODES, height_and_width, resized, resized_nearest
+from src.machine import available_cores
+
+log = logging.getLogger(__name__)
+
+SPLIT_NAMES = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
+
+
+def tfds_images(
+    *,
+    dataset: str,
+    batch_size: int,
+    seed: int,
+    data_dir: str | None = None,
+    download: bool = True,
+    splits: Mapping[str, str | None] = MappingProxyType({}),
+    val_share: float = 0.1,
+    test_share: float = 0.1,
+    image_key: str | None = None,
+    target_key: str | None = None,
+    image_size: int | Sequence[int] | None = None,
+    channels: int | None = None,
+    target_offset: int = 0,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    ignore_label: int | None = None,
+    max_memory_gib: float = 4.0,
+    shuffle: bool = True,
+    limit: float | None = None,
+    transforms: Mapping[str, Callable | None] = MappingProxyType({}),
+) -> ImageData:
+    """Images uint8 [H, W, C] with labels int32 [] or masks [H, W], uint8 where all labels are within 0 to 255.
+
+    Args:
+        dataset: NAME, NAME:VERSION, NAME/CONFIG or NAME/CONFIG:VERSION; `*` stands for any number in a version.
+        data_dir: TFDS's data folder: by default TFDS_DATA_DIR, or else `~/tensorflow_datasets`.
+        download: whether a set that is not there may be downloaded and prepared.
+        splits: TFDS's expressions for train, val and test, as `train[:80%]`; by default the splits of these names.
+        val_share, test_share: where the set has no such split, the share of train that is taken for it: always the
+            same examples, whatever the seed. 0 takes none.
+        image_key, target_key: the features that are images and labels or masks; found where only one will do.
+        image_size: resize to this height and width, or [height, width]: images bilinear and antialiased, masks by
+            the nearest pixel. Needed where the set's images have no fixed size.
+        channels: 1 or 3; by default as stored, without opacity. Of 16 bits the high byte is taken.
+        target_offset: added to labels and masks, in int32.
+        num_classes, class_names: of the targets after the offset; by default as the features say.
+        ignore_label: a target that counts nowhere, after the offset.
+        max_memory_gib: train and val are held in memory up to this size, else read whenever they are needed, as test
+            always is.
+        shuffle, limit, transforms, batch_size, seed: as ImageData's.
+
+    Raises:
+        ValueError: the set has no such features, splits or sizes; the message says what it has.
+        DataError: the set cannot be had or read, or a target is no class; see `src.data.tfds_folders.prepared`.
+    """
+    size = None if image_size is None else height_and_width(image_size)
+    wanted = {f"data.dataset={dataset}": True, f"data.image_size={image_size}".replace(" ", ""): size is not None}
+    words = [shlex.quote(word) for word, given in wanted.items() if given]
+    builder = prepared(
+        dataset, data_dir=data_dir, download=download, command=" ".join(["python -m src.data data=tfds", *words])
+    )
+    image_key, target_key = find_keys(builder.info, image_key, target_key)
+    num_classes, class_names = _classes(builder.info, target_key, target_offset, num_classes, class_names)
+    decode = Decoder(
+        builder.info.features,
+        image_key=image_key,
+        target_key=target_key,
+        size=size,
+        channels=channels,
+        target_offset=target_offset,
+        num_classes=num_classes,
+        ignore_label=ignore_label,
+    )
+    found: dict[str, Any] = dict(
+        find_splits(builder.info, decode, given=splits, val_share=val_share, test_share=test_share)
+    )
+    found["train"] = share_of(found["train"], limit)
+    trained_on = [name for name in ("train", "val") if name in found]
+    gib = decode.bytes_an_example * sum(len(found[name]) for name in trained_on) / 2**30
+    if gib <= max_memory_gib:
+        found.update({name: in_memory(found[name]) for name in trained_on})
+    else:
+        log.info("train and val would take %.1f GiB, over max_memory_gib %g: read as needed", gib, max_memory_gib)
+    return ImageData(
+        **found,
+        num_classes=num_classes,
+        class_names=class_names,
+        ignore_label=ignore_label,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        transforms=transforms,
+    )
+
+
+@dataclass(frozen=True)
+class Examples(Sequence):
+    """Some records of a split as pairs of image and target, decoded when they are asked for.
+
+    Attributes:
+        name: what they are called in messages.
+        chosen: the records' numbers.
+    """
+
+    name: str
+    records: Records
+    chosen: np.ndarray
+    decode: Decoder
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: Any) -> Any:
+        number = int(self.chosen[index])
+        record = self.records[number]
+        try:
+            return self.decode(record)
+        except Exception as error:  # Pillow's decoders raise whatever they meet
+            raise DataError(f"example {number} of {self.name}: {' '.join(str(error).split())}") from error
+
+
+class Decoder:
+    """A set's serialized example as a pair of image and target.
+
+    Args:
+        features: the set's.
+        size: (height, width) to resize to; None leaves images as they are.
+
+    Attributes:
+        bytes_an_example: of an image and its target.
+
+    Raises:
+        ValueError: the images' size is neither fixed nor given, or they are of a kind that is not known.
+    """
+
+    def __init__(
+        self,
+        features: Any,
+        *,
+        image_key: str,
+        target_key: str,
+        size: tuple[int, int] | None,
+        channels: int | None,
+        target_offset: int,
+        num_classes: int,
+        ignore_label: int | None,
+    ) -> None:
+        self._image_key, self._target_key = image_key, target_key
+        self._offset, self._num_classes, self._ignore_label = target_offset, num_classes, ignore_label
+        self._features = tfds.features.FeaturesDict({key: features[key] for key in (image_key, target_key)})
+        encoded = [key for key, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
+        self._skip = {key: tfds.decode.SkipDecoding() for key in encoded}
+        *stored, depth = features[image_key].shape
+        if size is None and None in stored:
+            raise ValueError(
+                f"the set's images have no fixed size; give data.image_size=128 or [height,width]; {has(features)}"
+            )
+        self._size = size or tuple(stored)
+        self._channels = channels or {1: 1, 3: 3, 4: 3, None: 3}.get(depth, 0)
+        if self._channels not in (1, 3):
+            raise ValueError(f"the images have {depth} channels; give data.channels=1 or 3")
+        is_mask = bool(features[target_key].shape)
+        highest = max(num_classes - 1, ignore_label or 0)
+        self._dtype = np.uint8 if is_mask and highest <= 255 and (ignore_label or 0) >= 0 else np.int32
+        pixels = math.prod(self._size)
+        self.bytes_an_example = pixels * self._channels + (pixels if is_mask else 1) * np.dtype(self._dtype).itemsize
+
+    def __call__(self, record: bytes) -> Pair:
+        """The image uint8 [H, W, C] and the target, [] or [H, W].
+
+        Raises:
+            ValueError: a target is no class, or a size is another than the set's.
+        """
+        example = self._features.deserialize_example_np(record, decoders=self._skip)
+        image, target = example[self._image_key], example[self._target_key]
+        image = _image(image if isinstance(image, bytes) else _to_pillow(image), self._channels)
+        target = _values(target) if isinstance(target, bytes) else np.asarray(target)
+        target = target.reshape(target.shape[:2]).astype(np.int32) + np.int32(self._offset)
+        if target.ndim and target.shape != image.shape[:2]:
+            raise ValueError(f"the image is {_by(image)} and its mask {_by(target)}")
+        self._check(target)
+        image = resized(image, self._size)
+        target = resized_nearest(target, self._size) if target.ndim else target
+        return image, target.astype(self._dtype)
+
+    def is_unlabelled(self, record: bytes) -> bool:
+        """Whether a record has the label -1, by which TFDS says that it has none."""
+        label = np.asarray(self._features.deserialize_example_np(record, decoders=self._skip)[self._target_key])
+        return not label.shape and label.dtype.kind == "i" and int(label) == -1
+
+    def _check(self, target: np.ndarray) -> None:
+        counted = target if self._ignore_label is None else target[target != self._ignore_label]
+        if counted.size and not 0 <= counted.min() <= counted.max() < self._num_classes:
+            ignored = "" if self._ignore_label is None else f" or {self._ignore_label}, which is ignored"
+            raise ValueError(
+                f"labels {', '.join(map(str, np.unique(target)[:12]))} (data.target_offset={self._offset} added); with "
+                f"{self._num_classes} classes they must be 0 to {self._num_classes - 1}{ignored}. Name all classes "
+                "with data.class_names, or set data.target_offset or data.ignore_label"
+            )
+
+
+def in_memory(examples: Sequence[Pair]) -> Pair:
+    """All examples as two arrays, decoded by a thread a core."""
+    image, target = examples[0]
+    images = np.empty((len(examples), *image.shape), image.dtype)
+    targets = np.empty((len(examples), *target.shape), target.dtype)
+
+    def fill(index: int) -> None:
+        images[index], targets[index] = examples[index]
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        try:
+            for _ in pool.map(fill, range(len(examples))):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return images, targets
+
+
+def find_keys(info: Any, image_key: str | None, target_key: str | None) -> tuple[str, str]:
+    """The features that are images and targets: those given, those that the set is made for, or the only ones.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
+    features = dict(sorted(info.features.items()))
+    images = [key for key, feature in features.items() if _is_image(feature)]
+    supervised = info.supervised_keys if info.supervised_keys and len(info.supervised_keys) == 2 else (None, None)
+    if image_key is None and supervised[0] in images:
+        image_key = supervised[0]
+    labelled = [key for key in images if isinstance(features[key], tfds.features.LabeledImage)]
+    masks = labelled or [key for key in images if features[key].shape[-1] == 1]
+    others = [key for key in images if key not in masks]
+    pictures = [key for key in others if features[key].shape[-1] != 1] or others or masks
+    image_key = _only("image", image_key, pictures, features)
+    labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    targets = [key for key in (*masks, *labels) if key != image_key]
+    if target_key is None and supervised[1] in targets:
+        target_key = supervised[1]
+    target_key = _only("target", target_key, targets, features)
+    if len(features[image_key].shape or ()) != 3 or features[image_key].np_dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"data.image_key is {image_key!r}, no image of 8 or 16 bits; {has(features)}")
+    target = features[target_key]
+    is_mask = len(target.shape) == 2 or (len(target.shape) == 3 and target.shape[2] == 1)
+    if not (np.issubdtype(target.np_dtype, np.integer) and (is_mask or not target.shape)):
+        raise ValueError(f"data.target_key is {target_key!r}, neither a label nor a mask; {has(features)}")
+    return image_key, target_key
+
+
+def find_splits(
+    info: Any, decode: Decoder, *, given: Mapping[str, str | None], val_share: float, test_share: float
+) -> dict[str, Examples]:
+    """The examples of train, val and test, as far as there are any.
+
+    Raises:
+        ValueError: there is no such split, two share examples, or a share is not from 0 to below 1.
+    """
+    if unknown := set(given) - set(SPLIT_NAMES):
+        raise ValueError(f"data.splits has {', '.join(sorted(unknown))}; it may have {', '.join(SPLIT_NAMES)}")
+    there = {name: split for name, split in info.splits.items() if split.num_examples}
+    listed = ", ".join(f"{name} ({split.num_examples:,})" for name, split in there.items())
+    chosen: dict[str, str] = {}
+    for name, names in SPLIT_NAMES.items():
+        if expression := given.get(name) or next((n for n in names if n in there), None):
+            chosen[name] = expression
+    if "train" not in chosen:
+        if len(there) != 1:
+            raise ValueError(f"the set has no split train, but {listed}; choose with data.splits.train=...")
+        chosen["train"] = next(iter(there))
+    found: dict[str, Examples] = {}
+    ranges: dict[str, list[Any]] = {}
+    for name, expression in chosen.items():
+        try:
+            ranges[name] = [part for part in info.splits[expression].file_instructions if part.take]
+        except Exception as error:  # TFDS's own, and what its parser raises
+            raise ValueError(f"data.splits.{name} is {expression!r}; the set has {listed}") from error
+        if not ranges[name]:
+            raise ValueError(f"data.splits.{name} is {expression!r}, which has no example; the set has {listed}")
+        records = Records(ranges[name], info.file_format.value)
+        examples = Examples(f"{info.name}'s {expression}", records, np.arange(len(records)), decode)
+        if name == "test" and not given.get(name) and decode.is_unlabelled(records[0]):
+            log.info("the split %s of %s has no labels, and is left out", expression, info.name)
+            continue
+        found[name] = examples
+    _check_disjoint({name: ranges[name] for name in found}, chosen)
+    for name, share in {"val": val_share, "test": test_share}.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"{name}_share is {share}; it must be at least 0 and below 1, a share of train")
+    return _with_shares(found, {"val": val_share, "test": test_share})
+
+
+def has(features: Any) -> str:
+    """What a set has, for messages."""
+    return "the set has " + ", ".join(f"{key}: {_described(feature)}" for key, feature in sorted(features.items()))
+
+
+def _with_shares(found: dict[str, Examples], shares: Mapping[str, float]) -> dict[str, Examples]:
+    """Take what is missing from train: the same examples for ever, whatever order they are stored in."""
+    train = found["train"]
+    order, start = np.random.default_rng(0).permutation(len(train)), 0
+    for name, share in shares.items():
+        if name not in found and share:
+            stop = start + math.ceil(share * len(train))
+            found[name] = Examples(train.name, train.records, np.sort(train.chosen[order[start:stop]]), train.decode)
+            start = stop
+    if start >= len(train):
+        raise ValueError(f"val_share and test_share leave none of {len(train)} examples to train with")
+    found["train"] = Examples(train.name, train.records, np.sort(train.chosen[order[start:]]), train.decode)
+    return found
+
+
+def _check_disjoint(ranges: Mapping[str, Sequence[Any]], chosen: Mapping[str, str]) -> None:
+    names = list(ranges)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            shared = sum(
+                max(0, min(a.skip + a.take, b.skip + b.take) - max(a.skip, b.skip))
+                for a in ranges[first]
+                for b in ranges[second]
+                if a.filename == b.filename
+            )
+            if shared:
+                raise ValueError(
+                    f"data.splits: {first}, {chosen[first]!r}, and {second}, {chosen[second]!r}, have {shared} "
+                    "examples in common; what is measured must not have been trained on"
+                )
+
+
+def _classes(
+    info: Any, target_key: str, offset: int, num_classes: int | None, class_names: Sequence[str] | None
+) -> tuple[int, Sequence[str] | None]:
+    """How many classes the targets have after the offset, and their names where they are known."""
+    names = class_names or (None if num_classes else getattr(info.features[target_key], "names", None))
+    if names and not class_names:
+        names = names[-offset:] if offset < 0 else [*(f"class {i}" for i in range(offset)), *names]
+    if num_classes is None and not names:
+        raise ValueError(
+            f"{info.name} does not say how many classes {target_key} has; give data.num_classes or data.class_names, "
+            f"and data.target_offset=-1 where the lowest is 1; {has(info.features)}"
+        )
+    return num_classes or len(names or ()), names
+
+
+def _is_image(feature: Any) -> bool:
+    return isinstance(feature, tfds.features.Image) and len(feature.shape) == 3
+
+
+def _only(what: str, key: str | None, candidates: Sequence[str], features: Any) -> str:
+    if key is not None:
+        if key not in features:
+            raise ValueError(f"data.{what}_key is {key!r}; {has(features)}")
+        return key
+    if len(candidates) != 1:
+        which = f"{' or '.join(candidates)} could be" if candidates else "no feature is of the kind of"
+        raise ValueError(f"{which} the {what}; choose with data.{what}_key=...; {has(features)}")
+    return candidates[0]
+
+
+def _described(feature: Any) -> str:
+    shape = "x".join("?" if n is None else str(n) for n in getattr(feature, "shape", None) or ())
+    classes = getattr(feature, "num_classes", None)
+    return " ".join(filter(None, [type(feature).__name__, shape, f"of {classes} classes" if classes else ""]))
+
+
+def _image(content: bytes | Image.Image, channels: int) -> np.ndarray:
+    """Pixels uint8 [H, W, channels]."""
+    image = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else content
+    if image.mode.startswith("I;16"):  # colours of 16 bits come as their high bytes already
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    pixels = np.asarray(image if image.mode == MODES[channels] else image.convert(MODES[channels]))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _to_pillow(pixels: np.ndarray) -> Image.Image:
+    """A stored array [H, W, C], of its high bytes where it has 16 bits."""
+    pixels = (pixels >> 8 if pixels.dtype == np.uint16 else pixels).astype(np.uint8)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _values(content: bytes) -> np.ndarray:
+    """A mask's labels [H, W] as they are stored: gray values, or indices of a palette."""
+    with Image.open(io.BytesIO(content)) as image:
+        if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+            raise ValueError(f"its mask is stored in colours ({image.mode}); labels must be gray values")
+        if image.format == "JPEG":
+            raise ValueError("its mask is stored as JPEG, which smears labels")
+        return np.asarray(image)
+
+
+def _by(array: np.ndarray) -> str:
+    return f"{array.shape[0]} x {array.shape[1]}"

@@ -1,0 +1,274 @@
+"""What a data set is to a model: counts, class shares, pixels, time a batch, leaks between splits, and a picture.
+
+found = look(data)
+found.splits["train"].counts        # how often each class occurs
+found.as_json()
+Path("data.png").write_bytes(png(batch_picture(data)))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from src.data.image_data import SPLITS, DataError, ImageData
+from src.data.pipeline import Batches
+from src.pictures import overlay, rows_sheet
+
+SHOWN = 8  # examples in the picture
+LONGEST_SIDE = 256  # pixels of an example in the picture
+TIMED_BATCHES, TIMED_SECONDS = 100, 2.0  # whichever is reached first
+IGNORED = "ignored"
+
+
+@dataclass(frozen=True)
+class SplitLook:
+    """A split.
+
+    Attributes:
+        examples: how many there are; looked_at of them are behind what follows, from the first on.
+        batches: an epoch.
+        bytes: of all examples as arrays.
+        counts: how often each class occurs, int64 [classes]; None where targets are no classes.
+        ignored: how many targets do not count.
+    """
+
+    examples: int
+    looked_at: int
+    batches: int
+    in_memory: bool
+    bytes: int
+    counts: np.ndarray | None
+    ignored: int
+
+    @property
+    def shares(self) -> np.ndarray | None:
+        """Of each class among the targets that count; 0 where there are none."""
+        return None if self.counts is None else self.counts / max(self.counts.sum(), 1)
+
+    @property
+    def ignored_share(self) -> float:
+        """Of all targets."""
+        counted = 0 if self.counts is None else int(self.counts.sum())
+        return self.ignored / max(counted + self.ignored, 1)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Images that two splits have in common, byte for byte.
+
+    Attributes:
+        examples: how many of the second split are in the first as well.
+        indices: where the first such image lies in the two splits.
+    """
+
+    splits: tuple[str, str]
+    examples: int
+    indices: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A data set.
+
+    Attributes:
+        image, target: shape and dtype as stored, such as ((48, 48, 3), "uint8").
+        mean, deviation: of the training images' pixels, by channel, in [0, 1] for uint8.
+        batch_seconds: the median time that the training pipeline takes for a full batch.
+    """
+
+    splits: dict[str, SplitLook]
+    class_names: tuple[str, ...]
+    image: tuple[tuple[int, ...], str]
+    target: tuple[tuple[int, ...], str]
+    mean: list[float]
+    deviation: list[float]
+    batch_size: int
+    batch_seconds: float
+    shared: list[Shared]
+
+    @property
+    def images_a_second(self) -> float:
+        """Of the training pipeline."""
+        return self.batch_size / self.batch_seconds
+
+    @property
+    def missing(self) -> list[str]:
+        """The classes that no training example looked at has."""
+        counts = self.splits["train"].counts
+        return [] if counts is None else [n for n, c in zip(self.class_names, counts, strict=True) if not c]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as what JSON has."""
+        found = dataclasses.asdict(self)
+        for name, split in self.splits.items():
+            counts, shares = split.counts, split.shares
+            found["splits"][name] |= {
+                "counts": None if counts is None else dict(zip(self.class_names, counts.tolist(), strict=True)),
+                "shares": None if shares is None else dict(zip(self.class_names, shares.tolist(), strict=True)),
+                "ignored_share": split.ignored_share,
+            }
+        return found | {"missing": self.missing, "images_a_second": self.images_a_second}
+
+
+def look(data: ImageData, *, examples: int = 10_000) -> Look:
+    """Look at a data set.
+
+    Args:
+        examples: of each split at most.
+
+    Raises:
+        DataError: a file cannot be read, or a target is no class.
+    """
+    seen = {name: _Seen(data, name, examples) for name in SPLITS if getattr(data, name) is not None}
+    train = seen["train"]
+    mean, deviation = train.pixels()
+    seconds, batch_size = time_batches(data.train)
+    return Look(
+        splits={name: split.found for name, split in seen.items()},
+        class_names=data.class_names,
+        image=train.image,
+        target=train.target,
+        mean=mean,
+        deviation=deviation,
+        batch_size=batch_size,
+        batch_seconds=seconds,
+        shared=[found for pair in itertools.combinations(seen, 2) if (found := _shared(*pair, seen))],
+    )
+
+
+def time_batches(batches: Batches) -> tuple[float, int]:
+    """The median seconds that a full batch takes to be drawn, one after another, and its number of examples."""
+    draw = tf.function(batches.next)
+    seconds: list[float] = []
+    sizes: list[int] = []
+    began, epoch = time.perf_counter(), 0
+    while len(seconds) < 2 or (time.perf_counter() - began < TIMED_SECONDS and len(seconds) < TIMED_BATCHES):
+        cursor = batches.open(epoch, 0)
+        for step in range(min(batches.steps_per_epoch, TIMED_BATCHES)):
+            start = time.perf_counter()
+            images, _ = draw(cursor, tf.constant(step))
+            seconds.append(time.perf_counter() - start)
+            sizes.append(int(images.shape[0]))
+            if time.perf_counter() - began > TIMED_SECONDS and len(seconds) >= 2:
+                break
+        epoch += 1
+    full = max(sizes)
+    steady = [s for s, size in zip(seconds[1:], sizes[1:], strict=True) if size == full]  # the first one is traced
+    return float(np.median(steady or seconds)), full
+
+
+def batch_picture(data: ImageData) -> np.ndarray:
+    """The first training examples, as they are and augmented, with their labels or masks: uint8 [H, W, 3]."""
+    (images, targets), (augmented, moved) = _first(data.unaugmented()), _first(data.train)
+    rows = {"image": _pixels(images)}
+    names: tuple[str, ...] = ()
+    captions: list[str] = []
+    is_mask = targets.ndim == 3
+    if is_mask:
+        first, *others = data.class_names
+        names = (f"{first} (clear)", *others, *([IGNORED] if data.ignore_label is not None else []))
+        rows["truth"] = _overlaid(rows["image"], targets, data)
+    elif np.issubdtype(targets.dtype, np.integer) and targets.ndim == 1:
+        captions = [data.class_names[t] if t != data.ignore_label else IGNORED for t in targets]
+    if not (np.array_equal(images, augmented) and np.array_equal(targets, moved)):
+        rows["augmented"] = _pixels(augmented)
+        if is_mask:
+            rows["its truth"] = _overlaid(rows["augmented"], moved, data)
+    step = -(-max(images.shape[1:3]) // LONGEST_SIDE)
+    return rows_sheet(
+        {name: row[:, ::step, ::step] for name, row in rows.items()}, class_names=names, captions=captions
+    )
+
+
+class _Seen:
+    """What one pass over a split finds."""
+
+    def __init__(self, data: ImageData, name: str, most: int) -> None:
+        batches = data.raw(name)
+        cursor, step = batches.open(0, 0), 0
+        counts = np.zeros(data.num_classes, np.int64)
+        looked_at = ignored = 0
+        self.digests: dict[bytes, int] = {}
+        self._histogram: np.ndarray | None = None
+        self._sums: list[np.ndarray] = []
+        while step < batches.steps_per_epoch and looked_at < most:
+            images, targets = (part.numpy() for part in batches.next(cursor, tf.constant(step)))
+            images, targets = images[: most - looked_at], targets[: most - looked_at]
+            for image in images:
+                self.digests.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), looked_at)
+                looked_at += 1
+            is_classes = np.issubdtype(targets.dtype, np.integer) and targets.ndim in (1, 3)
+            if is_classes:
+                counted = targets[targets != data.ignore_label] if data.ignore_label is not None else targets.ravel()
+                if counted.size and not 0 <= counted.min() <= counted.max() < data.num_classes:
+                    raise DataError(
+                        f"the {name} split has labels from {counted.min()} to {counted.max()}; "
+                        f"with class count {data.num_classes} they must be 0 to {data.num_classes - 1}"
+                    )
+                ignored += targets.size - counted.size
+                counts += np.bincount(counted.astype(np.int64), minlength=data.num_classes)
+            if name == "train":
+                self._add_pixels(images)
+            step += 1
+        self.image, self.target = ((part.shape[1:], str(part.dtype)) for part in (images, targets))
+        self.found = SplitLook(
+            examples=data.count(name),
+            looked_at=looked_at,
+            batches=data.split(name).steps_per_epoch,
+            in_memory=data.is_in_memory(name),
+            bytes=data.count(name) * (images[0].nbytes + targets[0].nbytes),
+            counts=counts if is_classes else None,
+            ignored=ignored,
+        )
+
+    def pixels(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation by channel."""
+        if self._histogram is not None:
+            values = np.arange(256) / 255
+            weights = self._histogram / self._histogram.sum(1, keepdims=True)
+            mean, square = weights @ values, weights @ values**2
+        else:
+            count, total, squares = (sum(part) for part in zip(*self._sums, strict=True))
+            mean, square = total / count, squares / count
+        return mean.tolist(), np.sqrt(np.maximum(square - mean**2, 0)).tolist()
+
+    def _add_pixels(self, images: np.ndarray) -> None:
+        flat = images.reshape(-1, images.shape[-1])
+        if images.dtype == np.uint8:
+            counts = np.stack([np.bincount(channel, minlength=256) for channel in flat.T])
+            self._histogram = counts if self._histogram is None else self._histogram + counts
+        else:
+            flat = flat.astype(np.float64)
+            self._sums.append(np.array([np.full(flat.shape[1], len(flat)), flat.sum(0), (flat**2).sum(0)]))
+
+
+def _shared(first: str, second: str, seen: dict[str, _Seen]) -> Shared | None:
+    ours, theirs = seen[first].digests, seen[second].digests
+    common = [digest for digest in theirs if digest in ours]
+    if not common:
+        return None
+    return Shared((first, second), len(common), (ours[common[0]], theirs[common[0]]))
+
+
+def _first(batches: Batches) -> tuple[np.ndarray, np.ndarray]:
+    images, targets = batches.next(batches.open(0, 0), tf.constant(0))
+    return images.numpy()[:SHOWN], targets.numpy()[:SHOWN]
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    pixels = (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
+    return pixels[..., :3] if pixels.shape[-1] in (1, 3, 4) else pixels[..., :1]
+
+
+def _overlaid(images: np.ndarray, masks: np.ndarray, data: ImageData) -> np.ndarray:
+    classes = data.num_classes + (data.ignore_label is not None)
+    masks = np.where(masks == data.ignore_label, data.num_classes, masks).astype(np.int64)
+    return np.stack([overlay(image, mask, classes) for image, mask in zip(images, masks, strict=True)])

@@ -1,0 +1,51 @@
+"""Multilayer perceptron: a classifier that knows nothing of neighbouring pixels.
+
+    from src.models.mlp import mlp
+
+    model = mlp(input_shape=(8, 8, 1), num_classes=10)
+
+With the defaults and 8x8 digits it has 17,226 parameters.
+"""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+from src.models.parts import activated, check_options, normalized
+
+
+def mlp(
+    *,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    hidden_units: Sequence[int] = (128, 64),
+    dropout: float = 0.0,
+    normalization: str = "none",
+    activation: str = "relu",
+) -> keras.Model:
+    """A hidden layer for each of `hidden_units`; none leaves a linear model.
+
+    Maps float32 images [N, H, W, C] in [0, 1] to float32 logits [N, num_classes]. `dropout` in [0, 1) applies after
+    each hidden layer, `normalization` (`batch`, `layer`, `group` or `none`) before its `activation`, a name of
+    `src.models.parts.ACTIVATIONS`.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    if not isinstance(hidden_units, Sequence) or not all(isinstance(n, int) and n >= 1 for n in hidden_units):
+        raise ValueError(
+            f"model.hidden_units is {hidden_units}; it must be a list of integers at least 1, as [128, 64]"
+        )
+    check_options(dropout=dropout, normalization=normalization, activation=activation)
+    x = images = keras.Input(input_shape, name="images")
+    x = layers.Flatten(name="flatten")(x)
+    for i, units in enumerate(hidden_units, start=1):
+        x = layers.Dense(units, use_bias=normalization == "none", name=f"dense_{i}")(x)
+        x = normalized(x, normalization, name=f"norm_{i}")
+        x = activated(x, activation, name=f"{activation}_{i}")
+        if dropout:
+            x = layers.Dropout(dropout, name=f"dropout_{i}")(x)
+    # float32 under any dtype policy, as the contract says.
+    logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    return keras.Model(images, logits, name="mlp")

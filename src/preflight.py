@@ -1,0 +1,278 @@
+"""What can be known before the first step: whether targets take their arguments, the model fits the data, and there is
+memory and room on the disk.
+
+    target_problems(config)                                 # ["optimizer.lrr: keras.optimizers.Adam takes no lrr..."]
+    check_memory(model, optimizer, batch_size=32)           # Shortage: a training step needs at least 120 GB ...
+    check_disk(run_dir, model, optimizer, checkpoints=3)    # Shortage: ...
+
+Memory is estimated from the model's layers. What is certain to be needed, and refused, is a lower bound: gradients, and
+the inputs of all layers with trained weights, which the backward pass reads again. What is likely, and warned of, are
+the outputs of all layers behind trained weights, and as much as the two largest for the gradients on their way.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from src import targets
+from src.data.image_data import ImageData
+from src.spelling import did_you_mean
+from src.text import size
+
+log = logging.getLogger(__name__)
+
+OPTIONS = Path(__file__).resolve().parents[1] / "conf"
+
+# The option for the other kind of labels of one's own images.
+OTHER_FOLDERS = {
+    "image_folder": "class_folder (a folder of images for each class)",
+    "class_folder": "image_folder (images with masks)",
+}
+
+
+class Shortage(RuntimeError):
+    """This machine has not what the run needs; the message says what to change."""
+
+
+def target_problems(config: Mapping[str, Any], given: Mapping[str, frozenset[str]]) -> list[str]:
+    """What is wrong with the targets of a resolved config, one line for each; nothing is built.
+
+    Args:
+        config: groups with their nodes.
+        given: arguments that the code gives, by group: to its object, or to complete those that are partial.
+    """
+    problems = []
+    for group, root in config.items():
+        for key, node in targets.nodes(root, group):
+            arguments = {name: value for name, value in node.items() if name not in targets.OWN_KEYS}
+            partial = bool(node.get("_partial_"))
+            if group in given and (partial or key == group):
+                arguments |= dict.fromkeys(given[group])
+                partial = False
+            try:
+                found = targets.resolve(node["_target_"], group=targets.group_of(key) or group, key=key)
+            except targets.TargetError as error:
+                problems.append(str(error))
+                continue
+            problems += _unbound(found, node["_target_"], key, node.get("_args_") or [], arguments, partial=partial)
+    return problems
+
+
+def accepted(target: Callable[..., Any]) -> tuple[list[str], bool]:
+    """The arguments that a class or function takes by name, and whether these are all.
+
+    What a class takes as **kwargs belongs to its bases; Keras's own refuse what none of them has.
+    """
+    names: dict[str, None] = {}
+    functions = (
+        [vars(c).get("__init__", object.__init__) for c in inspect.getmro(target)]
+        if inspect.isclass(target)
+        else [target]
+    )
+    for function in functions:
+        parameters = inspect.signature(function).parameters.values()
+        names |= dict.fromkeys(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return [name for name in names if name != "self"], True
+    return [name for name in names if name != "self"], target.__module__.startswith("keras.")
+
+
+def _unbound(
+    found: Callable[..., Any], name: str, key: str, positional: list[Any], arguments: dict[str, Any], *, partial: bool
+) -> Iterator[str]:
+    names, all_known = accepted(found)
+    unknown = [argument for argument in arguments if all_known and argument not in names]
+    for argument in unknown:
+        hint = did_you_mean(argument, names) or f"; it takes {', '.join(names) or 'none'}"
+        yield f"{key}.{argument}: {name} takes no argument {argument}{hint}"
+    try:
+        signature = inspect.signature(found)
+        known = {argument: value for argument, value in arguments.items() if argument not in unknown}
+        (signature.bind_partial if partial else signature.bind)(*positional, **known)
+    except TypeError as error:
+        yield f"{key} ({name}): {error}"
+
+
+def misfit(model: keras.Model, data: ImageData, *, model_option: str, data_option: str) -> str | None:
+    """Why the model's outputs cannot be compared with the data's targets, and what to choose; None if they can."""
+    output = getattr(model, "output", None)
+    inputs, targets_spec = data.train.element_spec
+    if not isinstance(output, keras.KerasTensor) or targets_spec.shape.rank not in (1, 3):
+        return None
+    wanted = (*targets_spec.shape[1:], data.num_classes)
+    if len(output.shape) == len(wanted) + 1 and all(
+        a is None or b is None or a == b for a, b in zip(output.shape[1:], wanted, strict=True)
+    ):
+        return None
+    unit = "image" if targets_spec.shape.rank == 1 else "pixel"
+    kind = f"one of {data.num_classes} labels for each {unit}"
+    described = [(name, text) for name, text in _described_options("model") if name != model_option]
+    others = [f"{name} ({text})" for name, text in described if f"a class for each {unit}" in text]
+    folder = OTHER_FOLDERS.get(data_option) if len(output.shape) != len(wanted) + 1 else None
+    way_out = f", or another data option: {folder}" if folder else ""
+    return (
+        f"model={model_option} does not fit data={data_option}: for images of {_by(inputs.shape[1:])} it gives "
+        f"{_by(output.shape[1:])} scores, and the data has {kind}, which wants {_by(wanted)}. "
+        f"Choose another model: {'; '.join(others)}{way_out}"
+    )
+
+
+def _described_options(group: str) -> Iterator[tuple[str, str]]:
+    """The options of a group, each with the first sentence of its header."""
+    for path in sorted((OPTIONS / group).glob("*.yaml")):
+        header = re.match(r"# (.+?)(\.\s|$)", path.read_text(encoding="utf-8"), re.M)
+        yield path.stem, header[1].rstrip(".") if header else ""
+
+
+def _by(shape: Any) -> str:
+    return "x".join("?" if n is None else str(n) for n in shape) or "1"
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes that a training step needs besides what there is before it: weights, optimizer and data.
+
+    Attributes:
+        gradients: of all trained weights.
+        least: activations that are certain to be held at once.
+        likely: activations that usually are.
+    """
+
+    gradients: int
+    least: int
+    likely: int
+
+
+def step_memory(model: keras.Model, *, rows: int) -> StepMemory:
+    """Estimate a training step on a batch of so many examples.
+
+    Raises:
+        ValueError: the layers' shapes are not known.
+    """
+    layers = [layer for layer in model._flatten_layers(include_self=False) if not isinstance(layer, keras.Model)]
+    nodes = [(node, bool(layer.trainable_variables)) for layer in layers for node in layer._inbound_nodes]
+    if not nodes:
+        raise ValueError("no layer's shape is known")
+    kept = {id(tensor): _bytes(tensor) for node, trains in nodes if trains for tensor in node.input_tensors}
+    outputs: dict[int, int] = {}  # of tensors that gradients flow through
+    found = -1
+    while len(outputs) > found:  # layers are in no certain order
+        found = len(outputs)
+        for node, trains in nodes:
+            if trains or any(id(tensor) in outputs for tensor in node.input_tensors):
+                outputs |= {id(tensor): _bytes(tensor) for tensor in node.output_tensors}
+    largest = sum(sorted(outputs.values())[-2:])
+    return StepMemory(
+        gradients=_size_of(model.trainable_variables),
+        least=rows * sum(kept.values()),
+        likely=rows * (sum(outputs.values()) + largest),
+    )
+
+
+def check_memory(model: keras.Model, *, batch_size: int, parts: int = 1, recomputes: bool = False) -> None:
+    """Refuse a training step that cannot fit into this machine's free memory, and warn of one that may not.
+
+    To be called when data, model and optimizer are there. Of GPUs nothing is known.
+
+    Args:
+        parts: that each batch is computed in, one after another.
+        recomputes: whether the compiler may compute activations again instead of keeping them, as XLA does.
+
+    Raises:
+        Shortage: with a batch size that may fit.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return
+    rows = math.ceil(batch_size / parts)
+    try:
+        need, free = step_memory(model, rows=rows), free_memory()
+    except (ValueError, AttributeError, OSError):  # a model without known shapes, or a system without /proc
+        return
+    least, likely = need.gradients + need.least, need.gradients + need.likely
+    if free is None or likely <= free:
+        return
+    fitting = max(1, int(rows * (free - need.gradients) / max(need.likely, 1)))
+    ways = (
+        f"a smaller batch_size ({fitting * parts} may fit), trainer.gradient_accumulation_steps="
+        f"{math.ceil(batch_size / fitting)}, which computes it in parts, smaller images, or a smaller model, "
+        "as with fewer model.filters"
+    )
+    if least > free and not recomputes:
+        raise Shortage(
+            f"batch_size={batch_size}: a training step needs at least {size(least)} of memory, and {size(free)} are "
+            f"free: give {ways}"
+        )
+    log.warning(
+        "batch_size=%d: a training step may need %s of memory, and %s are free; if it is killed, give %s",
+        *(batch_size, size(likely), size(free), ways),
+    )
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take, swap included: of the machine, or of its control group if less."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    kilobytes = {name: int(lines[name].split()[0]) for name in ("MemAvailable", "SwapFree") if name in lines}
+    free = [1024 * sum(kilobytes.values())] if "MemAvailable" in kilobytes else []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, controllers, path = line.split(":", 2)
+        root = Path("/sys/fs/cgroup", *(() if number == "0" else ("memory",)))
+        if number == "0" or "memory" in controllers.split(","):
+            names = ("memory.max", "memory.current") if number == "0" else V1_FILES
+            for folder in (root / path.lstrip("/"), root):  # within a container the path is the root itself
+                try:
+                    limit, used = ((folder / name).read_text().strip() for name in names)
+                    cached = dict(pair.split() for pair in (folder / "memory.stat").read_text().splitlines())
+                    free.append(int(limit) - int(used) + int(cached.get("inactive_file", 0)))
+                except (OSError, ValueError):  # not there, or "max"
+                    continue
+    return max(0, min(free)) if free else None
+
+
+V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+
+
+def check_disk(
+    folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer, *, checkpoints: int, export: bool
+) -> None:
+    """Refuse a run whose checkpoints and SavedModel cannot lie in its folder.
+
+    Args:
+        checkpoints: that will be kept; the best one, and one that is being written, come on top.
+
+    Raises:
+        Shortage: naming the folder and what is free.
+    """
+    weights = _size_of(model.variables)
+    one = weights + _size_of(optimizer.variables)
+    need = (checkpoints + 2) * one + (weights if export else 0)
+    there = [path for name in ("checkpoints", "saved_model") for path in (folder / name).rglob("*") if path.is_file()]
+    need -= sum(path.stat().st_size for path in there)
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise Shortage(
+            f"{folder}: {checkpoints + 2} checkpoints of {size(one)} and the SavedModel need {size(need)} more, "
+            f"and the disk has {size(free)} free. Make room, give callback.checkpoint.max_to_keep=1, or put the folder "
+            "elsewhere (outputs may be a link)"
+        )
+
+
+def _size_of(variables: Any) -> int:
+    return sum(math.prod(v.shape) * tf.as_dtype(keras.backend.standardize_dtype(v.dtype)).size for v in variables)
+
+
+def _bytes(tensor: keras.KerasTensor) -> int:
+    """Of one example."""
+    if None in tensor.shape[1:]:
+        raise ValueError(f"{tensor.name} has no known shape")
+    return math.prod(tensor.shape[1:]) * tf.as_dtype(tensor.dtype).size

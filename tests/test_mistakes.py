@@ -1,0 +1,266 @@
+"""Mistakes in options, files of options and data: each is answered before the first step, in at most ten lines that
+name the key or file, the value and the way out, with exit code 2 or 1.
+
+What can be known before TensorFlow is imported is asked of `compose`, as every command does it, and of the command
+itself where its time counts; the rest of the real command, in processes that have imported TensorFlow already.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from src.config import ConfigError, branch, compose
+from tests.folders import save, write_pairs
+from tests.helpers import DIGITS, ROOT, train
+
+SECONDS = 1.5  # of a whole answer, and its CPU time here, where others may use the cores
+
+# The command, and what its answer must name.
+BEFORE_TENSORFLOW = {
+    "optimiser=adam": ["optimiser=adam", "'optimiser'", "Did you mean optimizer?"],
+    "model=unte": ["model=unte", "Did you mean unet?"],
+    "optimizer=adma": ["'adma'", "Did you mean adam?"],
+    "lr=0.1": ["'lr'", "Did you mean optimizer.learning_rate?"],
+    "optimizer.lr=1": ["'optimizer.lr'", "Did you mean optimizer.learning_rate?"],
+    "data.transforms.shft=null": ["Did you mean data.transforms.shift?"],
+    "loss.class_weights=balanced": ["'loss.class_weights'", "Of loss, cross_entropy, dice, focal, tversky have it"],
+    "+optimizer.beta_1=0.5": ["+optimizer.beta_1", "is there already", "optimizer.beta_1=..."],
+    "optimizer=adam optimizer=sgd": ["optimizer=adam and optimizer=sgd", "optimizer is given twice"],
+    "batch_size=32 batch_size=64": ["batch_size=32 and batch_size=64", "batch_size is given twice"],
+    "trainer.gradient_accumulation_steps=64": ["gradient_accumulation_steps is 64", "batch_size is 32", "give fewer"],
+    "callback.export.directory=/home/x": ["callback.export.directory is '/home/x'", "${run.dir}/..."],
+    "callback.images.picture=${run.dir}/../x.png": ["callback.images.picture is", "outside of the run's directory"],
+    "data=image_folder data.path=nowhere dry_run=true": ["data.path is 'nowhere'", "no such file or folder"],
+    "data=image_folder data.class_names=a,b": ["--multirun", "a list is written 'data.class_names=[a,b]'"],
+    "optimizer.learning_rate=0,001": ["--multirun", "with a point, optimizer.learning_rate=0.001"],
+    "monitor=val/f1": ["'val/f1'", "metric=classification has val/mean_f1"],
+    "epochs=ten": ["epochs=ten", "whole number", "15"],
+    "epochs=2.5": ["2.5", "whole number"],
+    "epochs=0": ["epochs is 0", "at least 1"],
+    "batch_size=": ["batch_size is ''", "32"],
+    "batch_size=-4": ["batch_size is -4", "at least 1"],
+    "seed=null": ["seed is null", "whole number", "0"],
+    "optimizer.learning_rate=fast": ["'fast'", "a number", "0.003"],
+    "optimizer.learning_rate=-1": ["optimizer.learning_rate is -1", "above 0"],
+    "optimizer.beta_1=1.5": ["optimizer.beta_1 is 1.5", "below 1"],
+    "optimizer.epsilon=-1": ["optimizer.epsilon is -1", "at least 0"],
+    "optimizer=sgd optimizer.momentum=2": ["optimizer.momentum is 2", "at most 1"],
+    "model.dropout=2": ["model.dropout is 2", "below 1"],
+    "model.filters=0": ["model.filters is 0", "at least 1"],
+    "model.filters=[8,16]": ["model.filters is [8, 16]", "a whole number", "12"],
+    "model.depth=2.5": ["model.depth is 2.5", "whole number"],
+    "model=5": ["no option 5", "unet"],
+    "callback.export=5": ["callback.export is 5", "a mapping of options, or null"],
+    "schedule.warmup_fraction=3": ["schedule.warmup_fraction is 3", "at most 1"],
+    "schedule.warmup_epochs=some": ["'some'", "a number"],
+    "loss=cross_entropy loss.label_smoothing=1": ["loss.label_smoothing is 1", "below 1"],
+    "data.limit=20": ["data.limit is 20", "at most 1"],
+    "data.image_size=[48]": ["data.image_size is [48]", "[height, width]"],
+    "precision=float16": ["'float16'", "mixed_float16"],
+    "trainer.clip_norm=-1": ["trainer.clip_norm is -1", "above 0"],
+    "trainer.gradient_accumulation_steps=0": ["trainer.gradient_accumulation_steps is 0", "null"],
+    "monitor=val/acuracy": ["'val/acuracy'", "Did you mean val/accuracy?"],
+    "monitor=val/loss": ["mode=min or mode=max"],
+    "metric=segmentation_full monitor=val/iuo/cat mode=max": ["'val/iuo/cat'", "val/mean_iou", "val/iou/<class>"],
+    "data=image_folder": ["data.path must be given", "data.path=...", "conf/data/image_folder.yaml"],
+    "seed=1,2": ["'seed=1,2'", "--multirun"],
+    "epochs=[1": ["'epochs=[1'", "mark", "  epochs=[1\n           ^", "key=value"],
+    "epochs==5": ["'epochs==5'", "  epochs==5\n         ^", "key=value"],
+    "name='a": ["a quote is not closed", "       ^"],
+    "epochs": ["'epochs'", "epochs=..."],
+    "+run.dir=x": ["run.dir", "filled in by the run"],
+    "resume=nowhere": ["resume=nowhere is no run", "outputs/"],
+    "model._target_=os.system": ["'os.system'", "src.models", "cannot be allowed by a line in conf/targets.txt"],
+    "+callback.x.patience=3": ["callback.x has no _target_", "early_stopping"],
+    "hydra.launcher.n_job=2": ["'hydra.launcher.n_job'", "Did you mean hydra.launcher.n_jobs?"],
+    "~epochs": ["~epochs", "epochs=..."],
+}
+
+# A file of the user's, below the folder of options that is named with --config-dir; and what the answer must name.
+OF_FILES = {
+    "experiment/x.yaml": [
+        ("epochs: ten", ["x.yaml: epochs is 'ten'", "whole number", "15"]),
+        ("epochs: 0", ["x.yaml: epochs is 0", "at least 1"]),
+        ("optimizer: {beta_2: 2}", ["x.yaml: optimizer.beta_2 is 2", "below 1"]),
+        ("monitor: val/nope", ["x.yaml: monitor is 'val/nope'", "val/mean_iou"]),
+        ("trainer: 5", ["x.yaml: trainer is 5", "a mapping"]),
+        ("callback: {x: {patience: 3}}", ["x.yaml: callback.x has no _target_"]),
+        ("model: {_target_: nowhere.net}", ["x.yaml: model._target_ is 'nowhere.net'", "line in conf/targets.txt"]),
+        ("data: {shuffle: 'no'}", ["x.yaml: data.shuffle is 'no'", "a boolean"]),
+        ("data: {batch_size: many}", ["x.yaml: data.batch_size is 'many'", "a whole number", "32"]),
+        ("defaults: [{override /model: unte}]", ["model=unte", "Did you mean unet?"]),
+        ("epochs: [1", ["x.yaml, line 3 cannot be read", "expected ',' or ']'"]),
+        ("callback: {export: {directory: /home/x}}", ["x.yaml: callback.export.directory is '/home/x'", "run.dir"]),
+        ("hydra: {job: {env_set: {PATH: here}}}", ["hydra.job.env_set.PATH", "your shell"]),
+    ],
+    "model/x.yaml": [
+        ("_target_: src.models.unet.unet\nfilters: ???", ["model/x.yaml: model.filters must be given"]),
+    ],
+}
+
+# What only libraries and data know, of the digits' classifier unless it says otherwise.
+BEFORE_THE_FIRST_STEP = {
+    "+optimizer.lrr=1": (2, ["optimizer.lrr", "keras.optimizers.Adam", "Did you mean learning_rate?"]),
+    "+model.filter=3 +trainer.clipnorm=1 +callback.progress.titel=x loss._target_=keras.losses.Dise": (
+        2,
+        [
+            *("model.filter:", "Did you mean filters?", "trainer.clipnorm", "Did you mean clip_norm?"),
+            *("callback.progress.titel", "Did you mean title?", "keras.losses has no Dise. Did you mean Dice?"),
+        ],
+    ),
+    "model=cnn ~model.filters +model._args_=[[8,8,1]]": (2, ["model (src.models.cnn.cnn)", "positional"]),
+    "optimizer._target_=keras.optimizers.schedules.CosineDecay": (2, ["it is no keras.optimizers.Optimizer"]),
+    "callback.progress._target_=src.callbacks.progres.Progress": (2, ["no module src.callbacks.progres", "progress?"]),
+    "model=unet": (
+        2,
+        ["model=unet does not fit data=digits", "8x8x10", "one of 10 labels for each image", "cnn ("],
+    ),
+    "data.dataset=digits:2.0.0": (2, ["data.dataset is 'digits:2.0.0'", "digits:1.0.0"]),
+    f"epochs={10**10} callback.checkpoint.max_to_keep={10**10}": (
+        1,
+        ["outputs/mistakes", "checkpoints of", "free", "callback.checkpoint.max_to_keep=1"],
+    ),
+    "loss=cross_entropy loss.class_weights=[1,2]": (2, ["loss.class_weights has 2 numbers for 10 classes", "balanced"]),
+    "loss=combo loss.losses.dice.class_weights=[1,2]": (2, ["loss.losses.dice.class_weights has 2 numbers"]),
+    "callback.progress=null callback.export.directory=elsewhere": (
+        2,
+        ["callback.export.directory is 'elsewhere'", "outside of the run's directory"],
+    ),
+    "data=image_folder data.path=file.txt": (2, ["file.txt", "data.path"]),
+    "data=image_folder data.path=empty": (2, ["empty", "images"]),
+    "data=image_folder data.path=no_masks": (2, ["no_masks"]),
+    "data=image_folder data.path=jpeg_masks": (1, ["jpeg_masks", "PNG"]),
+    "data=image_folder data.path=sizes": (2, ["data.image_size"]),
+    "data=image_folder data.path=good data.class_names=[a,b]": (1, ["class_names", "2"]),
+    "data=tfds data.dataset=mnits data.download=false data.data_dir=empty": (2, ["mnits", "mnist"]),
+}
+
+
+def check_answer(answer, named):
+    assert [text for text in named if text not in answer] == [], answer
+    assert len(answer.splitlines()) <= 10 and "Traceback" not in answer and "Error:" not in answer
+
+
+@pytest.mark.parametrize("command", BEFORE_TENSORFLOW, ids=str)
+def test_in_a_command(command):
+    with pytest.raises(ConfigError) as refused:
+        compose(branch(command.split()))
+    check_answer(str(refused.value), BEFORE_TENSORFLOW[command])
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "named"), [(path, *row) for path, rows in OF_FILES.items() for row in rows], ids=str
+)
+def test_in_a_file_of_options(tmp_path, path, text, named):
+    file = tmp_path / path
+    file.parent.mkdir()
+    file.write_text(f"# @package _global_\n{text}\n" if "experiment" in path else f"{text}\n")
+    with pytest.raises(ConfigError) as refused:
+        compose([path.replace("/", "=").removesuffix(".yaml")], config_dir=str(tmp_path))
+    check_answer(str(refused.value), named)
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("optimizer.lrr=1", ["error: optimizer.lrr=1", "Did you mean optimizer.learning_rate?"]),
+        ("epochs=ten", ["error: epochs=ten: epochs is 'ten'"]),
+        ("--epochs 5", ["error: there is no option --epochs; write epochs=5"]),
+        ("-epochs=5", ["error: there is no option -epochs=5; write epochs=5"]),
+    ],
+)
+def test_the_command_answers_at_once_and_leaves_nothing(tmp_path, command, named):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    before, began = os.times(), time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-m", "src.train", *command.split()],
+        **{"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 60, "check": False},
+    )
+    after, wall = os.times(), time.monotonic() - began
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    assert min(used, wall) < SECONDS
+    assert result.returncode == 2 and not result.stdout and not list(tmp_path.iterdir())
+    check_answer(result.stderr, named)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where users' files are."""
+    folder = tmp_path_factory.mktemp("users")
+    (folder / "file.txt").write_text("no folder")
+    (folder / "empty").mkdir()
+    write_pairs(folder / "good", count=8)
+    for number in range(4):
+        pixels = np.full((16, 16, 3), 40 * number, np.uint8)
+        for name in ("no_masks", "jpeg_masks", "sizes"):
+            save(folder / name / "images" / f"{number:03}.png", pixels[: 16 - number if name == "sizes" else 16])
+        save(folder / "jpeg_masks" / "masks" / f"{number:03}.jpg", pixels[..., 0])
+        save(folder / "sizes" / "masks" / f"{number:03}.png", pixels[: 16 - number, :, 0] // 40)
+    return folder
+
+
+@pytest.mark.parametrize("command", BEFORE_THE_FIRST_STEP, ids=str)
+def test_what_only_libraries_and_data_know(folder, command, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
+    code, named = BEFORE_THE_FIRST_STEP[command]
+    words = command.split()
+    small = [] if any("model" in word.partition("=")[0] for word in words) else ["model=cnn"]
+    data = [] if any(word.startswith("data=") for word in words) else ["data=digits"]
+    result = train(*data, *small, *words, "name=mistakes", cwd=folder)
+    answer = result.stderr[result.stderr.index("error: ") :]
+    assert result.returncode == code and not result.stdout, result.stderr
+    check_answer(answer, named)
+    runs = [path for path in folder.glob("outputs/mistakes/*") if path.name != ".locks"]
+    assert len(runs) == (1 if code == 1 else 0), "a wrong command is no run; a run without its data has failed"
+    for run in runs:
+        assert '"failed"' in (run / "run.json").read_text()
+        run.rename(folder / f"seen-{len(list(folder.iterdir()))}")
+
+
+def test_a_wrong_command_leaves_a_run_that_was_there_alone(tmp_path):
+    """It exits with 2 for what only a constructor knows, and the directory is not the command's own."""
+    (tmp_path / "here" / ".hydra").mkdir(parents=True)
+    (tmp_path / "here" / "run.json").write_text('{"status": "failed"}')
+    (tmp_path / "here" / "mine.txt").write_text("kept")
+    result = train(*DIGITS, "+optimizer.lrr=1", "hydra.run.dir=here", "rerun=true", cwd=tmp_path)
+    assert result.returncode == 2 and "the earlier run is back in here" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [".hydra", "mine.txt", "run.json"]
+    assert (tmp_path / "here" / "mine.txt").read_text() == "kept"
+
+
+def test_a_folder_of_other_files_is_no_place_for_a_run(tmp_path):
+    (tmp_path / "mine.txt").write_text("kept")
+    result = train(*DIGITS, "hydra.run.dir='.'", cwd=tmp_path)
+    assert result.returncode == 2 and "has files and is no run's directory" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_in_a_sweep_a_job_stays_listed_with_its_reason(tmp_path):
+    lean = ("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null")
+    result = train("--multirun", *DIGITS, "epochs=1", "+optimizer.amsgrd=true,false", *lean, cwd=tmp_path)
+    assert result.returncode == 1 and result.stdout.count("Did you mean amsgrad?") == 2
+    assert len(list(tmp_path.glob("outputs/digits/*/run.json"))) == 2
+
+
+def test_there_are_enough():
+    files = sum(map(len, OF_FILES.values()))
+    assert len(BEFORE_TENSORFLOW) + files + len(BEFORE_THE_FIRST_STEP) >= 40
+
+
+def test_every_file_of_the_project_passes_its_own_checks(tmp_path):
+    """No option of the project's own is taken for a mistake when an experiment says it again."""
+    plain = OmegaConf.to_container(compose(list(DIGITS)), resolve=False)
+    (tmp_path / "experiment").mkdir()
+    content = {key: plain[key] for key in ("epochs", "model", "optimizer", "callback", "data", "trainer")}
+    text = "# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(content))
+    (tmp_path / "experiment" / "again.yaml").write_text(text)
+    again = compose([*DIGITS, "experiment=again"], config_dir=str(tmp_path))
+    assert again.model == compose(list(DIGITS)).model and Path(ROOT, "conf", "targets.txt").is_file()

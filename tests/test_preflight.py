@@ -1,0 +1,222 @@
+"""Before the first step: arguments are bound, the model must fit the data, and memory and disk must suffice."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from src import preflight
+from src.data.image_data import ImageData
+from src.models.cnn import cnn
+from src.models.unet import unet
+from src.preflight import (
+    Shortage,
+    accepted,
+    check_disk,
+    check_memory,
+    free_memory,
+    misfit,
+    step_memory,
+    target_problems,
+)
+from tests.helpers import ROOT
+
+GIVEN = {"optimizer": frozenset(["learning_rate"]), "callback": frozenset(["data"])}
+CNN = {"_target_": "src.models.cnn.cnn", "input_shape": None, "num_classes": None}
+
+
+@pytest.mark.parametrize(
+    ("config", "problems"),
+    [
+        ({"model": CNN}, []),
+        ({"model": {**CNN, "filtres": 3}}, ["model.filtres: .*takes no argument filtres. Did you mean filters?"]),
+        ({"model": {**CNN, "zzz": 3}}, ["model.zzz: .*takes no argument zzz; it takes input_shape, num_classes"]),
+        ({"model": {"_target_": "src.models.cnn.cnn"}}, ["model .*missing a required .*'input_shape'"]),
+        ({"model": {**CNN, "_args_": [1]}}, ["model .*too many positional arguments"]),
+        ({"optimizer": {"_target_": "keras.optimizers.Adam"}}, []),
+        ({"optimizer": {"_target_": "keras.optimizers.SGD", "clipnorm": 1, "use_ema": True}}, []),
+        ({"optimizer": {"_target_": "keras.optimizers.SGD", "_args_": [0.1]}}, ["multiple values.*'learning_rate'"]),
+        ({"optimizer": {"_target_": "keras.optimizers.Adam", "lrr": 1}}, ["lrr.*Did you mean learning_rate?"]),
+        ({"metric": {"a": {"_target_": "keras.metrics.MeanIoU"}}}, ["metric.a .*missing .*'num_classes'"]),
+        ({"metric": {"a": {"_target_": "keras.metrics.Mean", "dtype": None}, "b": None}}, []),
+        ({"loss": {"_target_": "src.losses.WeightedSum", "losses": {"a": {"_target_": "keras.losses.Dice", "x": 1}},
+                   "weights": {"a": 1}}}, ["loss.losses.a.x: keras.losses.Dice takes no argument x"]),
+        ({"callback": {"a": {"_target_": "src.callbacks.images.Images", "_partial_": True}}}, ["callback.a .*missing"]),
+        ({"schedule": {"_target_": "src.schedules.constant", "_partial_": True}}, []),
+        ({"model": {"_target_": "os.system"}, "loss": {"_target_": "keras.losses.Dise"}},
+         ["model._target_ is 'os.system'", "Did you mean Dice?"]),
+    ],
+)  # fmt: skip
+def test_all_that_is_wrong_with_targets_is_told_at_once(config, problems):
+    found = target_problems(config, GIVEN)
+    assert len(found) == len(problems)
+    for text, pattern in zip(found, problems, strict=True):
+        assert re.search(pattern.replace("?", r"\?"), text), text
+
+
+def test_arguments_of_bases_are_known():
+    names, all_known = accepted(keras.optimizers.AdamW)
+    assert all_known and {"beta_1", "global_clipnorm", "weight_decay"} <= set(names) and "self" not in names
+    assert accepted(lambda a, *args, b=1, **more: None) == (["a", "b"], False)
+
+    class Base:
+        def __init__(self, base=1): ...
+
+    class Inherits(Base): ...
+
+    class Passes(Inherits):
+        def __init__(self, own, **rest): ...
+
+    assert accepted(Passes) == (["own", "base"], True)
+    assert accepted(Inherits) == (["base"], True)
+
+
+def data_of(masks):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, [8, 8, 8, 1], np.uint8)
+    labels = random.integers(0, 3, [8, 8, 8] if masks else 8).astype(np.int32)
+    return ImageData(train=(images, labels), num_classes=3, batch_size=4, seed=0)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_model_that_does_not_fit_is_told_with_those_that_there_are(masks):
+    models = {"cnn": cnn(input_shape=(8, 8, 1), num_classes=3)}
+    models["unet"] = unet(input_shape=(8, 8, 1), num_classes=3, depth=1, filters=2)
+    right, wrong = ("unet", "cnn") if masks else ("cnn", "unet")
+    options = {"data_option": "mine", "model_option": wrong}
+    assert misfit(models[right], data_of(masks), **options) is None
+    message = misfit(models[wrong], data_of(masks), **options)
+    kind, given, wanted = ("pixel", "3", "8x8x3") if masks else ("image", "8x8x3", "3")
+    assert f"model={wrong} does not fit data=mine: for images of 8x8x1 it gives {given} scores" in message
+    assert f"one of 3 labels for each {kind}, which wants {wanted}." in message
+    assert f"{right} (" in message and f"{wrong} (" not in message and len(message) < 500
+    others = {"mlp": not masks, "unet_mobilenet_v2": masks}
+    assert all((f"{name} (" in message) == fits for name, fits in others.items())
+    mine, other = ("image_folder", "class_folder") if masks else ("class_folder", "image_folder")
+    folders = misfit(models[wrong], data_of(masks), data_option=mine, model_option=wrong)
+    assert f"another data option: {other} (" in folders
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_memory_of_a_step_by_hand(frozen):
+    """Two convolutions and a normalisation, 4 bytes a number."""
+    inputs = keras.Input((8, 8, 3))
+    first = keras.layers.Conv2D(4, 3, padding="same", use_bias=False, trainable=not frozen)
+    x = keras.layers.BatchNormalization()(first(inputs))
+    outputs = keras.layers.Conv2D(2, 1, use_bias=False)(keras.layers.ReLU()(x))
+    need = step_memory(keras.Model(inputs, outputs), rows=5)
+    pixels = 8 * 8 * 4
+    assert need.gradients == 4 * ((0 if frozen else 3 * 3 * 3 * 4) + 2 * 4 + 4 * 2)
+    assert need.least == 5 * pixels * ((0 if frozen else 3) + 4 + 4)  # the inputs of what is trained
+    behind = (0 if frozen else 4) + 4 + 4 + 2  # outputs that gradients flow through, and the two largest again
+    assert need.likely == 5 * pixels * (behind + 4 + 4)
+
+
+MEASURE = """
+import re
+from pathlib import Path
+import keras, numpy as np
+from src.models.unet import unet
+from src.preflight import step_memory
+from src.trainer import Trainer
+import tensorflow as tf
+
+def status(key):
+    return int(re.search(rf"{key}:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+model = unet(input_shape=(64, 64, 3), num_classes=2, filters=16, depth=3)
+images, masks = np.zeros([128, 64, 64, 3], np.float32), np.zeros([128, 64, 64], np.int32)
+trainer = Trainer(model=model, optimizer=keras.optimizers.SGD(), steps_per_call=1,
+                  loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+dataset = tf.data.Dataset.from_tensor_slices((images, masks)).batch(128)
+before = status("VmRSS")
+trainer.fit(dataset, epochs=1)
+need = step_memory(model, rows=128)
+print(status("VmHWM") - before, need.gradients + need.least, need.gradients + need.likely)
+"""
+
+
+@pytest.mark.slow
+def test_the_estimate_holds_of_a_real_step(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", MEASURE]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    measured, least, likely = map(int, done.stdout.split())
+    assert least <= measured, "what is refused is certain not to fit"
+    assert 0.5 * measured < likely < 1.5 * measured
+
+
+@pytest.fixture
+def model():
+    return unet(input_shape=(64, 64, 3), num_classes=2, filters=16, depth=2)
+
+
+def test_too_little_memory_is_refused_and_a_doubtful_one_warned_of(model, monkeypatch, caplog):
+    need = step_memory(model, rows=64)
+    least, likely = need.gradients + need.least, need.gradients + need.likely
+
+    def told(free, **options):
+        monkeypatch.setattr(preflight, "free_memory", lambda: free)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            check_memory(model, batch_size=64, **options)
+        return caplog.text
+
+    assert told(likely) == "" and told(None) == ""
+    assert "may need" in told((least + likely) // 2)
+    with pytest.raises(Shortage) as refused:
+        told(least - 1)
+    message = str(refused.value)
+    assert message.startswith("batch_size=64: ") and "trainer.gradient_accumulation_steps=" in message
+    fitting = int(re.search(r"smaller batch_size \((\d+) may fit\)", message)[1])
+    fits = step_memory(model, rows=fitting)
+    assert 1 <= fitting < 64 and fits.gradients + fits.likely <= least
+    assert told(least - 1, parts=8) == "", "each part alone fits"
+    assert "may need" in told(least - 1, recomputes=True)
+
+
+def test_a_model_of_unknown_shapes_is_let_through(monkeypatch):
+    monkeypatch.setattr(preflight, "free_memory", lambda: 0)
+    inputs = keras.Input((None, None, 3))
+    check_memory(keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs)), batch_size=1)
+
+
+def test_free_memory_is_what_the_system_says():
+    total = int(re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)[1]) * 1024
+    assert 0 < free_memory() < 2 * total
+
+
+def test_the_disk_must_hold_the_checkpoints_that_are_not_there_yet(tmp_path, model, monkeypatch):
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    weights = 4 * sum(int(np.prod(v.shape)) for v in model.variables)
+    one = weights + sum(v.numpy().nbytes for v in optimizer.variables)
+    usage = namedtuple("usage", "total used free")
+
+    def check(free):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, free))
+        check_disk(tmp_path, model, optimizer, checkpoints=3, export=True)
+
+    check(5 * one + weights)
+    with pytest.raises(Shortage, match=r"5 checkpoints of .* free. .*callback\.checkpoint\.max_to_keep=1"):
+        check(5 * one + weights - 1)
+    (tmp_path / "checkpoints" / "best").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "best" / "ckpt-1.data").write_bytes(bytes(one))
+    check(4 * one + weights)
+
+
+def test_real_disks_are_asked(tmp_path, model):
+    check_disk(tmp_path, model, SimpleNamespace(variables=[]), checkpoints=1, export=False)
+    with pytest.raises(Shortage, match=re.escape(str(tmp_path))):
+        check_disk(tmp_path, model, SimpleNamespace(variables=[]), checkpoints=10**12, export=False)
