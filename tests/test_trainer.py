@@ -176,7 +176,7 @@ def test_short_last_batch_counts_for_what_it_holds():
     assert recorder.epochs[0]["train/loss"] == pytest.approx((32 * first + last) / 33, rel=1e-6)
 
 
-@pytest.mark.parametrize("steps_per_call", [1, 2, 7, None])
+@pytest.mark.parametrize("steps_per_call", [1, 7, None])
 def test_calls_of_any_length_train_the_same_bits(steps_per_call):
     images, labels = digits(100)
     reference, trainer = small_trainer(steps_per_call=3), small_trainer(steps_per_call=steps_per_call)
@@ -198,8 +198,7 @@ def test_calls_end_where_callbacks_ask():
         assert isinstance(metrics[key], float)
 
 
-@pytest.mark.parametrize("poison", [math.nan, math.inf])
-@pytest.mark.parametrize("steps_per_call", [1, 10])
+@pytest.mark.parametrize(("poison", "steps_per_call"), [(math.nan, 10), (math.inf, 1)])
 def test_non_finite_loss_stops_within_its_step_before_the_weights(poison, steps_per_call):
     images, labels = digits(96)
     images = images.copy()
