@@ -13,13 +13,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 
 def written(folder: Path) -> dict[tuple[str, str], list[tuple[int, Any]]]:
-    """(step, value) of each (split, tag) as written, duplicates included; the split of `folder` itself is ""."""
+    """(step, value) of each (split, tag) by step, duplicates included; the split of `folder` itself is "".
+
+    By step, since two files of one second are read in an order that their names' counters decide as text.
+    """
     found = {}
     for split in ("", *sorted(path.name for path in folder.iterdir() if path.is_dir())):
         events = EventAccumulator(str(folder / split), size_guidance={"tensors": 0}, purge_orphaned_data=False)
         events.Reload()
         for tag in events.Tags()["tensors"]:
-            found[split, tag] = [(event.step, tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
+            points = [(event.step, tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
+            found[split, tag] = sorted(points, key=lambda point: point[0])
     return found
 
 
