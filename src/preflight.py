@@ -2,7 +2,7 @@
 memory and room on the disk.
 
     target_problems(config)                                 # ["optimizer.lrr: keras.optimizers.Adam takes no lrr..."]
-    check_memory(model, optimizer, batch_size=32)           # Shortage: a training step needs at least 120 GB ...
+    check_memory(model, batch_size=32)                      # Shortage: a training step needs at least 120 GB ...
     check_disk(run_dir, model, optimizer, checkpoints=3)    # Shortage: ...
 
 Memory is estimated from the model's layers. What is certain to be needed, and refused, is a lower bound: gradients, and
@@ -39,6 +39,9 @@ OTHER_FOLDERS = {
     "image_folder": "class_folder (a folder of images for each class)",
     "class_folder": "image_folder (images with masks)",
 }
+
+
+V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")  # of control groups, version 1
 
 
 class Shortage(RuntimeError):
@@ -237,9 +240,6 @@ def free_memory() -> int | None:
                 except (OSError, ValueError):  # not there, or "max"
                     continue
     return max(0, min(free)) if free else None
-
-
-V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 def check_disk(

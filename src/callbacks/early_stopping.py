@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from src.callbacks.base import Callback
+from src.callbacks.patience import waited_epochs
 from src.state import TrainState
 
 
@@ -27,14 +28,7 @@ class EarlyStopping(Callback):
         self._patience, self._min_delta = patience, min_delta
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> str | None:
-        if (value := metrics.get(state.monitor)) is None:
-            return None
-        memory = state.memory(self.name)
-        best = memory.get("best")
-        if value == value and (best is None or state.is_better(value, best, min_delta=self._min_delta)):
-            memory.update(best=value, waited_epochs=0)
-        else:
-            memory["waited_epochs"] = memory.get("waited_epochs", 0) + 1
-        if memory["waited_epochs"] < self._patience:
+        waited = waited_epochs(state, state.memory(self.name), metrics, min_delta=self._min_delta)
+        if waited is None or waited < self._patience:
             return None
         return f"{state.monitor} has not improved for {self._patience} epochs"

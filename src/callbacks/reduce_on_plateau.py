@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 
 from src.callbacks.base import Callback
+from src.callbacks.patience import waited_epochs
 from src.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -47,15 +48,9 @@ class ReduceOnPlateau(Callback):
             )
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
-        if (value := metrics.get(state.monitor)) is None:
-            return
         memory = state.memory(self.name)
-        best = memory.get("best")
-        if value == value and (best is None or state.is_better(value, best, min_delta=self._min_delta)):
-            memory.update(best=value, waited_epochs=0)
-            return
-        memory["waited_epochs"] = memory.get("waited_epochs", 0) + 1
-        if memory["waited_epochs"] >= self._patience:
+        waited = waited_epochs(state, memory, metrics, min_delta=self._min_delta)
+        if waited is not None and waited >= self._patience:
             memory["waited_epochs"] = 0
             rate = float(state.optimizer.learning_rate)
             lower = max(rate * self._factor, self._min_rate)

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, to_float
+from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, to_float
 from src.data.transforms import Augment
 
 Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
@@ -133,7 +133,7 @@ class ImageData:
         return isinstance(self._examples[name], tuple)
 
     def check_labels(self) -> None:
-        """Look at the labels of one batch of each split that is read while training.
+        """Look at the labels of one batch of each split that is not held as arrays, whose labels are known.
 
         Raises:
             DataError: one is neither a class nor the ignored label.
@@ -194,7 +194,7 @@ class ImageData:
         examples = self._examples[name]
         assert examples is not None
         if isinstance(examples, tf.data.Dataset):
-            return _stream(examples, self._batch_size, shuffle_seed, prepare or _as_they_are)
+            return _stream(examples, self._batch_size, shuffle_seed, prepare or as_they_are)
         if not isinstance(examples, tuple):
             return Lazy(examples, batch_size=self._batch_size, shuffle_seed=shuffle_seed, prepare=prepare)
         images, targets = examples
@@ -243,10 +243,6 @@ def _length(examples: Examples) -> int:
 
 def _prepare(images, targets, epoch, index):
     return to_float(images), targets
-
-
-def _as_they_are(images, targets, epoch, index):
-    return images, targets
 
 
 def _stream(examples: tf.data.Dataset, batch_size: int, shuffle_seed: int | None, prepare: Prepare) -> Stream:

@@ -69,7 +69,7 @@ class InMemory:
         self.batch_size = batch_size
         self.steps_per_epoch = -(-self.examples // batch_size)
         self._shuffle_seed = shuffle_seed
-        self._prepare = prepare or _as_they_are
+        self._prepare = prepare or as_they_are
         with tf.device("CPU"):
             # A copy: what tf.constant gives keeps a second one of the array for itself.
             self._inputs, self._targets = tf.identity(tf.constant(inputs)), tf.identity(tf.constant(targets))
@@ -118,7 +118,7 @@ class Lazy:
         self.failure: Exception | None = None
         self._read, self.examples, self.batch_size = examples.__getitem__, len(examples), batch_size
         self.steps_per_epoch = -(-self.examples // batch_size)
-        self._shuffle_seed, self._prepare = shuffle_seed, prepare or _as_they_are
+        self._shuffle_seed, self._prepare = shuffle_seed, prepare or as_they_are
         self._parts = [tf.constant(part) for part in examples[0]]
         self.element_spec = batch_spec(self._prepare, *(part[None] for part in self._parts))
 
@@ -226,9 +226,10 @@ def batch_spec(prepare: Prepare, inputs: tf.Tensor, targets: tf.Tensor) -> tuple
     return tuple(tf.TensorSpec([None, *output.shape[1:]], output.dtype) for output in outputs)
 
 
-def _as_they_are(
+def as_they_are(
     inputs: tf.Tensor, targets: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
+    """A `Prepare` that changes nothing."""
     return inputs, targets
 
 

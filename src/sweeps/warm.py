@@ -24,6 +24,7 @@ IMPORTED = (
     "src.callbacks.histograms",
     "src.callbacks.hparams",
     "src.callbacks.images",
+    "src.callbacks.patience",
     "src.callbacks.profile",
     "src.callbacks.progress",
     "src.callbacks.record",
