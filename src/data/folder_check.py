@@ -10,29 +10,24 @@ findings.problems                               # {3: ("masks/4.png", "label 7, 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 import os
-import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import PIL
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from src.data.folder_classes import Classes, typed
 from src.data.folder_layout import Layout
+from src.data.threads import in_threads
 from src.files import replace
 from src.image_files import BadImage, read_image, read_labels, read_mask
-from src.machine import available_cores
 from src.text import counted
 
 log = logging.getLogger(__name__)
@@ -42,7 +37,6 @@ MOST_VALUES = 1024  # in one mask; photographs and smeared masks have more
 MOST_LINES = 10  # of a message
 SHOWN_COLOURS, COUNTED_MASKS = 8, 32  # in advice; masks whose pixels are counted for it
 OTHER_PALETTE = "another colour than in most palettes"  # of a reason
-AT_ONCE = 4096  # files that wait for a thread
 
 Role = Literal["image", "mask", "colour mask"]
 
@@ -117,25 +111,6 @@ def look_at_files(root: Path, roles: Mapping[str, Role], *, cache: Path) -> dict
         path: Facts(tuple(size), tuple(values), error, tuple(colours))
         for path, (_, size, values, error, colours) in found.items()
     }
-
-
-@contextmanager
-def in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> Iterator[Iterable[Any]]:
-    """The function's results in order, made on all cores; on a terminal a bar says how far they are.
-
-    Whatever ends the block, no more items are begun.
-    """
-    console = Console(file=sys.stderr)
-    shown = bool(items) and console.is_terminal
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"))
-    pool = ThreadPoolExecutor(available_cores())
-    try:
-        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown) as bar:
-            parts = (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
-            results = itertools.chain.from_iterable(pool.map(function, part) for part in parts)
-            yield bar.track(results, total=len(items), description=what)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def find_problems(layout: Layout, facts: Mapping[str, Facts], classes: Classes) -> Findings:

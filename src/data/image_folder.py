@@ -27,13 +27,13 @@ from src.data.folder_check import (
     cache_file,
     colours_to_name,
     find_problems,
-    in_threads,
     look_at_files,
     problem_list,
 )
 from src.data.folder_classes import Classes, Colour, find_classes
 from src.data.folder_layout import Example, Kind, Layout, find_layout
 from src.data.image_data import SPLITS, DataError, ImageData
+from src.data.threads import arrays
 from src.image_files import (
     HAS_COLOURS,
     MODES,
@@ -212,20 +212,6 @@ class Examples(Sequence):
 
     def __getitem__(self, index):
         return self._read(self._examples[index])
-
-
-def arrays(examples: Sequence[tuple[np.ndarray, np.ndarray]], what: str) -> tuple[np.ndarray, np.ndarray]:
-    """All examples, read in threads, as two arrays; `what` is told meanwhile."""
-    image, target = examples[0]
-    images = np.empty((len(examples), *image.shape), image.dtype)
-    targets = np.empty((len(examples), *target.shape), target.dtype)
-
-    def read(index: int) -> None:
-        images[index], targets[index] = examples[index]
-
-    with in_threads(read, range(len(examples)), what) as results:
-        list(results)
-    return images, targets
 
 
 def split_examples(

@@ -17,7 +17,6 @@ import logging
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -29,8 +28,8 @@ from PIL import Image
 from src.data.image_data import DataError, ImageData, Pair, share_of
 from src.data.tfds_folders import prepared
 from src.data.tfds_records import Records
+from src.data.threads import arrays
 from src.image_files import MODES, height_and_width, resized, resized_nearest
-from src.machine import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ def tfds_images(
     trained_on = [name for name in ("train", "val") if name in found]
     gib = decode.bytes_an_example * sum(len(found[name]) for name in trained_on) / 2**30
     if gib <= max_memory_gib:
-        found.update({name: in_memory(found[name]) for name in trained_on})
+        found.update({name: arrays(found[name], f"reading {dataset}, {name}") for name in trained_on})
     else:
         log.info("train and val would take %.1f GiB, over max_memory_gib %g: read as needed", gib, max_memory_gib)
     return ImageData(
@@ -228,25 +227,6 @@ class Decoder:
                 f"{self._num_classes} classes they must be 0 to {self._num_classes - 1}{ignored}. Name all classes "
                 "with data.class_names, or set data.target_offset or data.ignore_label"
             )
-
-
-def in_memory(examples: Sequence[Pair]) -> Pair:
-    """All examples as two arrays, decoded by a thread a core."""
-    image, target = examples[0]
-    images = np.empty((len(examples), *image.shape), image.dtype)
-    targets = np.empty((len(examples), *target.shape), target.dtype)
-
-    def fill(index: int) -> None:
-        images[index], targets[index] = examples[index]
-
-    with ThreadPoolExecutor(available_cores()) as pool:
-        try:
-            for _ in pool.map(fill, range(len(examples))):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return images, targets
 
 
 def find_keys(info: Any, image_key: str | None, target_key: str | None) -> tuple[str, str]:

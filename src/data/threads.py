@@ -1,0 +1,56 @@
+"""Many items read at once, by a thread a core, with a bar on a terminal.
+
+with in_threads(look, paths, "checking photos") as results:
+    facts = dict(zip(paths, results, strict=True))
+images, targets = arrays(examples, "reading photos, train")
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from src.machine import available_cores
+
+AT_ONCE = 4096  # items that wait for a thread
+
+
+@contextmanager
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> Iterator[Iterable[Any]]:
+    """The function's results in order, made on all cores; on a terminal a bar says how far they are.
+
+    Whatever ends the block, no more items are begun.
+    """
+    console = Console(file=sys.stderr)
+    shown = bool(items) and console.is_terminal
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"))
+    pool = ThreadPoolExecutor(available_cores())
+    try:
+        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown) as bar:
+            parts = (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
+            results = itertools.chain.from_iterable(pool.map(function, part) for part in parts)
+            yield bar.track(results, total=len(items), description=what)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def arrays(examples: Sequence[tuple[np.ndarray, np.ndarray]], what: str) -> tuple[np.ndarray, np.ndarray]:
+    """All examples, read in threads, as two arrays; `what` is told meanwhile."""
+    image, target = examples[0]
+    images = np.empty((len(examples), *image.shape), image.dtype)
+    targets = np.empty((len(examples), *target.shape), target.dtype)
+
+    def read(index: int) -> None:
+        images[index], targets[index] = examples[index]
+
+    with in_threads(read, range(len(examples)), what) as results:
+        list(results)
+    return images, targets
