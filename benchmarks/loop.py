@@ -257,7 +257,7 @@ def _fit_ours(job: Job, folder: Path) -> dict[str, Any]:
     from src.callbacks.record import RecordCallback
     from src.config import compose
     from src.machine import available_cores
-    from src.runs.provenance import environment
+    from src.runs.environment import environment
     from src.runs.record import Record
 
     cfg = compose([*job.overrides, "callback.export=null"])

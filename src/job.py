@@ -36,9 +36,10 @@ from src.runs import ID_DIGITS
 from src.runs.branch import begin_branch
 from src.runs.commands import next_commands, print_next
 from src.runs.decision import Action, decide
+from src.runs.environment import environment, environment_changes
 from src.runs.identity import config_hash, identity_config, register_resolvers, settings
 from src.runs.lock import hold, lock_path
-from src.runs.provenance import environment, environment_changes, fingerprints
+from src.runs.provenance import fingerprints
 from src.runs.record import Record
 from src.signals import PRUNE_SIGNAL, stop_on_signals
 

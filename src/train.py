@@ -35,9 +35,9 @@ from src.config import (
 )
 from src.files import delete, generated_code
 from src.job import prepare_and_keep, report, run_directory
+from src.runs.environment import environment, environment_changes
 from src.runs.identity import register_resolvers
 from src.runs.lock import hold, lock_path
-from src.runs.provenance import environment, environment_changes
 from src.runs.record import Record
 
 log = logging.getLogger(__name__)

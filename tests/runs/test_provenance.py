@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from src.runs import provenance
-from src.runs.provenance import differences, environment, fingerprints
+from src.runs.provenance import differences, fingerprints
 from tests.helpers import ROOT
 
 MODEL = {"model": {"_target_": "mine.model"}}
@@ -169,10 +169,3 @@ def test_a_fingerprint_is_json_and_the_same_from_any_directory(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
     )
     assert json.loads(result.stdout) == fingerprints(config)
-
-
-def test_environment():
-    found = environment()
-    assert found["packages"]["tensorflow"] and found["python"].startswith("3.") and found["processor"]
-    git = found["git"]
-    assert git is None or (len(git["commit"]) == 40 and isinstance(git["dirty"], bool))
