@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from src import targets
+from src.moved import new_name
 from src.origins import Origins, leaves
 from src.runs.decision import STALE
 from src.runs.identity import identity_config
@@ -399,7 +400,7 @@ def check_run_paths(config: Mapping[str, Any], origins: Origins = NOWHERE, *, ru
         ConfigError: naming where the path comes from, its key and value.
     """
     for key, node in targets.nodes(config.get("callback"), "callback"):
-        if not str(node["_target_"]).startswith("src.callbacks."):
+        if not new_name(str(node["_target_"])).startswith("src.callbacks."):
             continue
         for name in set(node) & set(RUN_PATHS):
             path = node[name]

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from src.moved import new_name
 from src.spelling import did_you_mean
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,6 +92,7 @@ def resolve(name: str, *, group: str, key: str | None = None) -> Callable[..., A
     """
     key = key or group
     _judge_name(name, group, key)
+    name = new_name(name)
     module_name, _, last = name.rpartition(".")
     try:
         module = importlib.import_module(module_name)
@@ -203,6 +205,7 @@ def _read(file: Path) -> dict[str, tuple[str, ...]]:
 def _judge_name(name: Any, group: str, key: str) -> None:
     if not isinstance(name, str) or not _is_dotted(name) or "." not in name:
         raise TargetError(f"{key}._target_ is {name!r}; it must be a dotted name, such as {packages(group)[0]}.name")
+    name = new_name(name)
     for package in packages(group):
         if _within(name, package) or _within(_public(name), package):
             if any(part.startswith("_") for part in _public(name).removeprefix(package).split(".")):

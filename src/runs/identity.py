@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from src.moved import old_name
 from src.runs import ID_DIGITS
 
 LABEL_LENGTH = 60
@@ -127,6 +128,8 @@ def _canonical(value: Any, path: tuple[str, ...], left_out: tuple[str, ...]) -> 
         return list(kept.items()) if _matches(path, ORDERED) else kept
     if isinstance(value, list):
         return [_canonical(item, path, left_out) for item in value]
+    if isinstance(value, str) and path[-1:] == ("_target_",):
+        return old_name(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from src.files import walk
+from src.moved import new_name
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,7 +75,7 @@ def _files_of(path: str) -> str:
 def _targets(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         if isinstance(value.get("_target_"), str):
-            yield value["_target_"]
+            yield new_name(value["_target_"])
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
