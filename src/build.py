@@ -21,6 +21,7 @@ from src.callbacks.base import Callback
 from src.checks import ConfigError, check_run_paths, resolved_node
 from src.data.image_data import DataError, ImageData
 from src.machine import available_cores
+from src.runs.environment import KERAS
 from src.spelling import did_you_mean
 from src.trainer import Trainer
 
@@ -33,7 +34,7 @@ OF_PROCESS_OR_DATA = ("threads", "limit_train_batches", "limit_val_batches", "ov
 
 
 def set_up_process(*, threads: int, deterministic: bool = True) -> int:
-    """Set the process's thread count before any op has run, and make its ops deterministic.
+    """Set the process's thread count before any op has run, make its ops deterministic, and set Keras's defaults.
 
     Returns the count in force: a process that has already run ops keeps the threads that it began with.
     """
@@ -43,6 +44,9 @@ def set_up_process(*, threads: int, deterministic: bool = True) -> int:
         threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:
         threads = threading.get_intra_op_parallelism_threads() or available_cores()
+    keras.config.set_floatx(KERAS["floatx"])
+    keras.config.set_image_data_format(KERAS["image_data_format"])
+    keras.config.set_epsilon(KERAS["epsilon"])
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     tf.zeros([])  # starts the runtime here, where the caller may hold back what it announces

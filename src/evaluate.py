@@ -27,6 +27,7 @@ from src.machine import available_cores
 from src.manifest import listed
 from src.runs.collection import find_run
 from src.runs.commands import train_command
+from src.runs.environment import environment, environment_changes
 from src.runs.identity import identity_config, register_resolvers
 from src.runs.provenance import differences, fingerprints
 from src.runs.record import Record
@@ -61,6 +62,8 @@ def main() -> None:
         path = config.get("data", {}).get("path")
         if changed := differences(record.get("fingerprints") or {}, fingerprints(config), path=path):
             print(f"note: changed since this run: {', '.join(changed)}", file=sys.stderr)
+        if changed := environment_changes(record.get("environment") or {}, environment()):
+            print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
         evaluation = evaluate(cfg, run, split)
     except Exception as error:
         print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)

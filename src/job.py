@@ -177,8 +177,10 @@ def _end(record: Record, status: str, error: Exception | None) -> None:
 
 def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: list[str]) -> None:
     here, then = environment(), before.get("environment") or {}
-    if before and (changed := environment_changes(then, here)):
+    changed = environment_changes(then, here) if before else []
+    if changed:
         log.warning("continued in another environment, so last bits may differ: %s", ", ".join(changed))
+    when = f"(after epoch {before.get('epoch', 0)})"
     record.update(
         id=config_hash(cfg)[:ID_DIGITS],
         name=cfg.name,
@@ -203,7 +205,11 @@ def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: l
         process={"pid": os.getpid(), "host": socket.gethostname()},
         parent=dict(cfg.parent) if cfg.parent.config_hash else None,
         error=None,
-        environment={**here, "threads": then.get("threads")},
+        environment={
+            **here,
+            "threads": then.get("threads"),
+            "changes": [*(then.get("changes") or []), *(f"{change} {when}" for change in changed)],
+        },
     )
 
 

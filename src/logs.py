@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from src.machine import settle_keras_backend
+
 
 class ConsoleHandler(logging.StreamHandler):
     """Writes to whatever sys.stderr is at that moment, so that a progress bar can take lines above itself."""
@@ -30,7 +32,11 @@ def importing() -> Iterator[None]:
     TensorFlow announces its build and the lack of a GPU in eight lines at each import, whatever the log level; later
     only its warnings come through, unless TF_CPP_MIN_LOG_LEVEL says otherwise. Looking for garbage among so many new
     objects, none of which is any, would take a sixth of the time.
+
+    Raises:
+        ValueError: Keras is to compute with something else.
     """
+    settle_keras_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     sys.stderr.flush()
     kept, collecting = os.dup(2), gc.isenabled()

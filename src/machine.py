@@ -1,4 +1,4 @@
-"""What this machine has, asked without TensorFlow: cores, GPUs, and whether it ran out of memory.
+"""What this machine has and wants, asked without TensorFlow: cores, GPUs, Keras's backend, want of memory.
 
 available_cores()       # 2
 visible_gpus()          # ["0", "1"]
@@ -42,3 +42,18 @@ def memory_kills() -> int:
         return int(re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.M)[1])  # type: ignore[index]
     except (OSError, TypeError):
         return 0
+
+
+def settle_keras_backend() -> None:
+    """Have Keras, which is not imported yet, compute with TensorFlow, whatever keras.json says.
+
+    Raises:
+        ValueError: KERAS_BACKEND is set to another one.
+    """
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend != "tensorflow":
+        raise ValueError(
+            f"KERAS_BACKEND is {backend!r}, and this project computes with TensorFlow: unset it, or type "
+            "KERAS_BACKEND=tensorflow before the command"
+        )
+    os.environ["KERAS_BACKEND"] = backend

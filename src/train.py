@@ -35,6 +35,7 @@ from src.config import (
 )
 from src.files import delete, generated_code
 from src.job import prepare_and_keep, report, run_directory
+from src.machine import settle_keras_backend
 from src.runs.environment import environment, environment_changes
 from src.runs.identity import register_resolvers
 from src.runs.lock import hold, lock_path
@@ -102,6 +103,10 @@ def _command(argv: list[str]) -> None:
     if any(parse_override(text).key_or_group == "hydra.mode" for text in overrides):
         raise ConfigError("hydra.mode cannot be given: --multirun says it")
     sys.argv[1:] = [*flags, *overrides]
+    try:
+        settle_keras_backend()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if arguments.multirun:
         from src.sweeps import early
 
@@ -126,8 +131,11 @@ def _single(cfg: DictConfig) -> None:
         if action == "reuse":
             record = Record(directory)
             report(record, note="already completed, reused")
-            if changed := environment_changes((record.read() or {}).get("environment") or {}, environment()):
+            then = (record.read() or {}).get("environment") or {}
+            if changed := environment_changes(then, environment()):
                 print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
+            if changes := then.get("changes"):
+                print(f"note: its environment changed on the way: {', '.join(changes)}", file=sys.stderr)
             return
         is_new = not directory.exists()
         sys.argv.append(f"hydra.run.dir='{directory}'")

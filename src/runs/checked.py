@@ -40,8 +40,7 @@ def check_record(values: dict[str, Any]) -> None:
     for key in ("choices", "config"):
         if not isinstance(values.get(key, {}), dict):
             raise WrongValue(key, values[key], "an object")
-    if not all(isinstance(text, str) for text in values["overrides"]):
-        raise WrongValue("overrides", values["overrides"], "a list of strings")
+    _texts("overrides", values["overrides"])
     numbers("metrics", values["metrics"])
     for key in ("epoch", "epochs", "step", "parameters", "seed"):
         whole(key, values.get(key))
@@ -55,9 +54,11 @@ def check_record(values: dict[str, Any]) -> None:
         raise WrongValue("parent", parent, "null or an object with config_hash, step and epoch")
     environment = _object(values, "environment", python=_text, processor=_text, threads=whole)
     _object(environment, "git", where="environment.", commit=_text)
-    packages = _object(environment, "packages", where="environment.")
-    for name, version in packages.items():
-        _text(f"environment.packages.{name}", version)
+    for kind in ("packages", "variables"):
+        for name, text in _object(environment, kind, where="environment.").items():
+            _text(f"environment.{kind}.{name}", text)
+    _object(environment, "keras", where="environment.")
+    _texts("environment.changes", environment.get("changes", []))
 
 
 def read_history(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -122,6 +123,11 @@ def _seconds(key: str, value: Any) -> None:
 def _text(key: str, value: Any) -> None:
     if value is not None and not isinstance(value, str):
         raise WrongValue(key, value, "a text or null")
+
+
+def _texts(key: str, values: Any) -> None:
+    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
+        raise WrongValue(key, values, "a list of strings")
 
 
 def _object(

@@ -144,6 +144,8 @@ def _environment(environment: dict[str, Any]) -> Iterator[str]:
     threads = environment.get("threads")
     parts = (environment.get("processor"), threads and counted(threads, "thread"))
     yield ", ".join(filter(None, parts))
+    yield ", ".join(f"{name}={value}" for name, value in (environment.get("variables") or {}).items())
+    yield from (f"changed on the way: {change}" for change in environment.get("changes") or ())
 
 
 def _cleaned(values: dict[str, Any]) -> str:
