@@ -34,6 +34,7 @@ from src.machine import available_cores
 from src.manifest import listed
 from src.runs import ID_DIGITS
 from src.runs.branch import begin_branch
+from src.runs.checked import step_within
 from src.runs.commands import next_commands, print_next
 from src.runs.decision import Action, decide
 from src.runs.environment import environment, environment_changes
@@ -313,7 +314,7 @@ def report(record: Record, *, note: str = "") -> float:
     assert values is not None
     best, directory = values["best"], os.path.relpath(record.directory)
     value = best["value"] if best else math.nan
-    where = f"epoch {best['epoch']} of {values['epochs']}" if best else "no epoch"
+    where = f"epoch {best['epoch']} of {values['epochs']}{step_within(best)}" if best else "no epoch"
     print(f"{values['monitor']} {value:.6f}  ({where}, {values['seconds']:.1f} s{', ' if note else ''}{note})")
     print(directory, flush=True)
     if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):

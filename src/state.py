@@ -28,11 +28,16 @@ MODES = ("min", "max")
 
 @dataclass(frozen=True)
 class Best:
-    """The best value of the monitored metric so far, with the epoch (from 1) and step that reached it."""
+    """The best value of the monitored metric so far, with the epoch (from 1) and step that reached it.
+
+    `metrics` has all values of that step, the monitored one too: of a validation within an epoch those of `val` alone.
+    None where a checkpoint of before does not say.
+    """
 
     value: float
     epoch: int
     step: int
+    metrics: dict[str, float] | None = None
 
 
 @dataclass
@@ -194,7 +199,7 @@ class TrainState:
     def _keep_best(self, metrics: Mapping[str, float], *, epoch: int) -> None:
         value = metrics.get(self.monitor, math.nan)
         if math.isfinite(value) and (self.best is None or self.is_better(value, self.best.value)):
-            self._progress.best = Best(value, epoch, self.step)
+            self._progress.best = Best(value, epoch, self.step, dict(metrics))
 
     def constant_learning_rates(self) -> dict[str, float]:
         """The rates that the optimizer keeps as variables, which a restore would bring back; {} with a schedule."""

@@ -151,7 +151,7 @@ def run_until(command: list[str], directory: Path, *, step: int, signal_number: 
 
 
 def compare(run: Path, straight: Path) -> list[str]:
-    """What differs between two finished runs: tensors of the newest and best checkpoint, record, history, summaries.
+    """What differs between two finished runs: tensors of the newest and best checkpoint, record, lines, summaries.
 
     Of the summaries, what is written once an epoch must be equal, and no step may be there twice.
     """
@@ -184,11 +184,13 @@ def compare(run: Path, straight: Path) -> list[str]:
         [{k: v for k, v in line.items() if k != "seconds"} for line in Record(p).history()] for p in (run, straight)
     ]
     different += ["history.jsonl"] if histories[0] != histories[1] else []
+    validations = [Record(path).validations() for path in (run, straight)]
+    different += ["validations.jsonl"] if validations[0] != validations[1] else []
     summaries = [read_scalars(path / "summaries") for path in (run, straight)]
     for key in sorted(summaries[0].keys() | summaries[1].keys()):
-        points, expected = (sorted(found.get(key, [])) for found in summaries)
+        points, expected = (sorted(found.get(key, [])) for found in summaries)  # as text: NaN is equal to NaN
         twice = len({step for step, _ in points}) < len(points)
-        if twice or (key[1] not in WITHIN_EPOCHS and points != expected):
+        if twice or (key[1] not in WITHIN_EPOCHS and str(points) != str(expected)):
             different.append(f"summaries {'/'.join(key)}{' (a step twice)' if twice else ''}")
     return different
 

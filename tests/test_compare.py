@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -17,9 +18,11 @@ import pytest
 
 from benchmarks import compare as benchmark
 from benchmarks.pairs import ProcessFailed
+from src.callbacks.summaries import read_scalars
 from src.compare import main
+from src.runs.record import Record
 from tests.comparison.made import make_run, rewrite
-from tests.helpers import DIGITS, ROOT, run_module, train
+from tests.helpers import DIGITS, ROOT, only_run, run_module, train
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,45 @@ def add_a_failure(run: Path) -> None:
     overrides, config = [*record["overrides"], "model.dropout=2"], {**record["config"], "model.dropout": 2}
     rewrite(failed, status="failed", error=error, best=None, metrics={}, overrides=overrides, config=config)
     (failed / "history.jsonl").unlink()
+
+
+@pytest.fixture(scope="module")
+def best_within(tmp_path_factory):
+    """A run whose best is a validation within epoch 2; what it printed."""
+    folder = tmp_path_factory.mktemp("within")
+    options = ("data=digits", "model=mlp", "epochs=2", "optimizer=sgd", "optimizer.learning_rate=0.3")
+    options += ("schedule=constant", "trainer.validate_every_steps=7", "monitor=val/loss", "mode=min")
+    done = train(*options, "~callback.images", "callback.export=null", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return only_run(folder / "outputs/digits"), done.stdout
+
+
+def test_a_best_within_an_epoch_has_the_numbers_of_its_own_step_everywhere(best_within, capsys):
+    run, printed = best_within
+    record, history = Record(run).read(), Record(run).history()
+    validations = Record(run).validations()
+    assert [line["step"] for line in validations] == list(range(7, 81, 7))
+    assert [line["epoch"] for line in history] == [1, 2]
+    best = min([*validations, *history], key=lambda line: line["val/loss"])
+    measured = {name: value for name, value in best.items() if "/" in name}
+    assert best in validations and set(measured) == {"val/loss", "val/accuracy"}
+    place = {"epoch": best["epoch"], "step": best["step"]}
+    assert record["best"] == {"value": best["val/loss"], **place, "metrics": measured}
+    assert record["metrics"]["val/accuracy"] == history[-1]["val/accuracy"] != measured["val/accuracy"]
+
+    assert f"(epoch {best['epoch']} of 2, step {best['step']}, " in printed
+    assert main([str(run), "--each", "--format=json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)["runs"]
+    assert {name: value for name, value in row.items() if "/" in name and name != "directory"} == measured
+    shown = run_module("src.runs", "show", str(run), cwd=run.parent).stdout
+    assert f"in epoch {best['epoch']}, step {best['step']}\n" in shown and "best train" not in shown
+    assert f"best val: loss {best['val/loss']:.6f}  accuracy {best['val/accuracy']:.6f}\n" in shown
+
+    of_best = {tag: points[-1] for (split, tag), points in read_scalars(run / "summaries").items() if not split}
+    assert of_best["best/val/loss"] == (best["step"], pytest.approx(best["val/loss"]))
+    assert of_best["best_epoch/val/accuracy"] == (best["step"], pytest.approx(best["val/accuracy"]))
+    for name in ("train/loss", "train/accuracy"):  # of epoch 1, which was the best before
+        assert of_best[f"best_epoch/{name}"] == (best["step"], pytest.approx(math.nan, nan_ok=True))
 
 
 def test_seeds_are_put_together_as_an_independent_calculation_does(trained):

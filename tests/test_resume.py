@@ -15,7 +15,8 @@ from src.verify_resume import command, compare, newest_step, run_until, verify
 from tests.helpers import train
 
 LEAN = ["callback.export=null", "callback.images=null", "callback.hparams=null"]
-SHORT = [*(override for override in ALL_STATE if not override.startswith("epochs=")), "epochs=3", *LEAN]
+SHORTER = ["epochs=3", "trainer.validate_every_steps=17"]  # which also writes validations.jsonl
+SHORT = [*(override for override in ALL_STATE if not override.startswith("epochs=")), *SHORTER, *LEAN]
 WATCHED = ("log_every_steps=1", "trainer.steps_per_call=1")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import keras
@@ -17,6 +18,7 @@ from src.data.digit_scenes.scenes import compose_scene
 from src.data.pipeline import InMemory
 from src.models.cnn import cnn
 from src.models.unet import unet
+from src.state import Best
 from src.trainer import Interrupted, NonFiniteLoss, Trainer
 
 
@@ -495,3 +497,17 @@ def test_several_outputs_are_refused():
     model = keras.Model(inputs, [keras.layers.Dense(10)(flat), keras.layers.Dense(2)(flat)])
     with pytest.raises(ValueError, match="a single output tensor"):
         make_trainer(model).fit(InMemory(*digits(16), batch_size=16), epochs=1)
+
+
+def test_a_checkpoint_of_before_does_not_say_the_best_steps_metrics():
+    state = small_trainer(monitor="val/loss").state
+    state.end_epoch({"train/loss": 0.3, "val/loss": math.nan})
+    state.end_epoch({"train/loss": 0.3, "val/loss": 0.1, "val/odd": math.nan})
+    saved = state.tensors().progress
+    state.load_progress()
+    assert str(state.best.metrics) == "{'train/loss': 0.3, 'val/loss': 0.1, 'val/odd': nan}"
+    progress = json.loads(saved.numpy())
+    del progress["best"]["metrics"]
+    saved.assign(json.dumps(progress))
+    state.load_progress()
+    assert state.best == Best(0.1, epoch=2, step=0)

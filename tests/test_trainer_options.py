@@ -237,6 +237,7 @@ def test_the_best_may_be_reached_within_an_epoch(tmp_path):
     straight.fit(batches(), val, epochs=2)
     best = straight.state.best
     assert (best.epoch, best.step) == (1, 2) and told.validations[0] == (2, True)
+    assert set(best.metrics) == {"val/loss", "val/accuracy"} and best.metrics["val/loss"] == best.value
 
     class Interrupts(Callback):
         every_steps = 2

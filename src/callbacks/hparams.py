@@ -4,13 +4,15 @@
 
 The settings are all that run.json says of the run, so that the table is complete however the runs differ. The metrics
 are the last values in `train` and `val`, then `best/epoch` and `best/<monitor>`, and as `best_epoch/<metric>` the
-others of that epoch. TensorBoard shows five of each unasked: of the settings those that differ, of the metrics the
-first by name, which the best belong to. The run that it has for all this is the directory itself.
+others of the best step: NaN where an earlier best had one and this one, a validation within an epoch, has not.
+TensorBoard shows five of each unasked: of the settings those that differ, of the metrics the first by name, which the
+best belong to. The run that it has for all this is the directory itself.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +24,8 @@ from src.runs.record import Record
 from src.state import TrainState
 
 log = logging.getLogger(__name__)
+
+OTHERS = "best_epoch/"
 
 
 class Hparams(EventCallback):
@@ -50,9 +54,11 @@ class Hparams(EventCallback):
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         if state.improved and state.best:
-            others = {f"best_epoch/{name}": value for name, value in metrics.items() if name != state.monitor}
+            others = {f"{OTHERS}{name}": value for name, value in metrics.items() if name != state.monitor}
             best = {"best/epoch": float(state.best.epoch), f"best/{state.monitor}": metrics[state.monitor], **others}
-            self.files.guard(self.files.write, tf.summary.scalar, "", state.step, best)
+            earlier = [tag for split, tag in self.files.written if not split and tag.startswith(OTHERS)]
+            values = dict.fromkeys(earlier, math.nan) | best
+            self.files.guard(self.files.write, tf.summary.scalar, "", state.step, values)
 
     def on_train_end(self, state: TrainState) -> None:
         self._write_once(metadata.SESSION_END_INFO_TAG, summary.session_end_pb(api_pb2.STATUS_SUCCESS))

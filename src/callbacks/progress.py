@@ -123,7 +123,6 @@ class Screen:
         self._points: deque[tuple[float, int]] = deque()
         self._now: dict[str, float] = {}
         self._before: dict[str, float] = {}
-        self._best: dict[str, float] = {}
         self.losses: deque[float] = deque(maxlen=LOSSES)
         self.loss: float | None = None
         self.steps_per_second: float | None = None
@@ -138,8 +137,6 @@ class Screen:
     def epoch_done(self, metrics: Mapping[str, float]) -> None:
         """An epoch and its validation are done."""
         self._before, self._now = self._now, dict(metrics)
-        if self._state.improved:
-            self._best = self._now
 
     def left_seconds(self) -> float | None:
         """How long the steps to come will take, by those that this process has done; None where either are too few.
@@ -234,9 +231,11 @@ class Screen:
         return cell.append(f" {arrow} {amount}", style="red" if rises == self._lower_is_better(name) else "green")
 
     def _best_cell(self, name: str) -> Text:
-        monitored, best = name == self._state.monitor, self._state.best
-        value = best.value if monitored and best else self._best.get(name)  # of the others only since this start
-        return Text("" if value is None else measured(value), style="bold green" if monitored else "")
+        best = self._state.best
+        values = {**(best.metrics or {}), self._state.monitor: best.value} if best else {}
+        value = values.get(name)
+        style = "bold green" if name == self._state.monitor else ""
+        return Text("" if value is None else measured(value), style=style)
 
     def _lower_is_better(self, name: str) -> bool:
         if name.partition("/")[2] == self._state.monitor.partition("/")[2]:

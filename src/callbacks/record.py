@@ -1,5 +1,7 @@
 """Keeps the run's record while it trains: a line of history.jsonl an epoch, and run.json up to date.
 
+Validations within epochs have lines of their own, in validations.jsonl.
+
 RecordCallback(record=Record(run_dir), seconds_before=0.0)
 """
 
@@ -31,6 +33,7 @@ class RecordCallback(Callback):
 
     def on_train_begin(self, state: TrainState) -> None:
         self._record.cut_history(epoch=state.epoch)
+        self._record.cut_validations(step=state.validated_step)
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         seconds = round(self._clock() - self._began, 3)
@@ -38,6 +41,7 @@ class RecordCallback(Callback):
         self._record.update(**self._progress(state), metrics=dict(metrics))
 
     def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        self._record.append_validation({"epoch": state.epoch + 1, "step": state.step, **metrics})
         self._record.update(**self._progress(state))
 
     def on_interrupt(self, state: TrainState, reason: str) -> None:

@@ -100,15 +100,29 @@ def _spans_decades(numbers: Sequence[float]) -> bool:
 
 
 def _lines(row: Row) -> dict[str, dict[str, list[list]]]:
-    """A run's curves: by metric and split, epochs and values."""
+    """A run's curves: by metric and split, epochs and values; None, a gap, where the history lacks epochs."""
     history, _ = read_history(row.directory)
-    kept = history[:: -(-len(history) // MOST_POINTS)] if history else []
+    names = dict.fromkeys(key for epoch in history for key in epoch if key not in NO_METRICS)
+    kept = _with_gaps(history, dict.fromkeys(names), every=-(-len(history) // MOST_POINTS))
     found: dict[str, dict[str, list[list]]] = {}
-    for name in dict.fromkeys(key for epoch in kept for key in epoch if key not in NO_METRICS):
+    for name in names:
         split, _, metric = name.rpartition("/")
-        points = [(epoch["epoch"], _short(epoch.get(name))) for epoch in kept]
-        found.setdefault(metric, {})[split] = [list(axis) for axis in zip(*points, strict=True)]
+        points = [(epoch["epoch"], _short(epoch[name])) for epoch in kept if name in epoch]
+        if points:
+            found.setdefault(metric, {})[split] = [list(axis) for axis in zip(*points, strict=True)]
     return found
+
+
+def _with_gaps(history: Sequence[dict[str, Any]], gap: dict[str, None], *, every: int) -> list[dict[str, Any]]:
+    """Every n-th epoch of each stretch of the history that lacks none, and a gap after each but the last."""
+    stretches: list[list[dict[str, Any]]] = []
+    for epoch in history:
+        if stretches and epoch["epoch"] == stretches[-1][-1]["epoch"] + 1:
+            stretches[-1].append(epoch)
+        else:
+            stretches.append([epoch])
+    kept = [[*stretch[::every], {"epoch": stretch[-1]["epoch"] + 1, **gap}] for stretch in stretches]
+    return [epoch for stretch in kept for epoch in stretch][:-1]
 
 
 def _short(value: float | None) -> float | None:

@@ -60,7 +60,8 @@ function curves(parent, metric) {
         const training = split === "train";
         traces.push({
           type: "scatter",
-          mode: x.length === 1 ? "markers" : "lines",
+          mode: x.length === 1 ? "markers" : y.includes(null) ? "lines+markers" : "lines", // a point between gaps too
+          marker: { size: x.length === 1 ? 6 : 4 },
           x, y,
           name: text(group.label),
           legendgroup: String(number),

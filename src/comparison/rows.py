@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from src.comparison import CompareError
-from src.runs.checked import LARGEST, metrics_of, numbers, read_history
+from src.runs.checked import LARGEST, best_metrics, read_history
 from src.runs.collection import Run, find_run, find_runs
 
 Value = str | int | float | None
@@ -22,7 +22,7 @@ Value = str | int | float | None
 
 @dataclass(frozen=True)
 class Row:
-    """A run: its settings by key, groups of options among them, and its metrics at its best epoch."""
+    """A run: its settings by key, groups of options among them, and its metrics at its best step."""
 
     run: Run
     status: str
@@ -107,8 +107,7 @@ def read_row(run: Run) -> tuple[Row, list[str]]:
     best = values.get("best") or {}
     epoch, seconds = best.get("epoch"), values.get("seconds")
     history, warnings = read_history(run.directory)
-    measured = next((metrics_of(line) for line in reversed(history) if line["epoch"] == epoch), {})
-    metrics = {**numbers("metrics", values["metrics"]), **measured, values["monitor"]: best.get("value")}
+    metrics = best_metrics(values, history)
     status = run.status
     row = Row(
         run=run,

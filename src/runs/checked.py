@@ -15,7 +15,7 @@ from typing import Any
 from src.runs.record import Record, parse
 
 LARGEST = 2**63
-NO_METRICS = ("epoch", "step", "seconds")  # of a line of history.jsonl
+NO_METRICS = ("epoch", "step", "seconds", "learning_rate")  # of a line of history.jsonl
 
 
 class WrongValue(ValueError):
@@ -47,7 +47,13 @@ def check_record(values: dict[str, Any]) -> None:
     _seconds("seconds", values.get("seconds"))
     for key in ("started", "finished", "cleaned", "config_hash"):
         _text(key, values.get(key))
-    _object(values, "best", value=number, epoch=whole, step=whole)
+    best = _object(values, "best", value=number, epoch=whole, step=whole)
+    numbers("best.metrics", _object(best, "metrics", where="best."))
+    missing = values.get("history_missing") or []
+    if not isinstance(missing, list):
+        raise WrongValue("history_missing", missing, "a list of epochs")
+    for epoch in missing:
+        whole("history_missing", epoch, needed=True)
     _object(values, "error", type=_text, message=_text, traceback=_text)
     parent = _object(values, "parent", config_hash=_text, checkpoint=_text, epoch=whole, step=whole)
     if parent and parent.get("config_hash") is None:
@@ -69,7 +75,7 @@ def read_history(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
     except FileNotFoundError:
         return [], []
     except (OSError, ValueError) as error:
-        return [], [f"{path} cannot be read ({error}); the run's final metrics are taken"]
+        return [], [f"{path} cannot be read ({error}), so it shows no curves"]
     epochs: list[dict[str, Any]] = []
     for count, line in enumerate(lines, start=1):
         try:
@@ -82,6 +88,28 @@ def read_history(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
             return epochs, [f"{path}, line {count} is torn or no epoch; it and what follows are left out"]
         epochs.append(epoch)
     return epochs, []
+
+
+def best_metrics(values: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, float | None]:
+    """What was measured at the best step of a run, as its record says.
+
+    An older record says no more than the monitored value: then the others are those of the epoch that ended at this
+    step, where the history has it. The numbers of another step are never taken.
+    """
+    best = values.get("best") or {}
+    metrics = best.get("metrics")
+    if metrics is None:
+        place = (best.get("epoch"), best.get("step"))
+        found = (line for line in reversed(history) if (line["epoch"], line.get("step", place[1])) == place)
+        metrics = metrics_of(next(found, {}))
+    return {**metrics, values["monitor"]: best.get("value")}
+
+
+def step_within(best: dict[str, Any]) -> str:
+    """`, step 73` where the best was measured within its epoch, "" where at its end: then training was measured too."""
+    metrics = best.get("metrics")
+    ended = metrics is None or any(name.startswith("train/") for name in metrics)
+    return "" if ended else f", step {best.get('step')}"
 
 
 def metrics_of(epoch: dict[str, Any]) -> dict[str, float | None]:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from src.manifest import listed
 from src.runs import ID_DIGITS
+from src.runs.checked import best_metrics, step_within
 from src.runs.collection import Run, find_runs
 from src.runs.commands import next_commands, train_command
 from src.runs.listing import SET_ASIDE, STYLES, local_time, newest_first, shown_status
@@ -30,7 +31,7 @@ CURVE = 60  # epochs of a metric's curve
 
 def print_details(run: Run, stream: TextIO) -> None:
     """Status, result, history, options, environment, disk, and what to type."""
-    values, console = run.values, Console(file=stream)
+    values, console, history = run.values, Console(file=stream), run.history()
 
     def section(name: str, lines: Iterable[str]) -> None:
         lines = [line for line in lines if line]
@@ -42,7 +43,8 @@ def print_details(run: Run, stream: TextIO) -> None:
     console.print(Text(f"{'status':<12}", style="bold"), Text(_status(run), style=STYLES.get(status, "")), sep="")
     section("", _reasons(run))
     section("time", [_times(values)])
-    section("result", [_best(values), *_metrics(values)])
+    best = best_metrics(values, history) if values.get("best") else {}
+    section("result", [_best(values), *_metrics("best", best), *_metrics("last", values["metrics"])])
     section("options", [" ".join(values["overrides"]) or "all defaults", _parameters(values)])
     section("branch", _relatives(run))
     section("environment", _environment(values.get("environment") or {}))
@@ -52,7 +54,7 @@ def print_details(run: Run, stream: TextIO) -> None:
     section("type", [train_command(run.directory, values)])
     if run.status == "completed":
         section("next", next_commands(run.directory))
-    _print_history(run.history(), values["monitor"], stream)
+    _print_history(history, values["monitor"], stream)
 
 
 def _status(run: Run) -> str:
@@ -72,6 +74,9 @@ def _reasons(run: Run) -> Iterator[str]:
     if run.status != "completed" and not run.holder:
         saved = listed(run.directory / "checkpoints")
         yield f"the same command goes on from {saved[-1]}" if saved else "no checkpoint: the same command starts it"
+    if missing := values.get("history_missing"):
+        shown = ", ".join(map(str, missing[:EPOCHS])) + (", ..." if len(missing) > EPOCHS else "")
+        yield f"its history lacks {counted(len(missing), 'epoch')}, lost as in a power cut: {shown}"
     if error := values.get("error"):
         yield f"{error.get('type')}: {error.get('message')}"
         yield _place(error.get("traceback") or "")
@@ -98,21 +103,20 @@ def _best(values: dict[str, Any]) -> str:
     best = values.get("best")
     if not best:
         return f"no {values['monitor']} yet"
-    value = _six(best.get("value"))
-    return f"{values['monitor']} {value}, the best ({values['mode']}), in epoch {best.get('epoch') or '?'}"
+    place = f"epoch {best.get('epoch') or '?'}{step_within(best)}"
+    return f"{values['monitor']} {_six(best.get('value'))}, the best ({values['mode']}), in {place}"
 
 
 def _six(value: float | None) -> str:
     return "nan" if value is None else f"{value:.6f}"
 
 
-def _metrics(values: dict[str, Any]) -> Iterator[str]:
-    """The last epoch's metrics, a line a split."""
-    metrics = values["metrics"]
+def _metrics(which: str, metrics: dict[str, float | None]) -> Iterator[str]:
+    """The best step's metrics or the last epoch's, a line a split."""
     for split in dict.fromkeys(name.partition("/")[0] for name in metrics):
         of_split = [(name.partition("/")[2], value) for name, value in metrics.items() if name.startswith(f"{split}/")]
         shown = "  ".join(f"{name} {_six(value)}" for name, value in of_split)
-        yield f"last {split}: {shown}"
+        yield f"{which} {split}: {shown}"
 
 
 def _parameters(values: dict[str, Any]) -> str:
@@ -158,13 +162,15 @@ def _print_history(epochs: list[dict[str, Any]], monitor: str, stream: TextIO) -
         return
     print(file=stream)
     table = new_table()
-    names = list(epochs[-1])
+    names, last, by_number = list(epochs[-1]), epochs[-1]["epoch"], {epoch["epoch"]: epoch for epoch in epochs}
+    first = max(last - CURVE + 1, min(by_number))
+    shown = [by_number.get(number, {"epoch": number}) for number in range(first, last + 1)]  # with those it lacks
     for name in names:
         table.add_column(name, justify="right")
-    for epoch in epochs[-EPOCHS:]:
-        table.add_row(*(_number(epoch.get(name)) for name in names))
+    for epoch in shown[-EPOCHS:]:
+        table.add_row(*(_number(epoch[name]) if name in epoch else "" for name in names))
     print_table(table, stream)
-    curve = [float("nan") if epoch.get(monitor) is None else epoch[monitor] for epoch in epochs[-CURVE:]]
+    curve = [float("nan") if epoch.get(monitor) is None else epoch[monitor] for epoch in shown]
     console = Console(file=stream)
     if len(curve) > 2 and (console.encoding or "").startswith("utf"):
         print(f"{monitor}  {sparkline(curve)}", file=stream)

@@ -1,5 +1,7 @@
 """A run's record: run.json says what became of it, history.jsonl what each epoch measured.
 
+validations.jsonl has what was measured within epochs: a line each, {"epoch": 4, "step": 200, "val/mean_iou": 0.79}.
+
 record = Record(run_dir)
 record.update(status="running", epoch=3)
 record.append_epoch({"epoch": 3, "step": 189, "seconds": 10.1, "val/mean_iou": 0.81})
@@ -28,6 +30,7 @@ class Record:
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self.path, self.history_path = self.directory / "run.json", self.directory / "history.jsonl"
+        self.validations_path = self.directory / "validations.jsonl"
 
     def read(self) -> dict[str, Any] | None:
         """What run.json says, None where there is none.
@@ -59,31 +62,55 @@ class Record:
 
     def append_epoch(self, values: dict[str, Any]) -> None:
         """Add a line to history.jsonl and flush it."""
-        try:
-            with self.history_path.open("a") as file:
-                file.write(json.dumps(nan_as_null(values)) + "\n")
-        except OSError as error:
-            raise OSError(f"{self.history_path} cannot be written ({error.strerror}); {WAY_OUT}") from error
+        self._append(self.history_path, values)
+
+    def append_validation(self, values: dict[str, Any]) -> None:
+        """Add a line to validations.jsonl and flush it."""
+        self._append(self.validations_path, values)
 
     def history(self) -> list[dict[str, Any]]:
         """The epochs, in order; a torn last line is left out."""
-        epochs = []
-        try:
-            text = self.history_path.read_text()
-        except FileNotFoundError:
-            return []
-        for line in text.splitlines():
-            try:
-                epochs.append(json.loads(line))
-            except ValueError:
-                break
-        return epochs
+        return _lines(self.history_path)
+
+    def validations(self) -> list[dict[str, Any]]:
+        """The validations within epochs, in order; a torn last line is left out."""
+        return _lines(self.validations_path)
 
     def cut_history(self, *, epoch: int) -> None:
         """Forget the epochs after `epoch`, which a resumed run does again, and a torn line."""
-        kept = [values for values in self.history() if values["epoch"] <= epoch]
-        if self.history_path.exists():
-            replace(self.history_path, "".join(json.dumps(values) + "\n" for values in kept))
+        _keep(self.history_path, [values for values in self.history() if values["epoch"] <= epoch])
+
+    def cut_validations(self, *, step: int) -> None:
+        """Forget the validations within epochs after `step`, and a torn line."""
+        _keep(self.validations_path, [values for values in self.validations() if values["step"] <= step])
+
+    def _append(self, path: Path, values: dict[str, Any]) -> None:
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(nan_as_null(values)) + "\n")
+        except OSError as error:
+            raise OSError(f"{path} cannot be written ({error.strerror}); {WAY_OUT}") from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file up to one that is torn; none where there is no file."""
+    found = []
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    for line in text.splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def _keep(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write a file anew, where there is one, with these lines."""
+    if path.exists():
+        replace(path, "".join(json.dumps(values) + "\n" for values in lines))
 
 
 def parse(text: str) -> Any:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from src.callbacks.progress import Progress, Screen
 from src.data.pipeline import InMemory
+from src.state import Best
 from src.text import measured
 from tests.helpers import DIGITS, ROOT, only_run
 from tests.terminal import on_terminal
@@ -57,7 +58,7 @@ class Clock:
 @pytest.fixture
 def state():
     """Of a run that has been continued after step 400 of 800, in epoch 11 of 20."""
-    best = SimpleNamespace(value=0.98, epoch=9, step=360)
+    best = Best(0.98, epoch=9, step=360, metrics={"val/accuracy": 0.98, "val/loss": 0.35})
     return SimpleNamespace(step=400, epoch=10, best=best, improved=False, monitor="val/accuracy", mode="max")
 
 
@@ -88,7 +89,7 @@ def test_the_screen(screen):
     assert "50 steps/s" in speed and "continued at step 400" in speed
     assert "loss 0.1000   █▅▁" in loss and empty.strip("│ ") == ""
     assert names.split("  ")[1:] and [word for word in ("train", "val", "★ best: epoch 9") if word not in names] == []
-    assert losses.strip("│ ").split() == ["loss", "0.3000", "↓", "0.1000", "0.4000", "↓", "0.1000"]
+    assert losses.strip("│ ").split() == ["loss", "0.3000", "↓", "0.1000", "0.4000", "↓", "0.1000", "0.3500"]
     assert accuracies.strip("│ ").split() == ["accuracy", "0.9900", "=", "0.9600", "↓", "0.0100", "0.9800"]
 
 

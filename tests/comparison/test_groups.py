@@ -8,6 +8,7 @@ import pytest
 
 from src.comparison import CompareError
 from src.comparison.groups import mixed, repeated
+from src.comparison.rows import read_rows
 from tests.comparison.made import groups_in, make_run, rewrite, rows_in
 
 FAILED = {"status": "failed", "error": {"type": "ValueError", "message": "no\ngood"}, "best": None, "metrics": {}}
@@ -24,11 +25,38 @@ def test_means_are_over_the_members_with_a_result(tmp_path):
     assert group.best.directory.name == "adam-0"
 
 
-def test_metrics_are_of_the_best_epoch_and_else_the_final_ones(tmp_path):
-    make_run(tmp_path, "a")
-    make_run(tmp_path, "b", seed=1, history=[])
-    assert [row.metrics["val/loss"] for row in rows_in(tmp_path)] == [0.4, 0.5]
-    assert [row.metrics["val/accuracy"] for row in rows_in(tmp_path)] == [0.9, 0.9]
+def test_metrics_are_of_the_best_step_and_never_of_another(tmp_path):
+    """Whatever the history has lost: what is not there is a gap. The last epoch's val/loss is 0.5."""
+    best = {"value": 0.9, "epoch": 2, "step": 80}
+    told = {"val/accuracy": 0.9, "val/loss": 0.35}
+    first, second, third = ({"epoch": n, "step": 40 * n, "val/accuracy": n / 10, "val/loss": n} for n in (1, 2, 3))
+    cases = {
+        "whole": ([first, second, third], best, 2),
+        "empty": ([], best, None),
+        "lacking": ([first, third], best, None),
+        "within": ([first, second, third], best | {"step": 73}, None),  # of a validation within epoch 2
+        "unsaid": ([first, second], best | {"epoch": None, "step": None}, None),
+        "told": ([], best | {"metrics": told}, 0.35),
+        "told-within": ([first, second, third], best | {"step": 73, "metrics": told}, 0.35),
+        "nan": ([second], best | {"metrics": told | {"val/loss": None}}, None),
+    }
+    for name, (history, best_of, _) in cases.items():
+        make_run(tmp_path, name, history=history)
+        rewrite(tmp_path / name, best=best_of)
+    found = {row.directory.name: row.metrics for row in rows_in(tmp_path)}
+    assert {name: metrics.pop("val/loss", None) for name, metrics in found.items()} == {
+        name: loss for name, (_, _, loss) in cases.items()
+    }
+    assert set(map(str, found.values())) == {"{'val/accuracy': 0.9}"}
+
+
+@pytest.mark.parametrize("lost", [b"\0" * 60, b""], ids=["zeros", "nothing"])
+def test_a_power_cut_leaves_a_gap(tmp_path, lost):
+    path = make_run(tmp_path, "run") / "history.jsonl"
+    first, _, third = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + lost + b"\n" * bool(lost) + third)
+    [row], _ = read_rows([tmp_path])
+    assert row.metrics == {"val/accuracy": 0.9} and row.best_epoch == 2
 
 
 def test_what_has_no_final_result_comes_last_however_good(tmp_path):

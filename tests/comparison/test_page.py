@@ -145,6 +145,22 @@ def test_long_histories_are_thinned(tmp_path):
     assert epochs == list(range(1, 1001, 3)) and set(values) == {0.333333}
 
 
+def test_a_curve_has_a_gap_where_the_history_lacks_epochs(tmp_path):
+    """A value that is NaN is one too; an epoch without validation is none."""
+    lines = [{"epoch": n, "step": n, "train/loss": n / 10} for n in (1, 2, 5, 7, 8)]
+    lines[1]["train/loss"] = None
+    for line in lines[::2]:
+        line["val/loss"] = 1.0
+    make_run(tmp_path, "run", history=lines)
+    make_run(tmp_path, "long", seed=1, history=[{"epoch": n, "loss": 1.0} for n in range(1, 2001) if n != 900])
+    make_run(tmp_path, "empty", seed=2, history=[])
+    [group] = curves(groups_in(tmp_path), [])["groups"]
+    long, run = sorted((found["lines"]["loss"] for found in group["runs"]), key=len)
+    assert run["train"] == [[1, 2, 3, 5, 6, 7, 8], [0.1, None, None, 0.5, None, 0.7, 0.8]]
+    assert run["val"] == [[1, 3, 5, 6, 8], [1.0, None, 1.0, None, 1.0]]
+    assert [epoch for epoch, value in zip(*long[""], strict=True) if value is None] == [900]
+
+
 def test_epochs_and_settings_have_all_their_digits(tmp_path, without_plotly):
     for seed, epoch in ((0, 1234), (1, 1235)):
         line = {"value": 0.9, "epoch": epoch, "step": 1}

@@ -111,6 +111,19 @@ def test_show(folder):
     assert [line.split()[:2] for line in lines[-4:-1]] == [["1", "40"], ["2", "80"], ["3", "120"]]
 
 
+def test_show_names_the_epochs_that_a_power_cut_took(tmp_path):
+    run = make_run(tmp_path / "outputs" / "x", 1, history_missing=[2])
+    lines = (run / "history.jsonl").read_text().splitlines(keepends=True)
+    (run / "history.jsonl").write_text(lines[0] + lines[2])
+    shown = runs("show", str(run), cwd=tmp_path).stdout
+    assert "its history lacks 1 epoch, lost as in a power cut: 2\n" in shown
+    assert "best val: accuracy 0.910000\n" in shown and "best val: loss" not in shown
+    assert "last val: loss 0.300000  accuracy 0.910000\n" in shown
+    *_, one, two, three, curve = shown.splitlines()
+    assert [line.split()[:1] for line in (one, two, three)] == [["1"], ["2"], ["3"]] and two.split() == ["2"]
+    assert curve == "val/accuracy  ▁ █"
+
+
 def test_show_a_failed_run(tmp_path):
     error = {"type": "ValueError", "message": "gamma is -1", "traceback": TRACEBACK}
     directory = make_run(tmp_path / "outputs" / "x", 1, status="failed", error=error, checkpoints=False, best=None)

@@ -70,8 +70,21 @@ def test_history_is_cut_to_an_epoch_without_a_torn_line(tmp_path, torn):
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
+def test_validations_are_cut_to_a_step_without_a_torn_line(tmp_path):
+    record = Record(tmp_path)
+    for step in (7, 14, 21):
+        record.append_validation({"epoch": 1, "step": step, "val/loss": float("nan")})
+    whole = record.validations_path.read_text()
+    with record.validations_path.open("a") as file:
+        file.write('{"epoch": 2, "st')
+    record.cut_validations(step=14)
+    record.append_validation({"epoch": 1, "step": 21, "val/loss": float("nan")})
+    assert record.validations_path.read_text() == whole and not record.history_path.exists()
+
+
 def test_cutting_no_history_makes_none(tmp_path):
     Record(tmp_path).cut_history(epoch=0)
+    Record(tmp_path).cut_validations(step=0)
     assert not list(tmp_path.iterdir())
 
 
