@@ -10,6 +10,7 @@ import argparse
 import copy
 import functools
 import itertools
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from hydra.core.override_parser.overrides_parser import (
     OverridesParser,
 )
 from hydra.core.override_parser.overrides_visitor import HydraErrorListener
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
@@ -321,8 +322,23 @@ def branch(overrides: list[str]) -> list[str]:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     own = {override.key_or_group for override in parsed} | NOT_INHERITED
-    inherited = [text for text in parent.overrides if parse_override(text).key_or_group not in own]
-    return [*inherited, *overrides, *parent.overrides_of_branch()]
+    # What RUN took from outside, as from ${oc.env:DATA}, is what it was then, but of options that are replaced here.
+    recorded = {
+        key: f"++{key}={_quoted(value)}"
+        for key, value in ({} if own.intersection(checks.OPTIONAL_GROUPS) else parent.resolved).items()
+        if not any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in own)
+    }
+    inherited = [text for text in parent.overrides if parse_override(text).key_or_group not in {*own, *recorded}]
+    return [*inherited, *recorded.values(), *overrides, *parent.overrides_of_branch()]
+
+
+def _quoted(value: Any) -> str:
+    """A value as an override gives it."""
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_quoted(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_quoted, value))}]"
+    return QuotedString(value, Quote.single).with_quotes() if isinstance(value, str) else json.dumps(value)
 
 
 def _shown(path: Path) -> str:

@@ -29,6 +29,7 @@ from src.runs.collection import find_run
 from src.runs.commands import train_command
 from src.runs.environment import environment, environment_changes
 from src.runs.identity import identity_config, register_resolvers
+from src.runs.outside import node_at, recorded_values
 from src.runs.provenance import differences, fingerprints
 from src.runs.record import Record
 
@@ -81,7 +82,7 @@ def main() -> None:
 
 
 def load_config(run: Path) -> DictConfig:
-    """The config that a run was trained with.
+    """The config that a run was trained with, with the values that it took from outside, as from `${oc.env:DATA}`.
 
     Raises:
         ConfigError: the folder is no run's.
@@ -90,7 +91,10 @@ def load_config(run: Path) -> DictConfig:
     if not path.is_file():
         raise ConfigError(f"{run} is no run: it has no .hydra/config.yaml. Runs are outputs/<name>/<label>-<id>")
     register_resolvers()
-    return cast(DictConfig, OmegaConf.load(path))
+    cfg = cast(DictConfig, OmegaConf.load(path))
+    for (*above, key), value in recorded_values(cfg, Record(run).read() or {}):
+        node_at(cfg, above)[key] = value
+    return cfg
 
 
 def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:

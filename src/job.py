@@ -40,6 +40,7 @@ from src.runs.decision import Action, decide
 from src.runs.environment import environment, environment_changes
 from src.runs.identity import config_hash, identity_config, register_resolvers, settings
 from src.runs.lock import hold, lock_path
+from src.runs.outside import outside_values
 from src.runs.provenance import fingerprints
 from src.runs.record import Record
 from src.signals import PRUNE_SIGNAL, stop_on_signals
@@ -201,6 +202,7 @@ def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: l
         overrides=overrides,
         choices=_choices(),
         config=settings(cfg),
+        resolved=outside_values(cfg),
         config_hash=config_hash(cfg),
         fingerprints=fingerprints(identity_config(cfg)),
         process={"pid": os.getpid(), "host": socket.gethostname()},

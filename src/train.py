@@ -14,6 +14,8 @@ import logging
 import os
 import sys
 import traceback
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -126,16 +128,15 @@ def _single(cfg: DictConfig) -> None:
         action, set_aside = job.decide_run(cfg, directory, rerun=cfg.rerun)
         print(f"{action}{', what is there being set aside' if set_aside else ''}\n{directory}")
         return
-    with hold(lock_path(directory), wait=cfg.wait):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold(lock_path(directory), wait=cfg.wait))
+        except OSError:  # nothing can be written there, which a result that is there can do without
+            if job.decide_run(cfg, directory, rerun=cfg.rerun)[0] != "reuse":
+                raise
         action, kept = prepare_and_keep(cfg, directory)
         if action == "reuse":
-            record = Record(directory)
-            report(record, note="already completed, reused")
-            then = (record.read() or {}).get("environment") or {}
-            if changed := environment_changes(then, environment()):
-                print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
-            if changes := then.get("changes"):
-                print(f"note: its environment changed on the way: {', '.join(changes)}", file=sys.stderr)
+            _reuse(directory)
             return
         is_new = not directory.exists()
         sys.argv.append(f"hydra.run.dir='{directory}'")
@@ -147,6 +148,16 @@ def _single(cfg: DictConfig) -> None:
                 print(f"the earlier run is back in {directory}", file=sys.stderr)
     if _failures:
         raise _failures[0]
+
+
+def _reuse(directory: Path) -> None:
+    record = Record(directory)
+    report(record, note="already completed, reused")
+    then = (record.read() or {}).get("environment") or {}
+    if changed := environment_changes(then, environment()):
+        print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
+    if changes := then.get("changes"):
+        print(f"note: its environment changed on the way: {', '.join(changes)}", file=sys.stderr)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=CONFIG_NAME)

@@ -7,11 +7,15 @@ parent.config_hash, parent.step     # what the branch's identity counts; never a
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
 
 from src.manifest import CheckpointError, DamagedCheckpoint, copy_checkpoint, listed, newest_good, read_manifest
 from src.runs.lock import lock_path
+from src.runs.outside import recorded_values
 from src.runs.record import Record
 
 log = logging.getLogger(__name__)
@@ -29,6 +33,7 @@ class Parent:
     overrides: tuple[str, ...]
     step: int
     epoch: int
+    resolved: dict[str, Any] = field(default_factory=dict)  # by dotted key: what its config took from outside of it
 
     def overrides_of_branch(self) -> list[str]:
         """What the branch's config says of its parent."""
@@ -59,11 +64,14 @@ def find_parent(directory: Path) -> Parent:
             )
         raise ValueError(f"resume={directory} has no checkpoint yet, so there is nothing to start from")
     manifest = read_manifest(prefix)
+    config = directory / ".hydra" / "config.yaml"
+    cfg = cast(DictConfig, OmegaConf.load(config)) if config.is_file() else OmegaConf.create()
     return Parent(
         directory=directory,
         config_hash=record["config_hash"],
         checkpoint=manifest["checksum"],
         overrides=tuple(record["overrides"]),
+        resolved={".".join(path): value for path, value in recorded_values(cfg, record)},
         step=manifest["step"],
         epoch=manifest["epoch"],
     )

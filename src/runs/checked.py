@@ -37,7 +37,7 @@ def check_record(values: dict[str, Any]) -> None:
     """
     if values["mode"] not in ("min", "max"):
         raise WrongValue("mode", values["mode"], "min or max")
-    for key in ("choices", "config"):
+    for key in ("choices", "config", "resolved"):
         if not isinstance(values.get(key, {}), dict):
             raise WrongValue(key, values[key], "an object")
     _texts("overrides", values["overrides"])

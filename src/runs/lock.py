@@ -50,13 +50,20 @@ def hold(path: Path, *, wait: bool = False, what: str | None = None) -> Iterator
 
     Raises:
         Locked: it is held and `wait` is false; names the process.
+        OSError: the file cannot be made, as where nothing may be written.
     """
     path = path.resolve()
     if path in _held:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise OSError(
+            f"{what or f'run {path.name}'} cannot be locked, and so nothing written: {path} ({error.strerror}). "
+            "Make room, make its folder writable, or give another one with hydra.run.dir=..."
+        ) from error
     try:
         _lock(descriptor, what or f"run {path.name}", path, wait)
         os.truncate(descriptor, 0)

@@ -24,7 +24,7 @@ WRITE_SECONDS = 1.0  # between two writes while jobs come to their end
 
 
 class SweepRecord:
-    """sweep.json, and Hydra's multirun.yaml beside it."""
+    """sweep.json, and Hydra's multirun.yaml beside it; a warning where these cannot be written."""
 
     def __init__(self, directory: Path, values: dict[str, Any]) -> None:
         self.directory, self._values = directory, values
@@ -42,24 +42,28 @@ class SweepRecord:
             settings: what Hydra says of the sweep, for multirun.yaml.
         """
         started = datetime.now(UTC)
-        folder.mkdir(parents=True, exist_ok=True)
         name, number = f"{started:%Y%m%dT%H%M%S}-{sweep_id}", 1
-        while True:
-            directory = folder / (name if number == 1 else f"{name}-{number}")
-            try:
-                directory.mkdir()
-                break
-            except FileExistsError:  # another sweep of the same jobs, in the same second
-                number += 1
-        if settings:
-            replace(directory / "multirun.yaml", settings)
         values = {
             "id": sweep_id,
             "command": list(command),
             "process": os.getpid(),
             "started": started.isoformat(timespec="seconds"),
         }
-        return cls(directory, values)
+        record = cls(folder / name, values)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            while True:
+                try:
+                    record.directory.mkdir()
+                    break
+                except FileExistsError:  # another sweep of the same jobs, in the same second
+                    number += 1
+                    record.directory = folder / f"{name}-{number}"
+            if settings:
+                replace(record.directory / "multirun.yaml", settings)
+        except OSError as error:  # which jobs that are completed already can do without
+            record._warn(error)
+        return record
 
     def write(self, entries: Sequence[Entry], *, changed: bool = True, exit_code: int | None = None) -> None:
         """Write what there is to say; not more often than once a second, but for the last time, with `exit_code`."""
@@ -78,11 +82,14 @@ class SweepRecord:
         try:
             replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n", at_once=False)
         except OSError as error:  # as on a full disk, which the runs may survive
-            if not self._warned:
-                print(f"warning: {self.directory}/sweep.json cannot be written ({error.strerror})", file=sys.stderr)
-            self._warned = True
+            self._warn(error)
         else:
             self._pending = False
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            print(f"warning: {self.directory}/sweep.json cannot be written ({error.strerror})", file=sys.stderr)
+        self._warned = True
 
 
 def _described(entry: Entry) -> dict[str, Any]:
