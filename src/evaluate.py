@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from src.config import ConfigError
-from src.logs import importing
+from src.logs import escape_unprintable, importing
 from src.machine import available_cores
 from src.manifest import listed
 from src.runs.collection import find_run
@@ -50,6 +50,7 @@ Prints loss and metrics; the confusion matrix and the worst examples go to RUN/e
 
 def main() -> None:
     """The command line; exits with 0, 1 where it fails or the two disagree, 2 for a wrong command."""
+    escape_unprintable()
     arguments = sys.argv[1:]
     if not arguments or {"-h", "--help"} & set(arguments):
         print(USAGE)

@@ -5,22 +5,31 @@ image = read_image(files[0], channels=3)
 small = resized(image, (48, 48))
 labels = read_mask(Path("masks/1.png"))
 few = resized_nearest(labels, (48, 48))
+
+Whoever needs a file's pixels, or those of an image that is stored in another file, gets them here: they are the same
+numbers everywhere.
 """
 
 from __future__ import annotations
 
 import glob
+import io
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from src.files import walk
+from src.machine import free_memory
+from src.text import size as as_size
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 MASKS, OVERLAYS, RESULTS = "masks", "overlays", "predictions.json"  # in an output folder of src.predict
@@ -28,8 +37,29 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by channels
 HAS_COLOURS = "it has colours; data.mask_colors says which class each stands for"  # of a BadImage
 LOSSLESS = ("PNG", "BMP", "TIFF", "GIF")  # Pillow's names of formats that keep a mask's values
 
-# On large images, which are as good as others, and on transparent colours of a palette, which are left out.
+LARGE_IMAGE = 50_000_000  # pixels, from which on memory is asked for
+FEW_BITS = 14  # of 16, or less, are what an image's brightest value needs: it is as good as black
+ORIENTATION = 0x0112  # a tag of EXIF data, and of a TIFF
+TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_PLANES, TIFF_FORMAT = 258, 262, 284, 339  # further tags
+# From the pixels as they are stored to the upright ones, by orientation.
+TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
+}
+TURNED_BACK = {6: 8, 8: 6}  # the others are their own inverses
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_ORIENTATION = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # keywords of texts that may tell it
+PNG_TEXT_BYTES = 1 << 20  # the longest text that Pillow takes
+
+# On transparent colours of a palette, which are left out, and on metadata, which are passed over.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+Image.MAX_IMAGE_PIXELS = None  # the memory is what limits them: _check_memory
 
 
 class BadImage(ValueError):
@@ -70,60 +100,111 @@ def find_images(words: Iterable[str], *, leave_out: Sequence[Path] = ()) -> tupl
     return list(files.values()), Path(os.path.commonpath([*map(os.path.abspath, bases), *parents]))
 
 
-def read_image(path: Path, *, channels: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Decoded:
+    """A file's pixels, and what there is to say of them.
+
+    Attributes:
+        pixels: as read_image or read_mask gives them.
+        turn: the orientation that the file has, 1 to 8 as in EXIF, obeyed or not: 1 is upright; None is one that cannot
+            be read, or that there is not, and counts as 1.
+        bits: of an image of 16 bits, if the file does not say that they are fewer, those that its brightest value
+            needs; else None.
+        palette: of a mask of palette indices the colours int32 0xrrggbb of 0, 1, ...
+    """
+
+    pixels: np.ndarray
+    turn: int | None
+    bits: int | None = None
+    palette: np.ndarray | None = None
+
+
+def read_image(
+    source: Path | bytes, *, channels: int, apply_exif: bool | None = None, bit_depth: int | None = None
+) -> np.ndarray:
     """The pixels uint8 [H, W, channels] of a file's first frame, turned upright as its EXIF data say.
 
     As TensorFlow decodes images: of 16-bit channels the high byte is taken, and transparency is dropped, so that the
-    colours stay which it hides.
+    colours stay which it hides. Colour profiles are not applied.
 
     Args:
+        source: a file, or what it holds.
         channels: 1 is gray, 3 RGB, 4 RGB and opacity.
+        apply_exif: False leaves the pixels as they are stored.
+        bit_depth: of gray values that are stored in 16 bits so many count, 8 to 16; None is 16, or what the file says.
 
     Raises:
-        BadImage: the file is missing, empty, damaged or no image.
+        BadImage: the file is missing, empty, damaged, no image, or of a kind whose pixels are not known for sure.
     """
-    with _reasons(path):
-        with Image.open(path) as image:
-            image.verify()  # a PNG's checksums, which decoding passes over
-        with Image.open(path) as image:
-            ImageOps.exif_transpose(image, in_place=True)  # a copy of a large image would be a burden
-            pixels = _eight_bits(image, image.format)
-            pixels = pixels if pixels.mode == MODES[channels] else pixels.convert(MODES[channels])
-            return np.asarray(pixels).reshape(pixels.height, pixels.width, channels)
+    return decode_image(source, channels=channels, apply_exif=apply_exif, bit_depth=bit_depth).pixels
 
 
-def read_mask(path: Path, *, colors: bool = False) -> np.ndarray:
+def read_mask(source: Path | bytes, *, colors: bool = False, apply_exif: bool | None = None) -> np.ndarray:
     """The values of a mask's first frame as they are stored, [H, W], turned upright as its EXIF data say.
 
-    Gray values of 1 to 16 bits, unscaled, or the indices of a palette: uint8 or uint16, and int32 in a TIFF of 32 bits.
-    Of RGB those whose channels are equal.
+    Gray values of 1 to 16 bits, unscaled, or the indices of a palette: uint8 or uint16, and int32 in a TIFF of 32 bits
+    or of signed values. Of RGB those whose channels are equal.
 
     Args:
+        source: a file, or what it holds.
         colors: instead the colours that one sees, int32 0xrrggbb; transparency is dropped.
+        apply_exif: False leaves the values as they lie in the file.
 
     Raises:
         BadImage: the file is missing, empty, damaged, no image, of a lossy format, or of several channels.
     """
-    with _opened_mask(path) as (image, stored):
-        return _colors(image, stored) if colors else _values(image, stored)
+    return decode_mask(source, colors=colors, apply_exif=apply_exif).pixels
 
 
-def read_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The values of a mask, as read_mask gives them, and the colours int32 0xrrggbb that its palette has for 0, 1, ...
+def decode_image(
+    source: Path | bytes, *, channels: int, apply_exif: bool | None = None, bit_depth: int | None = None
+) -> Decoded:
+    """As read_image, with what there is to say of the file."""
+    with _reasons(source):
+        image, stored = _opened(source)
+        turn, upright = _load(image, apply_exif)
+        if "transparency" in image.info and "16" in stored and channels == 4:
+            raise BadImage("it has 16 bits and a transparent colour, no opacity; save it with 8 bits")
+        shallow, bits = _eight_bits(image, stored, bit_depth)
+        pixels = np.asarray(shallow if shallow.mode == MODES[channels] else shallow.convert(MODES[channels]))
+        return Decoded(upright(pixels.reshape(*pixels.shape[:2], channels)), turn, bits=bits)
+
+
+def decode_mask(source: Path | bytes, *, colors: bool = False, apply_exif: bool | None = None) -> Decoded:
+    """As read_mask, with what there is to say of the file."""
+    with _reasons(source):
+        image, stored = _opened(source)
+        _check_mask(image)
+        turn, upright = _load(image, apply_exif)
+        values = _colors(image, stored) if colors else _values(image, stored)
+        palette = image.getpalette("RGB") if image.mode == "P" else []
+        numbers = np.array(palette, np.int32).reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+        return Decoded(upright(values), turn, palette=numbers)
+
+
+def check_reading(apply_exif: bool | None, bit_depth: int | None) -> None:
+    """Refuse options that mean nothing.
 
     Raises:
-        BadImage: as read_mask does.
+        ValueError: naming the option.
     """
-    with _opened_mask(path) as (image, stored):
-        values = _values(image, stored)
-        palette = image.getpalette("RGB") if image.mode == "P" else []
-        return values, np.array(palette, np.int32).reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    if apply_exif not in (None, True, False):
+        raise ValueError(f"data.apply_exif is {apply_exif!r}; it must be true, false, or null for true")
+    if bit_depth is not None and not (type(bit_depth) is int and 8 <= bit_depth <= 16):
+        raise ValueError(f"data.bit_depth is {bit_depth!r}; it must be from 8 to 16, or null for 16")
+
+
+def why_too_deep(bits: int, bit_depth: int) -> str | None:
+    """What is wrong with an image of 16 bits whose brightest value needs so many; None where nothing is."""
+    more = f"its brightest value needs {bits} bits, which is more than data.bit_depth={bit_depth}"
+    return more if bits > bit_depth else None
 
 
 def count_pixels(path: Path) -> int:
     """Width times height as the file's first bytes say; 0 where they cannot be read."""
     try:
-        with _reasons(path), Image.open(path) as image:
+        with _reasons(path):
+            image = Image.open(io.BytesIO(_without_metadata(path.read_bytes())))
             return image.width * image.height
     except BadImage:
         return 0
@@ -166,31 +247,21 @@ def resized_nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 @contextmanager
-def _opened_mask(path: Path) -> Iterator[tuple[Image.Image, str]]:
-    """A mask upright, and how its pixels lie in the file."""
-    with _reasons(path):
-        with Image.open(path) as image:
-            image.verify()
-        with Image.open(path) as image:
-            stored = _stored_as(image)
-            ImageOps.exif_transpose(image, in_place=True)
-            yield image, stored
-
-
-@contextmanager
-def _reasons(path: Path) -> Iterator[None]:
+def _reasons(source: Path | bytes) -> Iterator[None]:
     """Whatever a file's reading raises becomes a BadImage."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise BadImage("it is no file")
-        if not status.st_size:
-            raise BadImage("it is empty")
+        if isinstance(source, Path):
+            status = source.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise BadImage("it is no file")
+            if not status.st_size:
+                raise BadImage("it is empty")
         yield
     except BadImage:
         raise
     except FileNotFoundError as error:
-        raise BadImage("it is a link to nothing" if path.is_symlink() else "there is no such file") from error
+        is_link = isinstance(source, Path) and source.is_symlink()
+        raise BadImage("it is a link to nothing" if is_link else "there is no such file") from error
     except UnidentifiedImageError as error:
         raise BadImage("it is no image, or of a kind that cannot be read") from error
     except PermissionError as error:
@@ -199,24 +270,137 @@ def _reasons(path: Path) -> Iterator[None]:
         raise BadImage(" ".join(str(error).split()) or repr(error)) from error
 
 
-def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
-    """Gray of 16 bits, which Pillow would clip; it takes the high byte of colours itself."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PPM"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+def _opened(source: Path | bytes) -> tuple[Image.Image, str]:
+    """An image whose pixels are still to be read, and how they lie in the file: `L;2` is gray of 2 bits.
+
+    From memory: Pillow maps a file that it is given by name, and scrambles pixels that are turned.
+    """
+    content = _without_metadata(source if isinstance(source, bytes) else source.read_bytes())
+    if content.startswith(PNG_START):
+        Image.open(io.BytesIO(content)).verify()  # the checksums, which decoding passes over
+    image = Image.open(io.BytesIO(content))
+    _check_memory(image)
+    how = image.tile[0][3] if getattr(image, "tile", None) else ""
+    stored = str(how[0] if isinstance(how, tuple) else how)
+    _check_tiff(image, stored)
+    return image, stored
+
+
+def _without_metadata(content: bytes) -> bytes:
+    """A PNG without what is neither pixels nor their orientation: it may be broken, or longer than Pillow takes."""
+    if not content.startswith(PNG_START):
+        return content
+    view, parts, place = memoryview(content), [memoryview(PNG_START)], len(PNG_START)
+    while place + 12 <= len(content):
+        length = int.from_bytes(view[place : place + 4])
+        chunk = view[place : place + 12 + length]
+        if _is_needed(bytes(chunk[4:8]), chunk):
+            parts.append(chunk)
+        place += 12 + length
+    return b"".join([*parts, view[place:]])
+
+
+def _is_needed(name: bytes, chunk: memoryview) -> bool:
+    """Whether a chunk of a PNG is to be read: the pixels', and one that may tell their orientation, if it is whole."""
+    if name[:1].isupper() or name == b"tRNS":
+        return True
+    if name not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") or zlib.crc32(chunk[4:-4]).to_bytes(4) != bytes(chunk[-4:]):
+        return False
+    if name == b"eXIf":
+        return True
+    keyword, _, text = bytes(chunk[8:-4]).partition(b"\0")
+    if keyword not in PNG_ORIENTATION or len(text) > PNG_TEXT_BYTES:
+        return False
+    if name == b"zTXt" or text[:1] == b"\1":
+        unpacked = zlib.decompressobj()
+        try:
+            unpacked.decompress(text[1:] if name == b"zTXt" else text[2:].split(b"\0", 2)[2], PNG_TEXT_BYTES)
+        except (zlib.error, IndexError):
+            return False
+        return unpacked.eof
+    return True
+
+
+def _check_memory(image: Image.Image) -> None:
+    pixels = image.width * image.height
+    need, free = pixels * 2 * (4 if len(image.getbands()) > 1 else 1), free_memory() if pixels > LARGE_IMAGE else None
+    if free is not None and need > free:
+        raise BadImage(
+            f"its {pixels / 1e6:.0f} megapixels need at least {as_size(need)} of memory, and {as_size(free)} are free; "
+            "make it smaller, or cut it into parts"
+        )
+
+
+def _tag(image: Image.Image, number: int) -> Any:
+    """The value of a TIFF's tag; None where it has none, and of other images."""
+    return image.tag_v2.get(number) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
+
+
+def _is_signed(image: Image.Image) -> bool:
+    return 2 in np.atleast_1d(_tag(image, TIFF_FORMAT) or 1)
+
+
+def _check_tiff(image: Image.Image, stored: str) -> None:
+    """Refuse what Pillow reads wrongly, and does not refuse."""
+    is_raw, several = image.info.get("compression") == "raw", len(image.getbands()) > 1
+    if not is_raw and stored.endswith("BS"):
+        raise BadImage("it is a TIFF of signed values, big-endian and packed; save it as PNG")
+    if is_raw and several and _tag(image, TIFF_PLANES) == 2 and max(_tag(image, TIFF_BITS) or (8,)) > 8:
+        raise BadImage("it is a TIFF with a plane of 16 bits for each colour, unpacked; save it as PNG")
+    if is_raw and several and _tag(image, TIFF_PHOTOMETRIC) == 6:
+        raise BadImage("it is a TIFF in YCbCr, unpacked; save it as PNG")
+
+
+def _load(image: Image.Image, apply_exif: bool | None) -> tuple[int | None, Callable[[np.ndarray], np.ndarray]]:
+    """Read an image's pixels: Decoded's `turn`, and what makes of them what is asked for."""
+    is_turned = isinstance(image, TiffImagePlugin.TiffImageFile)  # by Pillow, while it is read
+    turn = _turn(image) if is_turned else None
+    image.load()
+    turn = turn if is_turned else _turn(image)  # which may stand behind the pixels
+    is_obeyed = apply_exif is not False
+    if is_turned:
+        return turn, TURNS[1 if is_obeyed or turn is None else TURNED_BACK.get(turn, turn)]
+    return turn, TURNS[(is_obeyed and turn) or 1]
+
+
+def _turn(image: Image.Image) -> int | None:
+    try:
+        turn = image.getexif().get(ORIENTATION) or 1  # 0 is none too
+    except Exception:  # of whatever is broken
+        return None
+    return turn if isinstance(turn, int) and turn in TURNS else None
+
+
+def _eight_bits(image: Image.Image, stored: str, bit_depth: int | None) -> tuple[Image.Image, int | None]:
+    """An image of 8 bits a channel, and Decoded's `bits`; Pillow clips gray of 16, and halves colours itself."""
+    if _is_signed(image):
+        raise BadImage("its values are signed, and which is black is not known; save it with 8 or 16 bits, unsigned")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        values = np.asarray(image).astype(np.int32)
+        is_told = stored.startswith("I;12") or image.format == "PPM"  # which Pillow has spread over 16 bits
+        depth = 12 if stored.startswith("I;12") else (None if is_told else bit_depth) or 16
+        bits = None if is_told else int(values.max()).bit_length()
+        if bits is not None and (why := why_too_deep(bits, depth)):
+            raise BadImage(why)
+        if _tag(image, TIFF_PHOTOMETRIC) == 0:  # 0 is white, which Pillow sees to elsewhere
+            values = (1 << depth) - 1 - values
+        return Image.fromarray((values >> (depth - 8)).astype(np.uint8)), bits
     if image.mode in ("I", "F"):
         raise BadImage("its pixels are 32-bit numbers, whose range is not known; save it with 8 or 16 bits")
-    return image
+    if "16" in stored and image.mode in ("LA", "RGB", "RGBA"):
+        if bit_depth not in (None, 16):
+            raise BadImage(f"it has several channels of 16 bits, and data.bit_depth={bit_depth} is for gray alone")
+        return image, 8 + int(np.asarray(image.convert("RGB")).max()).bit_length()
+    return image, None
 
 
-def _stored_as(image: Image.Image) -> str:
-    """How an image's pixels lie in its file, as Pillow names it before they are read: `L;2` is gray of 2 bits."""
+def _check_mask(image: Image.Image) -> None:
     packing = str(image.info.get("compression", ""))
     if image.format not in LOSSLESS or "jpeg" in packing or "webp" in packing:
         kind = f"a {image.format}" if image.format not in LOSSLESS else f"a {image.format} packed as {packing}"
         raise BadImage(f"it is {kind}, a lossy kind, which smears labels; make the mask anew as PNG")
-    tiles = getattr(image, "tile", None) or [(None, None, None, "")]
-    how = tiles[0][3]
-    return str(how[0] if isinstance(how, tuple) else how)
+    if _tag(image, TIFF_PHOTOMETRIC) == 0:
+        raise BadImage("it is a TIFF that counts from white, so that which label is 0 is not known; save it as PNG")
 
 
 def _values(image: Image.Image, stored: str) -> np.ndarray:
@@ -226,6 +410,8 @@ def _values(image: Image.Image, stored: str) -> np.ndarray:
         values = np.asarray(image)
         if image.mode == "L" and stored.startswith(("L;2", "L;4")):  # which Pillow has spread over 0 to 255
             return values // (85 if stored.startswith("L;2") else 17)
+        if image.mode == "L" and _is_signed(image):
+            return values.view(np.int8).astype(np.int32)
         return values.astype({"1": np.uint8, "I": np.int32}.get(image.mode, values.dtype.newbyteorder("=")))
     if image.mode == "F":
         raise BadImage("its pixels are fractions, no labels; save whole numbers, as PNG")

@@ -1,8 +1,9 @@
-"""Logging: to the run's train.log and to standard error, above a progress bar where there is one."""
+"""Logging to the run's train.log and to standard error, above a progress bar where there is one."""
 
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
 import sys
@@ -12,6 +13,13 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from src.machine import settle_keras_backend
+
+
+def escape_unprintable() -> None:
+    """What an output cannot encode is escaped from now on, as letters that are not its own or a name's stray bytes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class ConsoleHandler(logging.StreamHandler):

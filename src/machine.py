@@ -1,4 +1,4 @@
-"""What this machine has and wants, asked without TensorFlow: cores, GPUs, Keras's backend, want of memory.
+"""What this machine has and wants, asked without TensorFlow: cores, GPUs, Keras's backend, free memory.
 
 available_cores()       # 2
 visible_gpus()          # ["0", "1"]
@@ -11,6 +11,8 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+
+V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")  # of control groups, version 1
 
 
 def available_cores() -> int:
@@ -34,6 +36,26 @@ def visible_gpus() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return re.findall(r"^GPU (\d+):", listed, re.M)
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take, swap included: of the machine, or of its control group if less."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    kilobytes = {name: int(lines[name].split()[0]) for name in ("MemAvailable", "SwapFree") if name in lines}
+    free = [1024 * sum(kilobytes.values())] if "MemAvailable" in kilobytes else []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, controllers, path = line.split(":", 2)
+        root = Path("/sys/fs/cgroup", *(() if number == "0" else ("memory",)))
+        if number == "0" or "memory" in controllers.split(","):
+            names = ("memory.max", "memory.current") if number == "0" else V1_FILES
+            for folder in (root / path.lstrip("/"), root):  # within a container the path is the root itself
+                try:
+                    limit, used = ((folder / name).read_text().strip() for name in names)
+                    cached = dict(pair.split() for pair in (folder / "memory.stat").read_text().splitlines())
+                    free.append(int(limit) - int(used) + int(cached.get("inactive_file", 0)))
+                except (OSError, ValueError):  # not there, or "max"
+                    continue
+    return max(0, min(free)) if free else None
 
 
 def memory_kills() -> int:

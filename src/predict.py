@@ -22,12 +22,11 @@ import shlex
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from src.arguments import Parser
 from src.files import replace
-from src.image_files import MASKS, MODES, OVERLAYS, RESULTS, BadImage, count_pixels, find_images, read_image, resized
-from src.logs import importing
+from src.image_files import (
+    FEW_BITS,
+    MASKS,
+    MODES,
+    OVERLAYS,
+    RESULTS,
+    BadImage,
+    count_pixels,
+    decode_image,
+    find_images,
+    resized,
+)
+from src.logs import escape_unprintable, importing
 from src.machine import available_cores
 from src.pictures import mask_png, overlay, png
 from src.runs.collection import find_run
@@ -73,6 +83,7 @@ class Model:
 
 def main() -> None:
     """The command line; exits with 0, 1 where it fails or an image cannot be read, 2 for a wrong command."""
+    escape_unprintable()
     parser = Parser(
         prog="python -m src.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -122,11 +133,12 @@ def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: P
     model = load_model(saved_model)
     names = record.get("class_names") or ()
     write = Writer(output, base, names if len(names) == model.classes else [str(i) for i in range(model.classes)])
+    read = Reader(model.channels, record.get("config") or {})
     write.begin(files)
     began = time.perf_counter()
     done, skipped = [], []
     with _progress(len(files)) as advance, ThreadPoolExecutor(available_cores()) as pool:
-        for file, result in predictions(model, files, write, pool):
+        for file, result in predictions(model, files, read, write, pool):
             if isinstance(result, BadImage):
                 print(f"skipped: {file}: {result}", file=sys.stderr)
                 skipped.append({"file": str(file), "reason": str(result)})
@@ -139,6 +151,12 @@ def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: P
         if "class" in entry:
             print(f"{entry['file']}  {entry['class']}  {entry['probabilities'][entry['class']]:.4f}")
     print(path)
+    if read.dark:
+        print(
+            f"warning: {counted(len(read.dark), 'image')} (first: {read.dark[0]}) of 16 bits have no value that needs "
+            f"more than {FEW_BITS}: dark as they are to the model. If they have fewer bits, save them with 8",
+            file=sys.stderr,
+        )
     print(f"{counted(len(done), 'image')} in {seconds:.1f} s, {len(done) / seconds:.3g} a second", file=sys.stderr)
     if skipped:
         lines = [f"  {entry['file']}: {entry['reason']}" for entry in skipped]
@@ -205,15 +223,41 @@ def load_model(saved_model: Path) -> Model:
     return Model(serve, size, channels, classes=scores[-1], scores=scores[1:].num_elements())
 
 
+class Reader:
+    """Reads files as training does.
+
+    Args:
+        config: the run's, by dotted key.
+
+    Attributes:
+        dark: files of 16 bits whose values may be meant to have fewer.
+    """
+
+    def __init__(self, channels: int, config: Mapping[str, Any]) -> None:
+        self._channels = channels
+        self._apply_exif, self._bit_depth = (config.get(f"data.{name}") for name in ("apply_exif", "bit_depth"))
+        self.dark: list[Path] = []
+
+    def __call__(self, file: Path) -> np.ndarray | BadImage:
+        """The pixels uint8 [H, W, channels], or why there are none; may be called by several threads."""
+        try:
+            image = decode_image(file, channels=self._channels, apply_exif=self._apply_exif, bit_depth=self._bit_depth)
+        except BadImage as error:
+            return error
+        if self._bit_depth is None and image.bits is not None and image.bits <= FEW_BITS:
+            self.dark.append(file)
+        return image.pixels
+
+
 def predictions(
-    model: Model, files: Sequence[Path], write: Writer, pool: ThreadPoolExecutor
+    model: Model, files: Sequence[Path], read: Reader, write: Writer, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[Path, dict[str, Any] | BadImage]]:
     """What `write` returns of each file, or why it could not be read, in the order of the files.
 
     A batch is read, predicted and written before the next: that is all that is held in memory.
     """
     for batch in _batches(model, files):
-        yield from _predicted(model, batch, write, pool)
+        yield from _predicted(model, batch, read, write, pool)
 
 
 def class_mask(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -319,10 +363,10 @@ def _batches(model: Model, files: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _predicted(
-    model: Model, batch: Sequence[Path], write: Writer, pool: ThreadPoolExecutor
+    model: Model, batch: Sequence[Path], reader: Reader, write: Writer, pool: ThreadPoolExecutor
 ) -> list[tuple[Path, dict[str, Any] | BadImage]]:
     """What `write` returns of each file of a batch; no pixels stay behind."""
-    read = dict(zip(batch, pool.map(partial(_read, channels=model.channels), batch), strict=True))
+    read = dict(zip(batch, pool.map(reader, batch), strict=True))
     images = {file: image for file, image in read.items() if not isinstance(image, BadImage)}
     answers = _answers(model, list(images.values()), pool)
     results = dict(zip(images, pool.map(write, images, images.values(), answers), strict=True))
@@ -338,13 +382,6 @@ def _strips(size: tuple[int, int]) -> Iterator[slice]:
 def _overlay(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
     """`overlay`, made in strips."""
     return np.concatenate([overlay(image[rows], mask[rows], classes) for rows in _strips(mask.shape[:2])])
-
-
-def _read(file: Path, *, channels: int) -> np.ndarray | BadImage:
-    try:
-        return read_image(file, channels=channels)
-    except BadImage as error:
-        return error
 
 
 def _answers(model: Model, images: Sequence[np.ndarray], pool: ThreadPoolExecutor) -> list[Answer]:

@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from src import targets
 from src.data.image_data import ImageData
+from src.machine import free_memory
 from src.spelling import did_you_mean
 from src.text import size
 
@@ -39,9 +40,6 @@ OTHER_FOLDERS = {
     "image_folder": "class_folder (a folder of images for each class)",
     "class_folder": "image_folder (images with masks)",
 }
-
-
-V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")  # of control groups, version 1
 
 
 class Shortage(RuntimeError):
@@ -220,26 +218,6 @@ def check_memory(model: keras.Model, *, batch_size: int, parts: int = 1, recompu
         "batch_size=%d: a training step may need %s of memory, and %s are free; if it is killed, give %s",
         *(batch_size, size(likely), size(free), ways),
     )
-
-
-def free_memory() -> int | None:
-    """Bytes that this process may still take, swap included: of the machine, or of its control group if less."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    kilobytes = {name: int(lines[name].split()[0]) for name in ("MemAvailable", "SwapFree") if name in lines}
-    free = [1024 * sum(kilobytes.values())] if "MemAvailable" in kilobytes else []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        number, controllers, path = line.split(":", 2)
-        root = Path("/sys/fs/cgroup", *(() if number == "0" else ("memory",)))
-        if number == "0" or "memory" in controllers.split(","):
-            names = ("memory.max", "memory.current") if number == "0" else V1_FILES
-            for folder in (root / path.lstrip("/"), root):  # within a container the path is the root itself
-                try:
-                    limit, used = ((folder / name).read_text().strip() for name in names)
-                    cached = dict(pair.split() for pair in (folder / "memory.stat").read_text().splitlines())
-                    free.append(int(limit) - int(used) + int(cached.get("inactive_file", 0)))
-                except (OSError, ValueError):  # not there, or "max"
-                    continue
-    return max(0, min(free)) if free else None
 
 
 def check_disk(

@@ -86,3 +86,8 @@ def sparkline(values: Sequence[float]) -> str:
     low, span = min(finite, default=0.0), max(finite, default=0.0) - min(finite, default=0.0)
     top = len(BARS) - 1
     return "".join(BARS[round((v - low) / (span or 1) * top)] if math.isfinite(v) else " " for v in values)
+
+
+def printable(text: object) -> str:
+    r"""Text that any stream takes; bytes of a file's name that are no UTF-8 appear as \udcff."""
+    return str(text).encode(errors="backslashreplace").decode()

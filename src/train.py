@@ -9,7 +9,6 @@ one goes on, a failed one is tried again. TensorFlow is imported only when there
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
@@ -37,6 +36,7 @@ from src.config import (
 )
 from src.files import delete, generated_code
 from src.job import prepare_and_keep, report, run_directory
+from src.logs import escape_unprintable
 from src.machine import settle_keras_backend
 from src.runs.environment import environment, environment_changes
 from src.runs.identity import register_resolvers
@@ -51,9 +51,7 @@ _failures: list[Exception] = []
 
 def main() -> None:
     """The command line; exits with 0 completed, 1 failed, 2 wrong command or config, 128 + n ended by signal n."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # no result is lost for want of a letter
+    escape_unprintable()  # no result is lost for want of a letter
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the end of training
     show_trace = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves exceptions, and what is said of them, to us

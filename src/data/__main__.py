@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from src.arguments import Parser
 from src.config import ConfigError, compose
 from src.files import replace
-from src.logs import ConsoleHandler, importing
+from src.logs import ConsoleHandler, escape_unprintable, importing
 from src.machine import available_cores
 from src.text import counted, print_table, size, table
 
@@ -34,6 +34,7 @@ SHOWN_CLASSES = 30  # --json has all
 
 def main() -> None:
     """The command line; exits with 0, 1 where it fails, 2 for a wrong command or config."""
+    escape_unprintable()
     parser = Parser(
         prog="python -m src.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -27,12 +27,12 @@ from src.data.folder_classes import Classes, typed
 from src.data.folder_layout import Layout
 from src.data.threads import in_threads
 from src.files import replace
-from src.image_files import BadImage, read_image, read_labels, read_mask
-from src.text import counted
+from src.image_files import BadImage, decode_image, decode_mask, read_mask, why_too_deep
+from src.text import counted, printable
 
 log = logging.getLogger(__name__)
 
-VERSION = f"2, Pillow {PIL.__version__}"  # of what is remembered; another one looks anew
+VERSION = f"3, Pillow {PIL.__version__}"  # of what is remembered; another one looks anew
 MOST_VALUES = 1024  # in one mask; photographs and smeared masks have more
 MOST_LINES = 10  # of a message
 SHOWN_COLOURS, COUNTED_MASKS = 8, 32  # in advice; masks whose pixels are counted for it
@@ -43,15 +43,22 @@ Role = Literal["image", "mask", "colour mask"]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file is: `error` says why it cannot be used; else `size` is (H, W) upright, `values` those in a mask.
+    """What a file is.
 
-    `colours` has one for each of the values where they are the indices of a palette, except of a mere ramp of grays.
+    Attributes:
+        size: (H, W), upright or, if so asked for, as the pixels are stored.
+        values: those in a mask.
+        error: why it cannot be used; the rest then says nothing.
+        colours: one for each of the values where they are the indices of a palette, except of a mere ramp of grays.
+        turn, bits: as those of `src.image_files.Decoded`.
     """
 
     size: tuple[int, int]
     values: tuple[int, ...]
     error: str | None
     colours: tuple[int, ...] = ()
+    turn: int | None = 1
+    bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,11 +87,20 @@ def cache_file(cache_dir: str | Path | None, root: Path) -> Path:
     return Path(cache_dir or default).expanduser() / "image_folder" / f"{key}.json"
 
 
-def look_at_files(root: Path, roles: Mapping[str, Role], *, cache: Path) -> dict[str, Facts]:
+def look_at_files(
+    root: Path,
+    roles: Mapping[str, Role],
+    *,
+    cache: Path,
+    apply_exif: bool | None = None,
+    bit_depth: int | None = None,
+) -> dict[str, Facts]:
     """Open and decode each file that is new or has changed since the last time.
 
     Args:
         roles: what each file is, by its path below the root.
+        apply_exif: False gives sizes of the pixels as they are stored.
+        bit_depth: of images whose values are stored in 16 bits; one with more is an error.
         cache: the file that remembers; a damaged one counts as none, and one that cannot be written is done without.
     """
     known = _remembered(cache)
@@ -107,14 +123,23 @@ def look_at_files(root: Path, roles: Mapping[str, Role], *, cache: Path) -> dict
         entries |= {f"{roles[path]}:{path}": entry for path, entry in found.items()}
         if new or len(entries) < len(known):
             _remember(cache, entries)
-    return {
-        path: Facts(tuple(size), tuple(values), error, tuple(colours))
-        for path, (_, size, values, error, colours) in found.items()
-    }
+    facts = {}
+    for path, (_, size, values, error, colours, turn, bits) in found.items():
+        is_stored = apply_exif is False and (turn or 1) > 4
+        if bit_depth is not None and bits is not None:
+            error = error or why_too_deep(bits, bit_depth)
+        facts[path] = Facts(tuple(size[::-1] if is_stored else size), tuple(values), error, tuple(colours), turn, bits)
+    return facts
 
 
-def find_problems(layout: Layout, facts: Mapping[str, Facts], classes: Classes) -> Findings:
-    """All examples that cannot be used: unreadable, without a partner, of unlike sizes, with values of no class."""
+def find_problems(
+    layout: Layout, facts: Mapping[str, Facts], classes: Classes, *, apply_exif: bool | None = None
+) -> Findings:
+    """All examples that cannot be used: unreadable, without a partner, of unlike sizes, with values of no class.
+
+    Args:
+        apply_exif: whether `facts` has upright sizes, None or True.
+    """
     problems: dict[int, tuple[str, str]] = {}
     values: dict[int, tuple[int, ...]] = {}  # of the masks that are right so far
     for number, example in enumerate(layout.examples):
@@ -128,7 +153,11 @@ def find_problems(layout: Layout, facts: Mapping[str, Facts], classes: Classes) 
             if image == mask:
                 values[number] = facts[example.mask].values
             else:
-                turned = " (has one been turned?)" if image == mask[::-1] else ""
+                turned = ""
+                if image == mask[::-1]:
+                    turned = " (has one been turned?)"
+                    if apply_exif is not False and facts[example.image].turn != facts[example.mask].turn:
+                        turned = " (EXIF data turn one of them; data.apply_exif=false takes both as they are stored)"
                 problems[number] = example.mask, f"it is {by(mask)}, its image {by(image)}{turned}"
     if not layout.has_masks:
         return Findings(problems, len(layout.classes))
@@ -216,27 +245,25 @@ def by(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _look(path: Path, role: Role) -> tuple[tuple[int, int], list[int], str | None, list[int]]:
-    """(size, values, error, colours) of a file."""
-    palette = np.array([], np.int32)
+def _look(path: Path, role: Role) -> tuple[tuple[int, int], list[int], str | None, list[int], int | None, int | None]:
+    """(size, values, error, colours, turn, bits) of a file."""
     try:
         if role == "image":
-            return read_image(path, channels=3).shape[:2], [], None, []
-        if role == "mask":
-            mask, palette = read_labels(path)
-        else:
-            mask = read_mask(path, colors=True)
+            image = decode_image(path, channels=3)
+            return image.pixels.shape[:2], [], None, [], image.turn, image.bits
+        mask = decode_mask(path, colors=role == "colour mask")
     except BadImage as error:
-        return (0, 0), [], str(error), []
-    flat = mask.ravel()
+        return (0, 0), [], str(error), [], 1, None
+    flat = mask.pixels.ravel()
     values = np.unique(np.append(flat[1:][flat[1:] != flat[:-1]], flat[0]))  # few are left where areas are even
     if len(values) > MOST_VALUES:
         what = "colours" if role == "colour mask" else "labels"
         many = f"it has {len(values):,} {what}, as a photograph has; a mask has at most {MOST_VALUES:,}"
-        return (0, 0), [], many, []
+        return (0, 0), [], many, [], 1, None
+    palette = mask.palette if role == "mask" and mask.palette is not None else np.array([], np.int32)
     colours = palette[values].tolist() if len(palette) > values[-1] else []
     is_ramp = colours == [value * 0x010101 for value in values.tolist()]
-    return mask.shape, values.tolist(), None, [] if is_ramp else colours
+    return mask.pixels.shape, values.tolist(), None, [] if is_ramp else colours, mask.turn, None
 
 
 def _of_no_class(values: Mapping[int, Sequence[int]], classes: Classes) -> tuple[dict[int, str], int, list[str]]:
@@ -332,4 +359,4 @@ def _write(path: Path, content: str) -> bool:
 
 def _shown(text: str) -> str:
     """Text on one line, whatever bytes a file's name has."""
-    return " ".join(text.encode(errors="backslashreplace").decode().split())
+    return " ".join(printable(text).split())

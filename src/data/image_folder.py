@@ -33,18 +33,20 @@ from src.data.folder_check import (
 from src.data.folder_classes import Classes, Colour, find_classes
 from src.data.folder_layout import Example, Kind, Layout, find_layout
 from src.data.image_data import SPLITS, DataError, ImageData
+from src.data.oddities import Oddities
 from src.data.threads import arrays
 from src.image_files import (
     HAS_COLOURS,
     MODES,
     BadImage,
+    check_reading,
     height_and_width,
     read_image,
     read_mask,
     resized,
     resized_nearest,
 )
-from src.text import size
+from src.text import printable, size
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,8 @@ def image_folder(
     test_share: float = 0.15,
     split_seed: int = 0,
     skip_bad: bool = False,
+    apply_exif: bool | None = None,
+    bit_depth: int | None = None,
     max_memory_gib: float = 4.0,
     cache_dir: str | None = None,
     shuffle: bool = True,
@@ -92,6 +96,9 @@ def image_folder(
         val_share, test_share: of the images, or of each class's, where folders do not say which; chosen by a hash
             of their names and `split_seed`, so that few change their split when some are added.
         skip_bad: leave out what cannot be used.
+        apply_exif: False takes images and masks as they are stored, whatever orientation their EXIF data name.
+        bit_depth: gray images of 16 bits have values of so many bits, 8 to 16, and are brought to 8; by default the
+            high byte is taken.
         max_memory_gib: above this the images are read from disk again and again; the batches are the same.
         cache_dir: where is remembered what was seen of the files; by default below ~/.cache.
         batch_size, seed, shuffle, transforms, limit: as `ImageData`'s.
@@ -102,6 +109,7 @@ def image_folder(
     """
     if channels not in MODES:
         raise ValueError(f"data.channels is {channels}; it must be 1 (gray), 3 (RGB) or 4 (RGB and opacity)")
+    check_reading(apply_exif, bit_depth)
     _check_shares(val_share, test_share)
     if image_size is not None:
         height_and_width(image_size)  # before files are checked
@@ -115,8 +123,9 @@ def image_folder(
         ignore_color=ignore_color,
     )
     cache = cache_file(cache_dir, root)
-    facts = look_at_files(root, _roles(layout, has_colours=classes.labels is not None), cache=cache)
-    findings = find_problems(layout, facts, classes)
+    roles = _roles(layout, has_colours=classes.labels is not None)
+    facts = look_at_files(root, roles, cache=cache, apply_exif=apply_exif, bit_depth=bit_depth)
+    findings = find_problems(layout, facts, classes, apply_exif=apply_exif)
     if classes.ignore_label is not None and 0 <= classes.ignore_label < findings.classes:
         raise ValueError(
             f"data.ignore_label is {classes.ignore_label}, which is among the {findings.classes} classes from 0 on; "
@@ -134,6 +143,12 @@ def image_folder(
             resize = " The others are of several sizes: give data.image_size too."
             raise DataError(text + (resize if image_size is None and len(set(sizes.values())) > 1 else ""))
         log.warning("%s", text)
+    oddities = Oddities(str(root), apply_exif=apply_exif)
+    for example in usable:
+        image = facts[str(example.image)]
+        mask = facts[example.mask].turn if example.mask else image.turn
+        oddities.add(str(example.image), image=image.turn, mask=mask, bits=image.bits)
+    oddities.tell(bit_depth=bit_depth)
     if findings.classes < 2:
         raise ValueError(f"the masks in {root} have no label but 0; two classes are needed")
     shape = _shape(image_size, root, sizes)
@@ -147,6 +162,8 @@ def image_folder(
         channels=channels,
         classes=classes,
         dtype=_dtype(layout, findings.classes, classes.ignore_label),
+        apply_exif=apply_exif,
+        bit_depth=bit_depth,
     )
     held = len(usable) * math.prod(shape) * (channels + read.dtype.itemsize * layout.has_masks)
     in_memory = held <= max_memory_gib * 2**30
@@ -181,9 +198,12 @@ class Reader:
     channels: int
     classes: Classes
     dtype: np.dtype
+    apply_exif: bool | None = None
+    bit_depth: int | None = None
 
     def __call__(self, example: Example) -> tuple[np.ndarray, np.ndarray]:
-        image = resized(self._checked(read_image, example.image, channels=self.channels), self.shape)
+        image = self._checked(read_image, example.image, channels=self.channels, bit_depth=self.bit_depth)
+        image = resized(image, self.shape)
         if example.mask is None:
             assert self.classes.names is not None
             return image, np.array(self.classes.names.index(str(example.class_name)), self.dtype)
@@ -196,9 +216,10 @@ class Reader:
 
     def _checked(self, read: Callable, path: str | None, **options: Any) -> np.ndarray:
         try:
-            return read(self.root / str(path), **options)
+            return read(self.root / str(path), apply_exif=self.apply_exif, **options)
         except BadImage as error:
-            raise DataError(f"{self.root / str(path)}: {error}; it was well when the files were checked") from error
+            name = printable(self.root / str(path))
+            raise DataError(f"{name}: {error}; it was well when the files were checked") from error
 
 
 class Examples(Sequence):

@@ -16,7 +16,7 @@ import tensorflow as tf
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES
 from src.data.image_data import SPLITS, ImageData
-from src.image_files import height_and_width
+from src.image_files import height_and_width, resized, resized_nearest
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +84,21 @@ def examples(builder, split: str, *, resize: tuple[int, int] | None = None) -> t
     """A split's single examples in stored order: (image uint8 [H, W, C], mask uint8 [H, W])."""
 
     def pair(features):
-        image, mask = features["image"], features["segmentation_mask"]
+        image, mask = features["image"], features["segmentation_mask"][..., 0]
         if resize:
-            image = tf.cast(tf.round(tf.image.resize(image, resize)), tf.uint8)
-            mask = tf.image.resize(mask, resize, method="nearest")
-        return image, mask[..., 0]
+            parts = tf.numpy_function(lambda *pair: _resized(*pair, resize), (image, mask), (tf.uint8, tf.uint8))
+            image, mask = (
+                tf.ensure_shape(part, [*resize, *stored.shape[2:]])
+                for part, stored in zip(parts, (image, mask), strict=True)
+            )
+        return image, mask
 
     return builder.as_dataset(split=split, shuffle_files=False).map(pair, num_parallel_calls=2, deterministic=True)
+
+
+def _resized(image: np.ndarray, mask: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """As all images and masks are, those of src.predict too."""
+    return resized(image, shape), resized_nearest(mask, shape)
 
 
 def arrays(dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -6,13 +6,12 @@
         class_names=["pet", "background", "border"], batch_size=32, seed=0,
     )
 
-Examples are read by number, so a set gives the same batches whether it fits in memory or not. Images are decoded by
-Pillow, as elsewhere in this project, and not turned by EXIF data, for which masks do not wait either.
+Examples are read by number, so a set gives the same batches whether it fits in memory or not. Images and masks are read
+as those in folders, by `src.image_files`.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import shlex
@@ -26,13 +25,25 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from src.data.image_data import DataError, ImageData, Pair, share_of
+from src.data.oddities import Oddities
 from src.data.tfds_folders import prepared
 from src.data.tfds_records import Records
 from src.data.threads import arrays
-from src.image_files import MODES, height_and_width, resized, resized_nearest
+from src.image_files import (
+    MODES,
+    Decoded,
+    check_reading,
+    decode_image,
+    decode_mask,
+    height_and_width,
+    resized,
+    resized_nearest,
+)
 
 log = logging.getLogger(__name__)
 
+LOOKED_AT = 32  # examples of a set that is read as needed, before training
+AS_STORED = "data.apply_exif=false takes both as they are stored, whatever orientation their EXIF data name"
 SPLIT_NAMES = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
 
 
@@ -54,6 +65,8 @@ def tfds_images(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     ignore_label: int | None = None,
+    apply_exif: bool | None = None,
+    bit_depth: int | None = None,
     max_memory_gib: float = 4.0,
     shuffle: bool = True,
     limit: float | None = None,
@@ -75,6 +88,9 @@ def tfds_images(
         target_offset: added to labels and masks, in int32.
         num_classes, class_names: of the targets after the offset; by default as the features say.
         ignore_label: a target that counts nowhere, after the offset.
+        apply_exif: False takes images and masks as they are stored, whatever orientation their EXIF data name.
+        bit_depth: gray images of 16 bits have values of so many bits, 8 to 16, and are brought to 8; by default the
+            high byte is taken.
         max_memory_gib: train and val are held in memory up to this size, else read whenever they are needed, as test
             always is.
         shuffle, limit, transforms, batch_size, seed: as ImageData's.
@@ -84,6 +100,7 @@ def tfds_images(
         DataError: the set cannot be had or read, or a target is no class; see `src.data.tfds_folders.prepared`.
     """
     size = None if image_size is None else height_and_width(image_size)
+    check_reading(apply_exif, bit_depth)
     wanted = {f"data.dataset={dataset}": True, f"data.image_size={image_size}".replace(" ", ""): size is not None}
     words = [shlex.quote(word) for word, given in wanted.items() if given]
     builder = prepared(
@@ -100,6 +117,9 @@ def tfds_images(
         target_offset=target_offset,
         num_classes=num_classes,
         ignore_label=ignore_label,
+        apply_exif=apply_exif,
+        bit_depth=bit_depth,
+        oddities=Oddities(dataset, apply_exif=apply_exif),
     )
     found: dict[str, Any] = dict(
         find_splits(builder.info, decode, given=splits, val_share=val_share, test_share=test_share)
@@ -111,6 +131,9 @@ def tfds_images(
         found.update({name: arrays(found[name], f"reading {dataset}, {name}") for name in trained_on})
     else:
         log.info("train and val would take %.1f GiB, over max_memory_gib %g: read as needed", gib, max_memory_gib)
+        for index in np.unique(np.linspace(0, len(found["train"]) - 1, LOOKED_AT, dtype=int)):
+            found["train"][index]
+    decode.oddities.tell(bit_depth=bit_depth)
     return ImageData(
         **found,
         num_classes=num_classes,
@@ -144,7 +167,7 @@ class Examples(Sequence):
         number = int(self.chosen[index])
         record = self.records[number]
         try:
-            return self.decode(record)
+            return self.decode(record, f"example {number} of {self.name}")
         except Exception as error:  # Pillow's decoders raise whatever they meet
             raise DataError(f"example {number} of {self.name}: {' '.join(str(error).split())}") from error
 
@@ -155,9 +178,11 @@ class Decoder:
     Args:
         features: the set's.
         size: (height, width) to resize to; None leaves images as they are.
+        oddities: where is noted what is odd about them.
 
     Attributes:
         bytes_an_example: of an image and its target.
+        oddities: as given.
 
     Raises:
         ValueError: the images' size is neither fixed nor given, or they are of a kind that is not known.
@@ -174,6 +199,9 @@ class Decoder:
         target_offset: int,
         num_classes: int,
         ignore_label: int | None,
+        apply_exif: bool | None,
+        bit_depth: int | None,
+        oddities: Oddities,
     ) -> None:
         self._image_key, self._target_key = image_key, target_key
         self._offset, self._num_classes, self._ignore_label = target_offset, num_classes, ignore_label
@@ -185,7 +213,8 @@ class Decoder:
             raise ValueError(
                 f"the set's images have no fixed size; give data.image_size=128 or [height,width]; {has(features)}"
             )
-        self._size = size or tuple(stored)
+        self._size, self._is_resized = size or tuple(stored), size is not None
+        self._apply_exif, self._bit_depth, self.oddities = apply_exif, bit_depth, oddities
         self._channels = channels or {1: 1, 3: 3, 4: 3, None: 3}.get(depth, 0)
         if self._channels not in (1, 3):
             raise ValueError(f"the images have {depth} channels; give data.channels=1 or 3")
@@ -195,23 +224,41 @@ class Decoder:
         pixels = math.prod(self._size)
         self.bytes_an_example = pixels * self._channels + (pixels if is_mask else 1) * np.dtype(self._dtype).itemsize
 
-    def __call__(self, record: bytes) -> Pair:
-        """The image uint8 [H, W, C] and the target, [] or [H, W].
+    def __call__(self, record: bytes, name: str) -> Pair:
+        """The image uint8 [H, W, C] and the target, [] or [H, W]; `name` is the example's.
 
         Raises:
             ValueError: a target is no class, or a size is another than the set's.
         """
         example = self._features.deserialize_example_np(record, decoders=self._skip)
-        image, target = example[self._image_key], example[self._target_key]
-        image = _image(image if isinstance(image, bytes) else _to_pillow(image), self._channels)
-        target = _values(target) if isinstance(target, bytes) else np.asarray(target)
+        stored, target = example[self._image_key], example[self._target_key]
+        decoded, turn = self._image(stored), None
+        image = decoded.pixels
+        if isinstance(target, bytes):
+            mask = decode_mask(target, apply_exif=self._apply_exif)
+            target, turn = mask.pixels, mask.turn
+        target = np.asarray(target)
         target = target.reshape(target.shape[:2]).astype(np.int32) + np.int32(self._offset)
         if target.ndim and target.shape != image.shape[:2]:
-            raise ValueError(f"the image is {_by(image)} and its mask {_by(target)}")
+            turned = f"; {AS_STORED}" if self._apply_exif is not False and decoded.turn != turn else ""
+            raise ValueError(f"the image is {_by(image)} and its mask {_by(target)}{turned}")
+        if not self._is_resized and image.shape[:2] != self._size:
+            turned = f", or {AS_STORED}" if self._apply_exif is not False and decoded.turn != 1 else ""
+            raise ValueError(f"the image is {_by(image)}, not as the set says; give data.image_size{turned}")
         self._check(target)
+        self.oddities.add(name, image=decoded.turn, mask=turn, bits=decoded.bits)
         image = resized(image, self._size)
         target = resized_nearest(target, self._size) if target.ndim else target
         return image, target.astype(self._dtype)
+
+    def _image(self, stored: bytes | np.ndarray) -> Decoded:
+        """Of an encoded image, or of an array [H, W, C]."""
+        if isinstance(stored, bytes):
+            options: dict[str, Any] = {"apply_exif": self._apply_exif, "bit_depth": self._bit_depth}
+            return decode_image(stored, channels=self._channels, **options)
+        pixels = (stored >> 8 if stored.dtype == np.uint16 else stored).astype(np.uint8)
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert(MODES[self._channels])
+        return Decoded(np.asarray(image).reshape(*pixels.shape[:2], self._channels), turn=1)
 
     def is_unlabelled(self, record: bytes) -> bool:
         """Whether a record has the label -1, by which TFDS says that it has none."""
@@ -372,31 +419,6 @@ def _described(feature: Any) -> str:
     shape = "x".join("?" if n is None else str(n) for n in getattr(feature, "shape", None) or ())
     classes = getattr(feature, "num_classes", None)
     return " ".join(filter(None, [type(feature).__name__, shape, f"of {classes} classes" if classes else ""]))
-
-
-def _image(content: bytes | Image.Image, channels: int) -> np.ndarray:
-    """Pixels uint8 [H, W, channels]."""
-    image = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else content
-    if image.mode.startswith("I;16"):  # colours of 16 bits come as their high bytes already
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    pixels = np.asarray(image if image.mode == MODES[channels] else image.convert(MODES[channels]))
-    return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def _to_pillow(pixels: np.ndarray) -> Image.Image:
-    """A stored array [H, W, C], of its high bytes where it has 16 bits."""
-    pixels = (pixels >> 8 if pixels.dtype == np.uint16 else pixels).astype(np.uint8)
-    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-
-
-def _values(content: bytes) -> np.ndarray:
-    """A mask's labels [H, W] as they are stored: gray values, or indices of a palette."""
-    with Image.open(io.BytesIO(content)) as image:
-        if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
-            raise ValueError(f"its mask is stored in colours ({image.mode}); labels must be gray values")
-        if image.format == "JPEG":
-            raise ValueError("its mask is stored as JPEG, which smears labels")
-        return np.asarray(image)
 
 
 def _by(array: np.ndarray) -> str:

@@ -365,7 +365,7 @@ def test_a_broken_image_is_named(tmp_path):
     examples = [{"image": np.zeros((4, 4, 3), np.uint8), "label": 0} for _ in range(8)]
     examples[5] = {"image": b"\xff\xd8\xff no picture", "label": 1}
     write_set(tmp_path, "broken", features, {"train": examples, "val": examples[:2], "test": examples[:2]})
-    with pytest.raises(DataError, match=r"example 5 of broken's train: cannot identify image"):
+    with pytest.raises(DataError, match=r"example 5 of broken's train: it is no image"):
         load(tmp_path, "broken", image_size=4)
 
 
