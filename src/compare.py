@@ -19,7 +19,8 @@ from src.comparison import CompareError
 from src.comparison.columns import differing, known_keys, metric_names, resolve
 from src.comparison.diff import RESULT, differences
 from src.comparison.effects import counted_for, effects
-from src.comparison.groups import Group, check_sort, group, mixed, ranked, repeated
+from src.comparison.groups import Group, check_sort, group, ranked, repeated
+from src.comparison.made_of import unlike
 from src.comparison.rows import Row, read_row, read_rows, run_at
 from src.comparison.tables import (
     WRITERS,
@@ -162,9 +163,9 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"none of {len(rows)} runs is so: {so}; {told(rows, arguments.where)}", file=sys.stderr)
     keys = differing(kept)
     groups = ranked(group(kept, keys, each=arguments.each), sort=arguments.sort)
-    if not arguments.each:
-        for warning in (*repeated(groups), *mixed(groups)):
-            print(f"warning: {warning}", file=sys.stderr)
+    told_apart = [] if arguments.each else repeated(groups)
+    for warning in (*told_apart, *unlike([row for one in groups for row in one.rows])):
+        print(f"warning: {warning}", file=sys.stderr)
     if arguments.format == "html":
         _page(groups, keys, arguments)
     elif arguments.effects:

@@ -254,7 +254,8 @@ def test_seeds_of_other_code_are_a_warning(tmp_path, capsys):
     for seed in (0, 1):
         make_run(tmp_path, str(seed), seed=seed, fingerprints={"code": {"src/trainer.py": str(seed)}})
     assert main([str(tmp_path)]) == 0
-    assert capsys.readouterr().err == f"warning: {tmp_path}/1 and {tmp_path}/0 differ in code; both count\n"
+    said = f"{tmp_path}/0 and {tmp_path}/1 differ in code src/trainer.py; both count"
+    assert capsys.readouterr().err == f"warning: {said}\n"
 
 
 def test_a_benchmark_whose_table_lacks_a_run_fails(monkeypatch):

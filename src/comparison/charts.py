@@ -8,10 +8,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from src.comparison.columns import headers
-from src.comparison.effects import effects
+from src.comparison.effects import Effect, effects
 from src.comparison.groups import Group
 from src.comparison.rows import Row, Value
 from src.comparison.tables import show
@@ -63,30 +64,26 @@ def curves(groups: Sequence[Group], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def scatters(groups: Sequence[Group], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """The result of each completed run over each key; those that matter most first."""
-    told = [
-        (row, colour) for one, colour in zip(groups, colours(groups), strict=True) for row in one.rows if row.counts
-    ]
-    return [
-        _scatter(effect.key, effect.monitor, [pair for pair in told if pair[0].monitor == effect.monitor], keys)
-        for effect in effects([row for row, _ in told])
-    ]
+    """The result of each completed run over each key that it has; those that matter most first."""
+    told = [(row, colour) for one, colour in zip(groups, colours(groups), strict=True) for row in one.rows]
+    colour_of = {row.directory: colour for row, colour in told}
+    return [_scatter(effect, colour_of, keys) for effect in effects([row for row, _ in told])]
 
 
-def _scatter(key: str, monitor: str, told: Sequence[tuple[Row, str]], keys: Sequence[str]) -> dict[str, Any]:
-    values = [row.settings.get(key) for row, _ in told]
+def _scatter(effect: Effect, colour_of: dict[Path, str], keys: Sequence[str]) -> dict[str, Any]:
+    key, rows, values = effect.key, [row for row, _ in effect.points], [value for _, value in effect.points]
     numbers = [value for value in values if isinstance(value, int | float)]
     numeric = len(numbers) == len(values) and len(set(values)) > FEW
     return {
         "name": headers(keys).get(key, key),
-        "monitor": monitor,
+        "monitor": effect.monitor,
         "axis": ("log" if _spans_decades(numbers) else "linear") if numeric else "category",
         "few": len(set(values)) <= MOST_TICKS,
         "x": numbers if numeric else [show(key, value) or "none" for value in values],
         "order": [show(key, value) or "none" for value in sorted(dict.fromkeys(values), key=_place)],
-        "y": [row.result for row, _ in told],
-        "colours": [colour for _, colour in told],
-        "labels": [label(row, keys) for row, _ in told],
+        "y": [row.result for row in rows],
+        "colours": [colour_of[row.directory] for row in rows],
+        "labels": [label(row, keys) for row in rows],
     }
 
 

@@ -12,11 +12,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from src.comparison import CompareError
-from src.comparison.rows import Row
+from src.comparison.rows import Row, Value
+from src.runs.provenance import WATCHING
 from src.text import last_names
 
 # What a data option brings along.
 OF_DATA = ("name", "monitor", "mode", "loss", "metric", "trainer.threads")
+# Options that have a part of the config of their own; others only set values elsewhere, and these are compared.
+OPTIONS = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback", "trainer")
+# What decides no result: where a run lies, which of its metrics is looked at, what one start of it was told.
+BOOKKEEPING = (
+    *("name", "monitor", "mode", "search", "experiment", "debug", "resume", "wait", "rerun", "stale", "dry_run"),
+    *("max_seconds", "log_every_steps", *(f"callback.{name}" for name in WATCHING)),
+)
 ALIKE, NEAR = 0.7, 4  # how alike a spelling must be to be named, and how many are
 OWN = ("epoch", "seconds", "status", "reason", "directory")
 
@@ -32,6 +40,29 @@ def differing(rows: Sequence[Row]) -> list[str]:
         if key in typed or not any(_follows(rows, key, decider) for decider in _deciders(key) if decider in known)
     ]
     return sorted(kept, key=lambda key: (key == "seed", key != "name", key not in typed, "." in key))
+
+
+def is_factor(key: str, rows: Sequence[Row]) -> bool:
+    """Whether a key can have decided a result."""
+    if any(f"{key}.".startswith(f"{other}.") for other in BOOKKEEPING):
+        return False
+    is_option = any(key in row.run.values.get("choices", {}) for row in rows)
+    return not is_option or key in OPTIONS or any(name.startswith(f"{key}.") for name in _keys(rows))
+
+
+def values_of(rows: Sequence[Row], key: str) -> dict[int, Value]:
+    """A key's values by the row's place, without rows that do not have the key.
+
+    A row that says nothing of a key has it as null where another with the same options and targets around it has a
+    value; a model without dropout has no rate of it.
+    """
+    around = [tuple(row.settings.get(decider) for decider in _deciders(key)) for row in rows]
+    having = {place for row, place in zip(rows, around, strict=True) if key in row.settings}
+    return {
+        number: row.settings.get(key)
+        for number, (row, place) in enumerate(zip(rows, around, strict=True))
+        if key in row.settings or (row.complete and place in having)
+    }
 
 
 def metric_names(rows: Iterable[Row]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from src.comparison.rows import Row, Value
 
 RESULT = "result"
+HASHED = ("code", "data", "files")
 
 
 class Difference(NamedTuple):
@@ -26,6 +27,11 @@ class Difference(NamedTuple):
 def differences(a: Row, b: Row) -> list[Difference]:
     """All that is not equal, in the order of the parts."""
     ours, theirs = _parts(a), _parts(b)
+    rules = [_dict(row.run.values.get("fingerprints")).get("version") for row in (a, b)]
+    if rules[0] != rules[1]:  # hashes made by two rules say nothing of each other
+        for parts, rule in zip((ours, theirs), rules, strict=True):
+            named = {key: value for key, value in parts["data"].items() if key == "dataset"}
+            parts |= {"code": {"version of the fingerprints": rule or 0}, "data": named, "files": {}}
     return [
         Difference(part, key, ours[part].get(key), theirs[part].get(key))
         for part in ours
@@ -44,8 +50,7 @@ def _parts(row: Row) -> dict[str, dict[str, Value]]:
         "commit": dict(_leaves(environment.get("git"))),
         "packages": dict(_leaves(environment.get("packages"))),
         "environment": dict(_leaves(rest)),
-        "code": dict(_leaves(fingerprints.get("code"))),
-        "data": dict(_leaves(fingerprints.get("data"))),
+        **{kind: dict(_leaves(fingerprints.get(kind))) for kind in HASHED},
         RESULT: result,
     }
 

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from src.comparison.columns import differing
+from src.comparison.columns import differing, is_factor, values_of
 from src.comparison.groups import less_is_better
+from src.comparison.made_of import Part, differing_parts
 from src.comparison.rows import Row, Value
 
 MOST_VALUES = 8  # numbers with more are put into ranges
@@ -42,17 +43,23 @@ class Level:
 
 @dataclass(frozen=True)
 class Effect:
-    """A swept key: the share of the variance of a metric that it explains, and what it would explain by chance."""
+    """What was swept, one key or several that always change together: the share of a metric's variance it explains.
+
+    Only runs that have the key count: `points` has these, each with its value.
+    """
 
     key: str
     monitor: str
     explained: float | None
     by_chance: float | None
     levels: tuple[Level, ...]
+    points: tuple[tuple[Row, Value], ...]
 
 
 def effects(rows: Sequence[Row], metric: str | None = None) -> list[Effect]:
     """An effect for each key that differs between completed runs, the one that explains most first.
+
+    What runs were made of, such as changed code or data, counts as a key too, where it differs.
 
     Args:
         metric: whose results are meant; None takes each run's monitored metric. Runs with different monitors are then
@@ -61,8 +68,7 @@ def effects(rows: Sequence[Row], metric: str | None = None) -> list[Effect]:
     found = []
     for monitor in [metric] if metric else dict.fromkeys(row.monitor for row in rows):
         counted = counted_for(rows, monitor, any_monitor=metric is not None)
-        keys = [key for key in differing(counted) if key not in ("monitor", "mode")]
-        measured = [_effect(key, monitor, counted) for key in keys]
+        measured = [_effect(factor, monitor, counted) for factor in _factors(counted)]
         found += sorted(measured, key=lambda effect: -(effect.explained or 0.0))
     return found
 
@@ -72,16 +78,54 @@ def counted_for(rows: Sequence[Row], metric: str, *, any_monitor: bool = False) 
     return [row for row in rows if row.counts and metric in row.metrics and (any_monitor or row.monitor == metric)]
 
 
-def _effect(key: str, monitor: str, rows: Sequence[Row]) -> Effect:
+def _factors(rows: Sequence[Row]) -> list[dict[str | Part, dict[int, Value]]]:
+    """The values of each key by the run's place, without runs that do not have the key; together what changes so."""
+    columns: dict[str | Part, dict[int, Value]]
+    columns = {key: values_of(rows, key) for key in differing(rows) if is_factor(key, rows)}
+    for part, column in differing_parts(rows).items():
+        columns[part] = {place: value for place, value in enumerate(column) if value is not None}
+    together: dict[tuple, dict[str | Part, dict[int, Value]]] = defaultdict(dict)
+    for key, values in columns.items():
+        if len(set(values.values())) > 1:
+            together[_pattern(values)][key] = values
+    return list(together.values())
+
+
+def _pattern(values: dict[int, Value]) -> tuple:
+    """Equal for keys that always change together: which runs have equal values; of many numbers, all of them
+    different, the order."""
+    numbers = [value for value in values.values() if isinstance(value, int | float)]
+    if MOST_VALUES < len(set(values.values())) == len(numbers) == len(values):
+        order = tuple(sorted(values, key=lambda place: cast(float, values[place])))
+        return "order", min(order, order[::-1])
+    first = {value: place for place, value in reversed(values.items())}
+    return tuple((place, first[value]) for place, value in values.items())
+
+
+def _effect(factor: dict[str | Part, dict[int, Value]], monitor: str, rows: Sequence[Row]) -> Effect:
+    first = next(iter(factor.values()))
+    places, names = list(first), _levels(list(first.values()))
+    if len(factor) > 1 and len(set(names)) == len(set(first.values())):
+        names = [", ".join(_word(values[place]) for values in factor.values()) for place in places]
     levels: dict[Value, list[float]] = defaultdict(list)
-    names = _levels([row.settings.get(key) for row in rows])
-    for name, row in zip(names, rows, strict=True):
-        levels[name].append(row.metrics[monitor])
+    for name, place in zip(names, places, strict=True):
+        levels[name].append(rows[place].metrics[monitor])
     falls = less_is_better(monitor, rows)
     best_first = sorted(levels.items(), key=lambda item: statistics.mean(item[1]), reverse=not falls)
-    chance = (len(levels) - 1) / (len(rows) - 1)
     made = tuple(Level(name, tuple(results)) for name, results in best_first)
-    return Effect(key, monitor, _explained(list(levels.values())), chance, made)
+    own = list(first.values()) if len(factor) == 1 else names
+    return Effect(
+        key=", ".join(map(str, factor)),
+        monitor=monitor,
+        explained=_explained(list(levels.values())),
+        by_chance=(len(levels) - 1) / (len(places) - 1),
+        levels=made,
+        points=tuple((rows[place], value) for place, value in zip(places, own, strict=True)),
+    )
+
+
+def _word(value: Value) -> str:
+    return "null" if value is None else format(value, ".6g") if isinstance(value, float) else str(value)
 
 
 def _explained(levels: Sequence[Sequence[float]]) -> float | None:

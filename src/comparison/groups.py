@@ -10,7 +10,6 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from src.comparison.columns import OWN, known_keys, metric_names, resolve
 from src.comparison.rows import Row, Value
@@ -113,27 +112,6 @@ def repeated(groups: Sequence[Group]) -> list[str]:
             if first is not row:
                 warnings.append(f"{row.directory} and {first.directory} are equal in all, their seed too; both count")
     return warnings
-
-
-def mixed(groups: Sequence[Group]) -> list[str]:
-    """A warning for each group whose means are over runs of other code, data or packages: one pair of them."""
-    warnings = []
-    for one in groups:
-        first, *others = [(row, _made_of(row)) for row in one.counted] or [(one.best, {})]
-        for row, made_of in others:
-            changed = [part for part, value in made_of.items() if first[1].get(part, value) != value]
-            if changed:
-                warnings.append(f"{row.directory} and {first[0].directory} differ in {', '.join(changed)}; both count")
-                break
-    return warnings
-
-
-def _made_of(row: Row) -> dict[str, Any]:
-    """The code, data and packages of a run, where its record tells them."""
-    values = row.run.values
-    places = {"code": "fingerprints", "data": "fingerprints", "packages": "environment"}
-    found = {part: values[of].get(part) for part, of in places.items() if isinstance(values.get(of), dict)}
-    return {part: value for part, value in found.items() if value}
 
 
 def _by_result(row: Row, *, value: float | None = None) -> tuple:

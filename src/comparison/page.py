@@ -20,6 +20,7 @@ from src.comparison import CompareError
 from src.comparison.charts import MOST_CURVES, colours, curves, scatters
 from src.comparison.effects import effects
 from src.comparison.groups import Group, group, ranked
+from src.comparison.made_of import unlike
 from src.comparison.rows import Row, Value
 from src.comparison.tables import (
     Column,
@@ -61,6 +62,7 @@ def page(groups: Sequence[Group], keys: Sequence[str], *, sort: str | None = Non
         "curves": _curves(len(rows), bool(lines["groups"])),
         "effects": _effects(rows),
         "pictures": _pictures(groups[0].best),
+        "unlike": _list("Not made alike", unlike(rows)),
         "failures": _list("Without a final result", reasons(rows)),
         "commands": _commands(groups),
     }

@@ -30,6 +30,15 @@ def test_what_differs_is_told_by_part(tmp_path):
     ]
 
 
+def test_hashes_made_by_two_rules_are_no_differences(tmp_path):
+    old, new = {"code": {"src/trainer.py": "aa"}, "data": {"path": "1"}}, {"code": {"src": "bb"}, "data": {"path": "2"}}
+    make_run(tmp_path, "a", fingerprints=old)
+    make_run(tmp_path, "b", fingerprints={"version": 1, "files": {"x": "1"}, **new})
+    assert [tuple(difference) for difference in differences(*rows_in(tmp_path))] == [
+        ("code", "version of the fingerprints", 0, 1)
+    ]
+
+
 def test_the_command_says_so_where_nothing_differs_or_only_the_result(tmp_path, capsys):
     a = make_run(tmp_path, "a")
     assert main(["--diff", str(a), str(a)]) == 0

@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from src.comparison import CompareError
-from src.comparison.groups import mixed, repeated
+from src.comparison.groups import repeated
 from src.comparison.rows import read_rows
 from tests.comparison.made import groups_in, make_run, rewrite, rows_in
 
@@ -131,18 +131,3 @@ def test_a_run_that_counts_twice_is_named(tmp_path):
         make_run(tmp_path / folder, "run")
     [warning] = repeated(groups_in(tmp_path))
     assert f"{tmp_path}/two/run" in warning and f"{tmp_path}/one/run" in warning
-
-
-def test_one_pair_of_other_code_data_or_packages_is_named(tmp_path):
-    make_run(tmp_path, "a", best=0.9, seed=0)
-    for seed in (1, 2):
-        packages = {"environment": {"packages": {"keras": "3.14"}}}
-        make_run(tmp_path, f"b{seed}", best=0.5, seed=seed, fingerprints={"data": {"path": "x"}}, **packages)
-    rewrite(make_run(tmp_path, "old", seed=3), fingerprints=None, environment=None)
-    assert mixed(groups_in(tmp_path)) == [f"{tmp_path}/b1 and {tmp_path}/a differ in data, packages; both count"]
-
-
-def test_equal_seeds_of_equal_code_are_no_warning(tmp_path):
-    for seed in (0, 1):
-        make_run(tmp_path, str(seed), seed=seed)
-    assert mixed(groups_in(tmp_path)) == []
