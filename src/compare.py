@@ -51,9 +51,10 @@ Runs that are equal but for their seed are one row: the mean over the completed 
 monitored metric (n - 1), n of them, and the directory of the best. Where none is completed, what they have reached."""
 
 DETAILS = """\
-The monitored metric is a run's best value, the others are as measured at that epoch. A setting that follows from an
-option has no column: where only the optimizer was chosen, its learning rate is the option's. A value that was typed
-always has one.
+The monitored metric is a run's best value, the others are as measured at that step; what is not recorded of it is
+left empty. Runs that differ in code, data, files, packages or machine are named in a warning. A setting that follows
+from an option has no column: where only the optimizer was chosen, its learning rate is the option's. A value that was
+typed always has one.
 
 csv has all columns by their whole keys, at full precision, `<metric> std` for each metric, the reason of a failure, and
 whole directories. json has the same as {"groups": [{column: value, "runs": [{column: value}]}]}, with --each as
@@ -61,7 +62,9 @@ whole directories. json has the same as {"groups": [{column: value, "runs": [{co
 
 --effects: the share of the variance of the results that a key explains is eta squared: the sum over its values of
 n (their mean - the mean of all)^2, divided by the sum over all runs of (result - the mean of all)^2. `by chance` is
-what a key that does nothing has of it: (values - 1) / (runs - 1). More than 8 numbers are put into 5 ranges.
+what a key that does nothing has of it: (values - 1) / (runs - 1). More than 8 numbers are put into 5 ranges. A key
+counts among the runs that have it, a rate of dropout among models with dropout; keys that always change together are
+named as one; where runs were made of other code, data or packages, that is a key too.
 
 examples:
   python -m src.compare outputs/digits
