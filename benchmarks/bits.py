@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from benchmarks.pairs import ROOT, BenchmarkError, table
 from src.logs import importing
 from src.manifest import newest_good, read_manifest
+from src.origins import leaves
 from src.runs.record import Record
 
 # Differences that are meant: (what, pattern of keys): why. `*` stands for any letters.
@@ -222,7 +223,7 @@ def _variables(run: Path) -> dict[str, str]:
                 key = f"{key} ({number})" if key in hashes else key
                 hashes[key] = hashlib.sha256(f"{value.dtype} {value.shape} ".encode() + value.tobytes()).hexdigest()
         progress = json.loads(reader.get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE"))
-        hashes |= {f"{folder} progress {key}": json.dumps(value) for key, value in progress.items()}
+        hashes |= {f"{folder} progress {'.'.join(path)}": repr(value) for path, value in leaves(progress)}
     return hashes
 
 
