@@ -137,6 +137,9 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
     if saved_model.is_dir():
         loaded = tf.saved_model.load(str(saved_model))
         serve = loaded.signatures["serving_default"]
+        if not has_best_weights:  # which the losses of weights, as regularisers, are of
+            for variable, weights in zip(trainer.model.variables, loaded.weights, strict=True):
+                variable.assign(weights)
     else:
         print(f"note: {saved_model} is not there yet; the best weights alone are measured", file=sys.stderr)
     return evaluation.measure(trainer, data, split=split, serve=serve, has_best_weights=has_best_weights)

@@ -96,17 +96,22 @@ def measure(trainer: Trainer, data: ImageData, *, split: str, serve: Any | None,
     """Measure the models that are there on the split as it is stored: in its order, and not augmented.
 
     Args:
-        trainer: its loss and metrics are used, and its model with the weights that it has.
+        trainer: its loss and metrics are used, and its model with the weights that it has; these are also those of
+            `serve`, where the layers' own losses are computed with them.
         serve: the exported function; None where there is none.
         has_best_weights: whether the trainer's model has them.
     """
     batches = data.raw(split)
     models: dict[str, Tensors] = {}
+
+    def own(images: tf.Tensor) -> tf.Tensor:
+        return trainer.model(to_float(images), training=False)
+
     if has_best_weights:
-        models["best_weights"] = lambda images: trainer.model(to_float(images), training=False)
+        models["best_weights"] = own
     if serve is not None:
         models["saved_model"] = lambda images: serve(image=images)["logits"]
-    metrics = {name: trainer.evaluate_outputs(predict, batches) for name, predict in models.items()}
+    metrics = {name: trainer.evaluate_outputs(predict, batches, own=own) for name, predict in models.items()}
     findings = None
     if data.are_scores((trainer.model.output if serve is None else serve.structured_outputs["logits"]).shape):
         *_, predict = models.values()

@@ -237,6 +237,10 @@ class TrainState:
         groups = {"model": self.model.variables, "optimizer": self.optimizer.variables, "metrics": metrics}
         return groups | ({"loss_scale": self.loss_scale.variables} if self.loss_scale else {})
 
+    def all_variables(self) -> list[keras.Variable]:
+        """Those of all groups."""
+        return [variable for group in self.variables().values() for variable in group]
+
 
 @contextmanager
 def kept(variables: Iterable[keras.Variable]) -> Iterator[None]:

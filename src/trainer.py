@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -25,6 +26,15 @@ from src.callbacks.base import Callback
 from src.data.pipeline import Batches, as_batches, failure
 from src.loss_scale import LossScale
 from src.state import TrainState, kept
+from src.step_graph import check_resumable, side_effects, written
+
+Graph: TypeAlias = tuple[Callable, list[keras.Variable]]  # of many steps, and the variables that they change
+
+# What `fit` and its like would call of a model, and this trainer does not.
+STEPS_OF_KERAS = (
+    *("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"),
+    *("make_train_function", "make_test_function", "make_predict_function"),
+)
 
 CALL_SECONDS = 0.5  # a graph call's length where steps_per_call is left open: Python's part is then below 1 %
 
@@ -120,7 +130,7 @@ class Trainer:
         self._seconds_per_step = math.inf
         self._checked: Batches | None = None
         self._adapted: dict[int, tuple[Batches | tf.data.Dataset, Batches]] = {}
-        self._graphs: dict[tuple[int, Callable], Callable] = {}
+        self._graphs: dict[tuple[int, Callable], Graph] = {}
         self._results_graph = tf.function(self._compute_results)
         self._train_step = tf.function(self.train_step, jit_compile=True) if jit_compile else self.train_step
         self._eval_step = tf.function(self.eval_step, jit_compile=True) if jit_compile else self.eval_step
@@ -200,12 +210,26 @@ class Trainer:
         return self._measure(self._batches(data))
 
     def evaluate_outputs(
-        self, predict: Callable[[tf.Tensor], tf.Tensor], data: Batches | tf.data.Dataset
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        data: Batches | tf.data.Dataset,
+        *,
+        own: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ) -> dict[str, float]:
-        """As `evaluate`, of the outputs of any other `predict(inputs)` than the model's own: an exported one's."""
+        """As `evaluate`, of the outputs of any other `predict(inputs)` than the model's own: an exported one's.
+
+        Args:
+            own: the model's own outputs for the same inputs, where these are none that it takes as they are; called for
+                the losses that its layers add.
+        """
 
         def step(inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return self._measure_batch(targets, predict(inputs))
+            outputs = predict(inputs)
+            if own is None:
+                self.model(inputs, training=False)
+            else:
+                own(inputs)
+            return self._measure_batch(targets, outputs)
 
         return self._measure(self._batches(data), step)
 
@@ -223,9 +247,17 @@ class Trainer:
         """Find out early what would go wrong.
 
         Raises:
-            ValueError: the monitor is no metric of this training, or the loss or a metric cannot compare the model's
-                outputs with the targets or gives no scalar; nothing has been computed or changed.
+            ValueError: the monitor is no metric of this training, the loss or a metric cannot compare the model's
+                outputs with the targets or gives no scalar, the model has its own `train_step` or the like, or a step
+                changes what no checkpoint holds or draws what no seed brings back; nothing has been computed or
+                changed.
         """
+        if own := [name for name in STEPS_OF_KERAS if _is_overridden(self.model, name)]:
+            raise ValueError(
+                f"{type(self.model).__name__} has its own {', '.join(own)}, which would not be called: the trainer has "
+                "steps of its own. Give a model of its outputs, keras.Model(inputs, mine(inputs)), with what these "
+                "compute in the loss, the metrics or layers"
+            )
         _, targets = train.element_spec
         if not isinstance(output := getattr(self.model, "output", None), keras.KerasTensor):
             raise ValueError("the model must be a functional or sequential one with a single output tensor")
@@ -258,6 +290,7 @@ class Trainer:
         if self.state.monitor not in names:
             why = "" if has_val else " (there is no val split)"
             raise ValueError(f"monitor is {self.state.monitor!r}; this run measures {', '.join(names)}{why}")
+        self._graph_loop(train, self._train_step, train.open(0, 0))
         self._checked = train
 
     def _batches(self, data: Batches | tf.data.Dataset) -> Batches:
@@ -270,7 +303,8 @@ class Trainer:
         state, steps = self.state, train.steps_per_epoch
         if state.epoch_step > steps:
             raise ValueError(f"this epoch has {steps} steps, and the state has done {state.epoch_step} of it already")
-        run, cursor = self._graph_loop(train, self._train_step), train.open(state.epoch, state.epoch_step)
+        cursor = train.open(state.epoch, state.epoch_step)
+        run, _ = self._graph_loop(train, self._train_step, cursor)
         while (first := state.epoch_step) < steps and not state.stop_reason:
             if val is not None and self._is_validation_due():
                 self._validate_within_epoch(val)
@@ -292,14 +326,24 @@ class Trainer:
                 self._log({"train/loss": float(state.losses.mean()), **rates})
             self._raise_if_interrupted()
 
-    def _graph_loop(self, batches: Batches, step: Callable[[tf.Tensor, tf.Tensor], tuple]) -> Callable:
-        """`_make_loop`'s graph for one of the trainer's own steps, made once a split."""
+    def _graph_loop(self, batches: Batches, step: Callable[[tf.Tensor, tf.Tensor], tuple], cursor: Any) -> Graph:
+        """`_make_loop`'s graph for one of the trainer's own steps, made and checked once a split.
+
+        Raises:
+            ValueError: the step changes what a checkpoint does not hold, or comes out otherwise each time.
+        """
         key = (id(batches), step)
         if key not in self._graphs:
-            self._graphs[key] = self._make_loop(batches, step)
+            run = self._make_loop(batches, step)
+            graph = run.get_concrete_function(cursor, tf.constant(0), tf.constant(0))
+            effects, variables = side_effects(graph), self.state.all_variables()
+            check_resumable(effects, saved=variables, others=graph.graph.variables, model=self.model)
+            self._graphs[key] = run, written(effects, variables)
         return self._graphs[key]
 
-    def _make_loop(self, batches: Batches, step: Callable[[tf.Tensor, tf.Tensor], tuple]) -> Callable:
+    def _make_loop(
+        self, batches: Batches, step: Callable[[tf.Tensor, tf.Tensor], tuple]
+    ) -> tf.types.experimental.PolymorphicFunction:
         """A graph of (cursor, first, count) -> (losses, gradient norms, learning rate); the first two [steps done]."""
         trains = step is self._train_step
 
@@ -353,13 +397,19 @@ class Trainer:
             raise
 
     def _measure(self, batches: Batches, step: Callable | None = None) -> dict[str, float]:
-        # The same metric objects measure every split; what they hold of training is put back afterwards.
-        variables = [v for metric in self.state.metrics.values() for v in metric.variables]
-        with kept(variables), self.state.measured_weights():
+        cursor, first, count = batches.open(0, 0), tf.constant(0), tf.constant(batches.steps_per_epoch)
+        if step is None:
+            run, changed = self._graph_loop(batches, self._eval_step, cursor)
+        else:
+            run = self._make_loop(batches, step)
+            changed = written(side_effects(run.get_concrete_function(cursor, first, count)), self.state.all_variables())
+        # The same metric objects measure every split, and a layer may draw or count here too: training goes on as it
+        # would have without.
+        metrics = [v for metric in self.state.metrics.values() for v in metric.variables]
+        others = [v for v in changed if all(v is not metric for metric in metrics)]
+        with kept(metrics + others), self.state.measured_weights(), _errors_of(batches):
             self._reset_metrics()
-            run = self._graph_loop(batches, self._eval_step) if step is None else self._make_loop(batches, step)
-            with _errors_of(batches):
-                losses, _, _ = run(batches.open(0, 0), tf.constant(0), tf.constant(batches.steps_per_epoch))
+            losses, _, _ = run(cursor, first, count)
             done, results = len(losses), self._results()
         if self._interrupt_reason and done < batches.steps_per_epoch:
             raise Interrupted(self._interrupt_reason)
@@ -396,7 +446,8 @@ class Trainer:
         return loss, gradients
 
     def _total_loss(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        losses = [self.loss(targets, outputs), *self.model.losses]
+        with tf.name_scope("loss"):
+            losses = [self.loss(targets, outputs), *self.model.losses]
         return tf.add_n([tf.cast(loss, tf.float32) for loss in losses])
 
     def _apply(self, gradients: list[tf.Tensor], variables: list[keras.Variable]) -> bool:
@@ -409,9 +460,10 @@ class Trainer:
         return loss, tf.zeros([])
 
     def _update_metrics(self, loss: tf.Tensor, targets: tf.Tensor, outputs: tf.Tensor) -> None:
-        self._mean_loss.update_state(loss, sample_weight=self._weight(targets))
-        for metric in self._metrics.values():
-            self._update(metric, targets, outputs)
+        with tf.name_scope("metrics"):
+            self._mean_loss.update_state(loss, sample_weight=self._weight(targets))
+            for metric in self._metrics.values():
+                self._update(metric, targets, outputs)
 
     def _update(self, metric: keras.metrics.Metric, targets: tf.Tensor, outputs: tf.Tensor) -> None:
         if self._ignore_label is None:
@@ -475,3 +527,7 @@ def _errors_of(batches: Batches) -> Iterator[None]:
         if (error := failure(batches)) is None:
             raise
         raise error from None
+
+
+def _is_overridden(model: keras.Model, name: str) -> bool:
+    return getattr(getattr(model, name), "__func__", None) is not getattr(keras.Model, name)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from src import evaluate as command
 from src.callbacks.export import export
-from src.config import ConfigError
+from src.config import ConfigError, compose
 from src.data.image_data import ImageData
 from src.data.sources import digit_scenes
 from src.data.transforms import Noise
@@ -152,12 +152,12 @@ def arrays():
     return random.integers(0, 256, [50, 6, 6, 1], dtype=np.uint8), masks
 
 
-def built(arrays, folder, *, outputs=3, loss=None, metrics=None, streamed=False):
+def built(arrays, folder, *, outputs=3, loss=None, metrics=None, streamed=False, **options):
     """A trainer with a random model of one layer, its data, and its exported function."""
     train_split = tf.data.Dataset.from_tensor_slices(arrays) if streamed else arrays
     noise = {"noise": Noise(stddev=0.3)}
     data = ImageData(train=train_split, num_classes=3, batch_size=8, seed=0, transforms=noise, ignore_label=255)
-    model = keras.Sequential([keras.Input([6, 6, 1]), keras.layers.Conv2D(outputs, 1)])
+    model = keras.Sequential([keras.Input([6, 6, 1]), keras.layers.Conv2D(outputs, 1, **options)])
     keras.utils.set_random_seed(0)
     model.layers[0].set_weights([np.random.default_rng(1).normal(size=shape.shape) * 3 for shape in model.weights])
     trainer = Trainer(
@@ -188,6 +188,29 @@ def test_an_augmented_split_is_measured_as_it_is_stored_from_arrays_and_streams(
     assert [(e.index, e.loss) for e in first.worst] == [(e.index, e.loss) for e in second.worst]
     for example in first.worst:
         np.testing.assert_array_equal(example.image, arrays[0][example.index])
+
+
+def test_losses_of_layers_count_in_both_models_with_and_without_checkpoints(arrays, tmp_path):
+    """As Keras's own evaluate, with what each call adds and with what the weights are penalised by."""
+    options = {"activity_regularizer": "l2", "kernel_regularizer": "l2", "loss": lambda y, x: tf.reduce_mean(x)}
+    trainer, data, loaded = built(arrays, tmp_path, **options)
+    serve = loaded.signatures["serving_default"]
+    evaluation = measure(trainer, data, split="train", serve=serve, has_best_weights=True)
+    trainer.model.compile(loss=options["loss"])
+    images, masks = arrays[0].astype(np.float32) * np.float32(1 / 255), arrays[1]
+    expected = trainer.model.evaluate(images, masks, batch_size=8, verbose=0)
+    assert [metrics["loss"] for metrics in evaluation.metrics.values()] == [pytest.approx(expected, rel=1e-5)] * 2
+
+
+def test_a_penalty_of_weights_is_of_the_exported_ones_where_the_checkpoints_are_gone(arrays, tmp_path, monkeypatch):
+    trainer, data, loaded = built(arrays, tmp_path / "saved_model", kernel_regularizer="l2")
+    serve = loaded.signatures["serving_default"]
+    expected = measure(trainer, data, split="train", serve=serve, has_best_weights=True).metrics["best_weights"]
+    trainer.model.set_weights([0 * weights for weights in trainer.model.get_weights()])
+    monkeypatch.setattr("src.build.build_data", lambda cfg: data)
+    monkeypatch.setattr("src.build.build_trainer", lambda *args, **options: trainer)
+    found = command.evaluate(compose([]), tmp_path, "train").metrics
+    assert found == {"saved_model": pytest.approx(expected, rel=1e-6)}
 
 
 def test_targets_that_are_no_class_are_not_counted_but_told(arrays, tmp_path):
