@@ -133,16 +133,16 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
     has_best_weights = Checkpoints(best).restore_weights(trainer.state) is not None
     if not has_best_weights:
         print(f"note: the checkpoints in {best} have been removed; the SavedModel alone is measured", file=sys.stderr)
-    serve = None
+    serve = weights = None
     if saved_model.is_dir():
         loaded = tf.saved_model.load(str(saved_model))
         serve = loaded.signatures["serving_default"]
-        if not has_best_weights:  # which the losses of weights, as regularisers, are of
-            for variable, weights in zip(trainer.model.variables, loaded.weights, strict=True):
-                variable.assign(weights)
+        weights = getattr(loaded, "weights", None)
     else:
         print(f"note: {saved_model} is not there yet; the best weights alone are measured", file=sys.stderr)
-    return evaluation.measure(trainer, data, split=split, serve=serve, has_best_weights=has_best_weights)
+    return evaluation.measure(
+        trainer, data, split=split, serve=serve, has_best_weights=has_best_weights, exported_weights=weights
+    )
 
 
 def disagreements(ours: Mapping[str, float], exported: Mapping[str, float]) -> list[str]:

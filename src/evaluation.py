@@ -92,15 +92,27 @@ class Evaluation:
         ]
 
 
-def measure(trainer: Trainer, data: ImageData, *, split: str, serve: Any | None, has_best_weights: bool) -> Evaluation:
+def measure(
+    trainer: Trainer,
+    data: ImageData,
+    *,
+    split: str,
+    serve: Any | None,
+    has_best_weights: bool,
+    exported_weights: Sequence[tf.Variable] | None = None,
+) -> Evaluation:
     """Measure the models that are there on the split as it is stored: in its order, and not augmented.
 
     Args:
-        trainer: its loss and metrics are used, and its model with the weights that it has; these are also those of
-            `serve`, where the layers' own losses are computed with them.
+        trainer: its loss and metrics are used, and its model with the weights that it has, or else the exported ones.
         serve: the exported function; None where there is none.
         has_best_weights: whether the trainer's model has them.
+        exported_weights: of `serve`, in the model's order; given to the model where it has not the best ones, for the
+            losses of its layers.
     """
+    if exported_weights and not has_best_weights:
+        for variable, weights in zip(trainer.model.variables, exported_weights, strict=True):
+            variable.assign(weights)
     batches = data.raw(split)
     models: dict[str, Tensors] = {}
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import keras
 import tensorflow as tf
 
 
@@ -156,6 +157,32 @@ class WeightedSum:
 
     def __call__(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         return tf.add_n([weight * tf.cast(loss(targets, logits), tf.float32) for weight, loss in self._terms])
+
+
+# Of Keras's losses, those that are a mean over all targets: not Dice, Tversky, Circle or CTC.
+MEANS_OF_KERAS = (
+    *(keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy, keras.losses.CategoricalCrossentropy),
+    *(keras.losses.CategoricalFocalCrossentropy, keras.losses.SparseCategoricalCrossentropy, keras.losses.Huber),
+    *(keras.losses.MeanSquaredError, keras.losses.MeanAbsoluteError, keras.losses.MeanAbsolutePercentageError),
+    *(keras.losses.MeanSquaredLogarithmicError, keras.losses.LogCosh, keras.losses.Poisson, keras.losses.KLDivergence),
+    *(keras.losses.Hinge, keras.losses.SquaredHinge, keras.losses.CategoricalHinge, keras.losses.CosineSimilarity),
+)
+
+
+def is_mean(loss: Any, *, ignore_label: int | None) -> bool:
+    """Whether a loss is known to be the mean over a batch's targets, each but those of `ignore_label` counting alike.
+
+    Then that of a batch is that of its parts, weighted by their targets that count.
+    """
+    if type(loss) is CrossEntropy:
+        return loss._class_weights is None and loss._ignore_label == ignore_label
+    if type(loss) is WeightedSum:
+        return all(is_mean(term, ignore_label=ignore_label) for _, term in loss._terms)
+    return (
+        type(loss) in MEANS_OF_KERAS
+        and loss.reduction in ("sum_over_batch_size", "mean")
+        and getattr(loss, "ignore_class", None) == ignore_label
+    )
 
 
 def _flattened(

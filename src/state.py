@@ -48,6 +48,7 @@ class Progress:
     epoch: int = 0
     epoch_step: int = 0
     validated_step: int = 0  # in the midst of an epoch
+    learning_rate: float | None = None  # of the last step; None before the first, and where an old checkpoint has none
     best: Best | None = None
     stop_reason: str | None = None
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -143,10 +144,16 @@ class TrainState:
         """Training steps done of the epoch that is under way."""
         return self._progress.epoch_step
 
-    def count_steps(self, steps: int) -> None:
-        """Training has done this many steps more."""
+    @property
+    def learning_rate(self) -> float | None:
+        """The rate that the last step was taken with; None before the first."""
+        return self._progress.learning_rate
+
+    def count_steps(self, steps: int, *, learning_rate: float | None = None) -> None:
+        """Training has done this many steps more, the last of them at this rate."""
         self._progress.step += steps
         self._progress.epoch_step += steps
+        self._progress.learning_rate = learning_rate
 
     @property
     def epoch(self) -> int:

@@ -11,7 +11,9 @@ It knows no path, no config and no global; what should happen beside training is
 
 from __future__ import annotations
 
+import functools
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,8 +27,11 @@ import tensorflow as tf
 from src.callbacks.base import Callback
 from src.data.pipeline import Batches, as_batches, failure
 from src.loss_scale import LossScale
+from src.losses import is_mean
 from src.state import TrainState, kept
 from src.step_graph import check_resumable, side_effects, written
+
+log = logging.getLogger(__name__)
 
 Graph: TypeAlias = tuple[Callable, list[keras.Variable]]  # of many steps, and the variables that they change
 
@@ -35,6 +40,8 @@ STEPS_OF_KERAS = (
     *("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"),
     *("make_train_function", "make_test_function", "make_predict_function"),
 )
+
+SEED = "seed_generator_state"  # the last part of the path of a random layer's variable
 
 CALL_SECONDS = 0.5  # a graph call's length where steps_per_call is left open: Python's part is then below 1 %
 
@@ -62,8 +69,9 @@ class Trainer:
         validate_every_epochs: validation ends each epoch whose number this divides, and the last one; 1 by default.
         validate_every_steps: validation also at every multiple of this step count.
         gradient_accumulation_steps: parts that each batch is computed in, one after another, for batches that do not
-            fit in memory. The gradient is their mean, weighted by examples: that of the whole batch, where the loss
-            is a mean over examples and no layer, as batch normalisation, mixes them. 1 by default.
+            fit in memory. The gradient is that of the whole batch, for a loss that is no mean over examples too, which
+            costs a second forward pass; but for layers that mix examples, as batch normalisation: a warning names
+            them. What a layer adds to the loss counts as a mean over examples. 1 by default.
         loss_scaling: scale the loss for float16 gradients; a step whose gradients overflow is left out.
         steps_per_call: training steps in one graph call; None lets a call last about half a second.
         clip_norm: the largest global norm of the gradients; None does not clip.
@@ -145,7 +153,9 @@ class Trainer:
         overflows for its loss scale alone is no such case: the step is left out, and the scale is halved.
         """
         variables = self.model.trainable_variables
-        differentiate = self._differentiate if self._parts == 1 else self._differentiate_in_parts
+        differentiate = self._differentiate
+        if self._parts > 1:
+            differentiate = self._differentiate_in_parts if self._is_plain_mean else self._differentiate_by_outputs
         loss, gradients = differentiate(inputs, targets)
         norm = tf.linalg.global_norm(gradients)
         if self._clip_norm is not None:
@@ -290,6 +300,8 @@ class Trainer:
         if self.state.monitor not in names:
             why = "" if has_val else " (there is no val split)"
             raise ValueError(f"monitor is {self.state.monitor!r}; this run measures {', '.join(names)}{why}")
+        if self._parts > 1:
+            self._warn_of_parts()
         self._graph_loop(train, self._train_step, train.open(0, 0))
         self._checked = train
 
@@ -311,18 +323,19 @@ class Trainer:
             began = time.perf_counter()
             length = tf.constant(self._call_length(steps - first))
             with _errors_of(train):
-                losses, norms, learning_rate = run(cursor, tf.constant(first), length)
+                losses, norms, rate = run(cursor, tf.constant(first), length)
             state.losses, state.gradient_norms, seconds = losses.numpy(), norms.numpy(), time.perf_counter() - began
-            done = len(state.losses)
-            state.count_steps(done)
+            done, learning_rate = len(state.losses), float(rate)
+            if done:
+                state.count_steps(done, learning_rate=learning_rate)
             if done and not math.isfinite(state.losses[-1]):
                 raise NonFiniteLoss(
                     f"the loss or the gradient of step {state.step} is not finite; the step was not taken. Look for a "
-                    f"too high learning rate (it is {float(learning_rate):g}), or for NaN in the data"
+                    f"too high learning rate (it is {learning_rate:g}), or for NaN in the data"
                 )
             if done:
                 self._seconds_per_step = seconds / done
-                rates = {"learning_rate": float(learning_rate), "steps_per_second": done / seconds}
+                rates = {"learning_rate": learning_rate, "steps_per_second": done / seconds}
                 self._log({"train/loss": float(state.losses.mean()), **rates})
             self._raise_if_interrupted()
 
@@ -344,20 +357,25 @@ class Trainer:
     def _make_loop(
         self, batches: Batches, step: Callable[[tf.Tensor, tf.Tensor], tuple]
     ) -> tf.types.experimental.PolymorphicFunction:
-        """A graph of (cursor, first, count) -> (losses, gradient norms, learning rate); the first two [steps done]."""
+        """A graph of (cursor, first, count) -> (losses, gradient norms, learning rate); the first two [steps done].
+
+        The learning rate is that of the last step done; NaN where there is none, or where nothing is trained.
+        """
         trains = step is self._train_step
 
         @tf.function
         def run(cursor, first, count):
             losses = tf.TensorArray(tf.float32, size=count, element_shape=[])
             norms = tf.TensorArray(tf.float32, size=count, element_shape=[])
-            done, finite = tf.constant(0), tf.constant(True)
+            done, finite, rate = tf.constant(0), tf.constant(True), tf.constant(math.nan)
             while tf.reduce_all([done < count, finite, ~self._stop.read_value()]):
+                if trains:  # before the step, which takes the schedule on to its next one
+                    rate = tf.cast(tf.convert_to_tensor(self.optimizer.learning_rate), tf.float32)
                 loss, norm = step(*batches.next(cursor, first + done))
                 losses, norms = losses.write(done, loss), norms.write(done, norm)
                 finite = tf.math.is_finite(loss) if trains else True
                 done += 1
-            return losses.stack()[:done], norms.stack()[:done], self.optimizer.learning_rate
+            return losses.stack()[:done], norms.stack()[:done], rate
 
         return run
 
@@ -444,6 +462,77 @@ class Trainer:
                 for total, g in zip(gradients, part_gradients)  # noqa: B905 -- AutoGraph knows no strict
             ]
         return loss, gradients
+
+    def _differentiate_by_outputs(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """As `_differentiate_in_parts`, for any loss: its gradient for the whole batch's outputs, which have been
+        computed part by part, goes back through each part, computed once more."""
+        examples = tf.shape(inputs)[0]
+        size = -(-examples // self._parts)
+        scale = self.state.loss_scale.value if self.state.loss_scale else tf.ones([])
+        before = [tf.identity(v.value) for v in self._changed_by_layers]
+        shape = [None, *self.model.output.shape[1:]]
+        rows = tf.TensorArray(
+            self.model.output.dtype, size=0, dynamic_size=True, infer_shape=False, element_shape=shape
+        )
+        for start in tf.range(0, examples, size):
+            rows = rows.write(start // size, self.model(inputs[start : start + size], training=True))
+        outputs = tf.ensure_shape(rows.concat(), shape)
+        for variable, value in zip(self._changed_by_layers, before):  # noqa: B905 -- AutoGraph knows no strict
+            variable.assign(value)  # so that the same is drawn and computed again
+
+        with tf.GradientTape() as tape:
+            tape.watch(outputs)
+            with tf.name_scope("loss"):
+                loss = tf.cast(self.loss(targets, outputs), tf.float32)
+            scaled = loss * scale
+        slopes = tape.gradient(scaled, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
+        for start in tf.range(0, examples, size):
+            part = inputs[start : start + size]
+            share = tf.cast(tf.shape(part)[0] / examples, tf.float32)
+            with tf.GradientTape() as back:
+                part_outputs = self.model(part, training=True)
+                added = share * tf.add_n([tf.zeros([]), *(tf.cast(term, tf.float32) for term in self.model.losses)])
+            part_gradients = back.gradient(
+                [part_outputs, added],
+                self.model.trainable_variables,
+                output_gradients=[slopes[start : start + size], scale],
+            )
+            loss += added
+            gradients = [
+                total if g is None else total + tf.convert_to_tensor(g) / tf.cast(scale, total.dtype)
+                for total, g in zip(gradients, part_gradients)  # noqa: B905 -- AutoGraph knows no strict
+            ]
+        self._update_metrics(loss, targets, outputs)
+        return loss, gradients
+
+    @property
+    def _is_plain_mean(self) -> bool:
+        """Whether parts of a batch, weighted by what counts in them, give its loss."""
+        return is_mean(self.loss, ignore_label=self._ignore_label) and not (
+            self.model.losses and self._ignore_label is not None
+        )
+
+    @functools.cached_property
+    def _changed_by_layers(self) -> list[keras.Variable]:
+        """The model's variables that a forward pass changes while training."""
+        (inputs,) = self.model.inputs
+
+        def call(x: tf.Tensor) -> tf.Tensor:
+            return self.model(x, training=True)
+
+        with tf.init_scope():
+            graph = tf.function(call).get_concrete_function(tf.TensorSpec([None, *inputs.shape[1:]], inputs.dtype))
+        return written(side_effects(graph), self.model.variables)
+
+    def _warn_of_parts(self) -> None:
+        layers = [v.path.rpartition("/")[0] for v in self._changed_by_layers if not v.path.endswith(SEED)]
+        if layers:
+            log.warning(
+                "gradient_accumulation_steps=%d: training differs from that in whole batches: %s would see all of a "
+                "batch at once, and now see a part of it",
+                *(self._parts, ", ".join(dict.fromkeys(layers))),
+            )
 
     def _total_loss(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         with tf.name_scope("loss"):

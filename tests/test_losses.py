@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings, strategies as st
 
-from src.losses import CrossEntropy, Tversky, WeightedSum
+from src.losses import CrossEntropy, Tversky, WeightedSum, is_mean
 
 IGNORED = 255
 
@@ -163,3 +164,26 @@ def test_half_precision_is_computed_in_single():
 def test_wrong_arguments_are_named(make, text):
     with pytest.raises(ValueError, match=text):
         make()
+
+
+@pytest.mark.parametrize(
+    ("loss", "ignore_label", "expected"),
+    [
+        (CrossEntropy(), None, True),
+        (CrossEntropy(focus=2.0, label_smoothing=0.1, ignore_label=IGNORED), IGNORED, True),
+        (CrossEntropy(ignore_label=IGNORED), None, False),
+        (CrossEntropy(class_weights=[1.0, 2.0]), None, False),
+        (Tversky(), None, False),
+        (WeightedSum(losses={"a": CrossEntropy(), "b": None}), None, True),
+        (WeightedSum(losses={"a": CrossEntropy(), "b": Tversky()}), None, False),
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORED), IGNORED, True),
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"), None, False),
+        (keras.losses.MeanSquaredError(), None, True),
+        (keras.losses.MeanSquaredError(), IGNORED, False),
+        (keras.losses.Dice(), None, False),
+        (type("Mine", (CrossEntropy,), {})(), None, False),
+        (lambda targets, logits: tf.reduce_mean(logits), None, False),
+    ],
+)
+def test_only_what_is_known_to_be_a_mean_is_taken_for_one(loss, ignore_label, expected):
+    assert is_mean(loss, ignore_label=ignore_label) == expected

@@ -31,7 +31,7 @@ class Callback:
         """Training starts or continues; `state.step` is where."""
 
     def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> str | None:
-        """A graph call ended: `train/loss` (mean of its steps), `learning_rate`, `steps_per_second`.
+        """A graph call ended: `train/loss` (mean of its steps), `learning_rate` (of its last), `steps_per_second`.
 
         `state.losses` and `state.gradient_norms` have those of each of its steps. A returned reason stops training,
         without validation. How long a call is depends on the machine, so it may be given only at a step of

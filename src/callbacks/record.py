@@ -37,7 +37,10 @@ class RecordCallback(Callback):
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         seconds = round(self._clock() - self._began, 3)
-        self._record.append_epoch({"epoch": state.epoch, "step": state.step, "seconds": seconds, **metrics})
+        line: dict[str, Any] = {"epoch": state.epoch, "step": state.step, "seconds": seconds}
+        if state.learning_rate is not None:  # of the epoch's last step
+            line["learning_rate"] = state.learning_rate
+        self._record.append_epoch({**line, **metrics})
         self._record.update(**self._progress(state), metrics=dict(metrics))
 
     def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:

@@ -3,8 +3,8 @@
     Summaries(directory="run/summaries", every_steps=10)
 
 Tags: `loss`, each metric and `learning_rate` once an epoch, or validation; while training, `batch_loss`,
-`gradient_norm`, `steps_per_second` and `learning_rate`; the model's graph. The step of all is the training step, and
-none is written twice after a resume.
+`gradient_norm`, `steps_per_second` and `learning_rate`; the model's graph. The step of all is the training step, the
+rate that of this step, and none is written twice after a resume.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Summaries(EventCallback):
         self.files.write(tf.summary.scalar, "train", state.step, rates)
 
     def _write_epoch(self, state: TrainState, metrics: Mapping[str, float]) -> None:
-        rate = {"learning_rate": float(state.optimizer.learning_rate)}
+        rate = {} if state.learning_rate is None else {"learning_rate": state.learning_rate}
         for split in sorted({key.partition("/")[0] for key in metrics}):
             own = {key.partition("/")[2]: value for key, value in metrics.items() if key.startswith(f"{split}/")}
             self.files.write(tf.summary.scalar, split, state.step, own | rate)
