@@ -8,6 +8,7 @@ print_table(rows, sys.stdout)                        # rows: a table() with colu
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
@@ -91,3 +92,8 @@ def sparkline(values: Sequence[float]) -> str:
 def printable(text: object) -> str:
     r"""Text that any stream takes; bytes of a file's name that are no UTF-8 appear as \udcff."""
     return str(text).encode(errors="backslashreplace").decode()
+
+
+def same_name(name: str) -> str:
+    """What is equal for all spellings of a file's name in Unicode: `é` is one character or, from a Mac, two."""
+    return unicodedata.normalize("NFC", name)

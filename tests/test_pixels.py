@@ -27,7 +27,7 @@ from PIL import Image
 
 from src import predict
 from src.data import sources
-from src.data.image_data import DataError
+from src.data.image_data import DataError, ImageData
 from src.data.image_folder import image_folder
 from src.data.tfds_sets import tfds_images
 from src.image_files import BadImage, read_image, read_mask, resized, resized_nearest
@@ -545,3 +545,110 @@ def test_scenes_are_resized_as_predict_does_it(tmp_path):
         ((pixels, labels),) = sources.examples(builder, "train", resize=shape).as_numpy_iterator()
         np.testing.assert_array_equal(pixels, resized(image, shape))
         np.testing.assert_array_equal(labels, resized_nearest(mask, shape))
+
+
+def test_predict_reads_as_its_run_did(tmp_path):
+    deep, path = values_of(12, H, W), tmp_path / "image.png"
+    path.write_bytes(with_chunks(png(deep, bits=16), chunk(b"eXIf", exif(6))))
+    for options in ({}, {"apply_exif": False}, {"bit_depth": 12}, {"apply_exif": False, "bit_depth": 12}):
+        reader = predict.Reader(3, {f"data.{key}": value for key, value in options.items()})
+        expected = rgb(deep >> options.get("bit_depth", 16) - 8)
+        np.testing.assert_array_equal(reader(path), turned(expected, 6 if options.get("apply_exif", True) else 1))
+        assert reader.dark == ([] if "bit_depth" in options else [path])
+
+
+JUNK = bytes(np.random.default_rng(0).integers(0, 256, 300, np.uint8))
+COLOURED = values_of(8, H, W, 3)
+BROKEN = bytes([*chunk(b"iCCP", JUNK)[:-1], 0])  # its checksum is wrong
+LONG = bytes(30_000_000)
+
+
+def wrong_metadata():
+    """Chunks, segments and tags that are broken or longer than Pillow takes; the pixels are well."""
+    for name in (b"eXIf", b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"gAMA", b"cHRM", b"pHYs", b"tIME", b"sBIT", b"acTL"):
+        yield f"PNG, {name.decode()}", with_chunks(png(COLOURED, bits=8), chunk(name, JUNK))
+        yield f"PNG, empty {name.decode()}", with_chunks(png(COLOURED, bits=8), chunk(name, b""))
+    for name, text in {
+        "long profile": chunk(b"iCCP", b"x\0\0" + zlib.compress(LONG)),
+        "long text": chunk(b"tEXt", b"x\0" + LONG),
+        "long packed text": chunk(b"zTXt", b"x\0\0" + zlib.compress(LONG)),
+        "long EXIF in text": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(LONG)),
+        "broken XMP": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + JUNK),
+        "checksum": BROKEN,
+    }.items():
+        yield f"PNG, {name}", with_chunks(png(COLOURED, bits=8), text)
+    starts = ((0xE1, b"Exif\0\0"), (0xE2, b"ICC_PROFILE\0\1\5"), (0xE2, b"MPF\0"), (0xED, b"Photoshop 3.0\0"))
+    for marker, start in starts:
+        for data in (start + JUNK, start + b"MM\0*\0\0\0\x08" + JUNK, start):
+            content = imagecodecs.jpeg8_encode(COLOURED)
+            yield f"JPEG, {marker:x} {data[:30]!r}", with_segment(content, data, marker)
+    for number in (34675, 34377, 700, 33723):
+        file, tag = io.BytesIO(), (number, 7, len(JUNK), JUNK, True)
+        tifffile.imwrite(file, COLOURED, photometric="rgb", metadata=None, extratags=[tag])
+        yield f"TIFF, tag {number}", file.getvalue()
+
+
+def test_metadata_that_are_not_needed_refuse_no_picture():
+    for name, content in wrong_metadata():
+        expected = COLOURED if "JPEG" not in name else imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(COLOURED))
+        np.testing.assert_array_equal(read_image(content, channels=3), expected, err_msg=name)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("kind", ["eXIf", "raw profile", "XMP"])
+def test_orientations_of_a_png_in_all_places(kind, behind):
+    data = exif(6).hex()
+    text = f"\nexif\n{len(data)}\n{data}\n"
+    chunks = {
+        "eXIf": chunk(b"eXIf", exif(6)),
+        "raw profile": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text.encode())),
+        "XMP": chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'),
+    }
+    content = with_chunks(png(COLOURED, bits=8), chunks[kind], behind=behind)
+    np.testing.assert_array_equal(read_image(content, channels=3), turned(COLOURED, 6))
+
+
+def test_an_image_of_180_megapixels(tmp_path, monkeypatch):
+    side = 13_500
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    pixels = zlib.compress(bytes(side * (1 + -(-side // 8))), 1)
+    path = tmp_path / "large.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+    assert predict.Reader(1, {})(path).shape == (side, side, 1)
+    monkeypatch.setattr("src.image_files.free_memory", lambda: 100_000_000)
+    with pytest.raises(BadImage, match=r"its 182 megapixels need at least 364 MB of memory, and 100 MB are free"):
+        read_image(path, channels=1)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("held", [True, False])
+def test_an_example_without_a_label_is_told_alike_in_all_splits(split, held, tmp_path):
+    features = {"image": tfds.features.Image(shape=(4, 4, 1)), "label": tfds.features.ClassLabel(num_classes=3)}
+    blank, labels = np.zeros((4, 4, 1), np.uint8), [0, 1, -1, 2, 0]
+    examples = {
+        name: [{"image": blank, "label": label if name == split else abs(label)} for label in labels]
+        for name in ("train", "val", "test")
+    }
+    write_set(tmp_path, "mine", features, examples)
+    options = {"data_dir": str(tmp_path), "batch_size": 2, "seed": 0, "max_memory_gib": 4 if held else 0}
+    message = rf"example 2 of mine's {split}: labels -1, by which TFDS says that there is none; .*data\.ignore_label=-1"
+    with pytest.raises(DataError, match=message):
+        tfds_images(dataset="mine", **options)
+    assert tfds_images(dataset="mine", ignore_label=-1, **options).num_classes == 3
+
+
+@pytest.mark.parametrize("source", ["masks", "classes", "TFDS", "arrays"])
+def test_one_class_is_refused_whatever_the_source(source, tmp_path):
+    blank, options = np.zeros((4, 4, 1), np.uint8), {"batch_size": 2, "seed": 0}
+    for number in range(4):
+        for kind in {"masks": ("images", "masks"), "classes": ("cats",)}.get(source, ()):
+            save(tmp_path / kind / f"{number}.png", blank[..., 0])
+    features = {"image": tfds.features.Image(shape=(4, 4, 1)), "label": tfds.features.ClassLabel(num_classes=1)}
+    if source == "TFDS":
+        write_set(tmp_path, "mine", features, {"train": [{"image": blank, "label": 0}] * 20})
+    make = {
+        "TFDS": lambda: tfds_images(dataset="mine", data_dir=str(tmp_path), **options),
+        "arrays": lambda: ImageData(train=(np.stack([blank] * 4), np.zeros(4, np.int32)), num_classes=1, **options),
+    }.get(source, lambda: image_folder(path=str(tmp_path), **options))
+    with pytest.raises(ValueError, match=r"two classes|two or more classes|1 class, .*at least two"):
+        make()

@@ -22,6 +22,7 @@ from tensorboard.plugins.hparams import api, api_pb2, metadata, summary
 from src.callbacks.events import EventCallback
 from src.runs.record import Record
 from src.state import TrainState
+from src.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def flat_settings(choices: Mapping[str, str], config: Mapping[str, Any]) -> dict
     """
     settings = {key: value for key, value in config.items() if not key.rpartition(".")[2].startswith("_")}
     return {
-        key: value if isinstance(value, bool | int | float | str) else str(value)
+        key: value if isinstance(value, bool | int | float) else printable(value)
         for key, value in {**choices, **settings}.items()
         if value is not None
     }

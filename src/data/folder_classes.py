@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.data.folder_layout import Layout
+from src.text import printable, same_name
 
 CLASSES_FILE = "classes.txt"
 IGNORED = 255  # the label of an ignored colour
@@ -36,6 +37,10 @@ class Classes:
     labels: Mapping[int, int] | None = None
     ignore_label: int | None = None
     hexadecimal: bool = False
+
+    def number_of(self, folder: str) -> int:
+        """The label of what is in a class's folder."""
+        return [same_name(name) for name in self.names or ()].index(same_name(printable(folder)))
 
 
 def find_classes(
@@ -70,12 +75,13 @@ def find_classes(
         options = {"mask_colors": mask_colors, "ignore_label": ignore_label, "ignore_color": ignore_color}
         if wrong := [f"data.{name}" for name, value in options.items() if value is not None]:
             raise ValueError(f"{', '.join(wrong)}: there are no masks in {layout.root}, but a folder for each class")
-        if names and sorted(names) != sorted(layout.classes):
+        folders = tuple(map(printable, layout.classes))
+        if names and sorted(map(same_name, names)) != sorted(map(same_name, folders)):
             raise ValueError(
                 f"the classes are named {', '.join(names)}, and the folders in {layout.root} "
-                f"{', '.join(layout.classes)}; data.class_names, or {CLASSES_FILE} there, must name these, in any order"
+                f"{', '.join(folders)}; data.class_names, or {CLASSES_FILE} there, must name these, in any order"
             )
-        return Classes(names or layout.classes)
+        return Classes(names or folders)
     if mask_colors is None:
         if ignore_color is not None:
             raise ValueError("data.ignore_color is beside the colours of classes; give these as data.mask_colors")

@@ -23,6 +23,7 @@ from typing import Literal
 
 from src.files import walk
 from src.image_files import SUFFIXES
+from src.text import printable, same_name
 
 IMAGES, MASKS = "images", "masks"
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -121,7 +122,7 @@ def find_layout(root: Path, *, mask_suffix: str = "", kind: Kind | None = None) 
     if mask_suffix and not has_masks:
         raise ValueError(f"data.mask_suffix is {mask_suffix!r}, and there are no {MASKS}/ in {root}")
     classes = () if has_masks else _classes(root, parts, files)
-    examples = _with_masks(root, pairs, files, mask_suffix) if has_masks else _with_classes(root, parts, files)
+    examples = _with_masks(root, pairs, files, mask_suffix) if has_masks else _with_classes(root, parts, files, classes)
     if outside := len(files) - sum((e.image is not None) + (e.mask is not None) + len(e.doubles) for e in examples):
         passed_over["images in other folders"] += outside
     return Layout(root, has_masks, classes, tuple(examples), passed_over)
@@ -165,17 +166,24 @@ def _with_masks(
         raise ValueError(f"the splits below {root} differ: {' and '.join(found)}")
     stems: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: {IMAGES: [], MASKS: []})
     names: dict[str, dict[str, set[str]]] = defaultdict(lambda: {IMAGES: set(), MASKS: set()})  # by split, as they are
+    mask_suffix = same_name(mask_suffix)
     for (split, kind), folder in folders.items():
         for file in files:
             if file.startswith(folder + "/"):
-                stem = os.path.splitext(file.removeprefix(folder + "/"))[0]
+                stem = same_name(os.path.splitext(file.removeprefix(folder + "/"))[0])
                 names[split][kind].add(stem)
                 if kind == MASKS and not stem.endswith(mask_suffix):
                     stem = file  # which is that of no image
                 stems[split, stem.removesuffix(mask_suffix) if kind == MASKS else stem][kind].append(file)
     if not any(all(kinds.values()) for kinds in stems.values()):
         raise ValueError(_no_pair(root, names, mask_suffix))
-    return [_pair(split, name, *kinds.values()) for (split, name), kinds in sorted(stems.items())]
+    examples = []
+    for (split, name), kinds in stems.items():
+        if kinds[IMAGES]:  # its own spelling, by which splits are drawn
+            folder = folders[split, IMAGES]
+            name = os.path.splitext(kinds[IMAGES][0].removeprefix(folder + "/"))[0]
+        examples.append(_pair(split, name, *kinds.values()))
+    return sorted(examples, key=lambda e: (e.split or "", e.name))
 
 
 def _no_pair(root: Path, names: Mapping[str, Mapping[str, set[str]]], mask_suffix: str) -> str:
@@ -240,8 +248,11 @@ def _classes(root: Path, parts: Mapping[str, Path], files: Sequence[str]) -> tup
             f"{where} has {_listed(classes)}: as classes, {alike[0]} is a strange one. "
             f"If these are images and their masks, call the folders {IMAGES} and {MASKS}"
         )
+    if len(spelt := {same_name(name): name for name in classes}) < len(classes):
+        twice = next(name for name in classes if spelt[same_name(name)] != name)
+        raise ValueError(f"{where} has {printable(twice)} twice, in two spellings of Unicode; put its images together")
     for split, names in by_split.items():
-        if unknown := sorted(set(names) - set(classes)):
+        if unknown := sorted(name for name in names if same_name(name) not in spelt):
             raise ValueError(f"{parts[split]} has {_listed(unknown)}, which is no class of {where}")
     for name in classes:
         folder = (where / name).relative_to(root).as_posix()
@@ -250,8 +261,8 @@ def _classes(root: Path, parts: Mapping[str, Path], files: Sequence[str]) -> tup
     return tuple(classes)
 
 
-def _with_classes(root: Path, parts: Mapping[str, Path], files: Sequence[str]) -> list[Example]:
-    examples = []
+def _with_classes(root: Path, parts: Mapping[str, Path], files: Sequence[str], classes: Sequence[str]) -> list[Example]:
+    examples, spelt = [], {same_name(name): name for name in classes}
     for split, part in parts.items():
         prefix = "" if part == root else f"{part.relative_to(root).as_posix()}/"
         for file in files:
@@ -262,7 +273,7 @@ def _with_classes(root: Path, parts: Mapping[str, Path], files: Sequence[str]) -
                         name=os.path.splitext(rest or class_name)[0],
                         split=split or None,
                         image=file,
-                        class_name=class_name if has_class else None,
+                        class_name=spelt.get(same_name(class_name), class_name) if has_class else None,
                         problem=None if has_class else (file, "it is in the folder of no class"),
                     )
                 )

@@ -45,7 +45,8 @@ class ImageData:
         shuffle: whether epochs are permuted.
 
     Raises:
-        ValueError: class_names and num_classes disagree, limit is out of its range, or a split is empty.
+        ValueError: there are not two classes, class_names and num_classes disagree, limit is out of its range, or a
+            split is empty.
         DataError: targets of arrays are neither classes nor the ignored label.
     """
 
@@ -64,6 +65,11 @@ class ImageData:
         ignore_label: int | None = None,
         limit: float | None = None,
     ) -> None:
+        if num_classes < 2:
+            raise ValueError(
+                f"the data has {num_classes} class, which leaves nothing to tell apart; give at least two. "
+                "Masks of one kind of object have two, background and it"
+            )
         self.num_classes, self.ignore_label = num_classes, ignore_label
         if ignore_label is not None and 0 <= ignore_label < num_classes:
             raise ValueError(f"ignore_label is {ignore_label}, which is one of the {num_classes} classes")

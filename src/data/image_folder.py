@@ -205,8 +205,7 @@ class Reader:
         image = self._checked(read_image, example.image, channels=self.channels, bit_depth=self.bit_depth)
         image = resized(image, self.shape)
         if example.mask is None:
-            assert self.classes.names is not None
-            return image, np.array(self.classes.names.index(str(example.class_name)), self.dtype)
+            return image, np.array(self.classes.number_of(str(example.class_name)), self.dtype)
         labels = self.classes.labels
         mask = resized_nearest(self._checked(read_mask, example.mask, colors=labels is not None), self.shape)
         if labels is not None:
@@ -254,7 +253,9 @@ def split_examples(
         by_class[example.class_name].append(example)
     chosen: dict[Example, str] = {}
     for members in by_class.values():
-        members = sorted(members, key=lambda e: hashlib.sha256(f"{seed}/{e.name}".encode(errors="replace")).digest())
+        members = sorted(
+            members, key=lambda e: hashlib.sha256(f"{seed}/{e.name}".encode(errors="surrogateescape")).digest()
+        )
         test = 0 if by_folder else min(_count(test_share, len(members)), len(members) - 1)
         val = min(_count(val_share, len(members)), len(members) - 1 - test)
         chosen |= dict.fromkeys(members[:test], "test") | dict.fromkeys(members[len(members) - val :], "val")
@@ -317,7 +318,7 @@ def _say(layout: Layout, splits: Mapping[str, Sequence[Example]], names: Sequenc
     counts = ", ".join(f"{len(examples)} {split}" for split, examples in splits.items())
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     kind = "images with masks" if layout.has_masks else "images"
-    log.info("%s: %s (%s), %s; %s", layout.root, kind, counts, size, f"{len(names)} classes: {shown}")
+    log.info("%s: %s (%s), %s; %s", printable(layout.root), kind, counts, size, f"{len(names)} classes: {shown}")
     if layout.passed_over:
         others = ", ".join(f"{count} {what}" for what, count in layout.passed_over.most_common(5))
-        log.info("%s: passed over: %s", layout.root, others)
+        log.info("%s: passed over: %s", printable(layout.root), printable(others))

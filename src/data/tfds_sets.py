@@ -42,7 +42,7 @@ from src.image_files import (
 
 log = logging.getLogger(__name__)
 
-LOOKED_AT = 32  # examples of a set that is read as needed, before training
+LOOKED_AT = 32  # examples of a split that is read as needed, before training
 AS_STORED = "data.apply_exif=false takes both as they are stored, whatever orientation their EXIF data name"
 SPLIT_NAMES = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
 
@@ -131,8 +131,10 @@ def tfds_images(
         found.update({name: arrays(found[name], f"reading {dataset}, {name}") for name in trained_on})
     else:
         log.info("train and val would take %.1f GiB, over max_memory_gib %g: read as needed", gib, max_memory_gib)
-        for index in np.unique(np.linspace(0, len(found["train"]) - 1, LOOKED_AT, dtype=int)):
-            found["train"][index]
+    for examples in found.values():
+        if not isinstance(examples, tuple):
+            for index in np.unique(np.linspace(0, len(examples) - 1, LOOKED_AT, dtype=int)):
+                examples[index]
     decode.oddities.tell(bit_depth=bit_depth)
     return ImageData(
         **found,
@@ -268,6 +270,11 @@ class Decoder:
     def _check(self, target: np.ndarray) -> None:
         counted = target if self._ignore_label is None else target[target != self._ignore_label]
         if counted.size and not 0 <= counted.min() <= counted.max() < self._num_classes:
+            if not target.ndim and target == self._offset - 1:
+                raise ValueError(
+                    "labels -1, by which TFDS says that there is none; choose other examples with data.splits, "
+                    f"or data.ignore_label={self._offset - 1} lets them count nowhere"
+                )
             ignored = "" if self._ignore_label is None else f" or {self._ignore_label}, which is ignored"
             raise ValueError(
                 f"labels {', '.join(map(str, np.unique(target)[:12]))} (data.target_offset={self._offset} added); with "

@@ -162,7 +162,7 @@ def _listing(path: Path) -> str:
         if file.exists():
             status = file.stat()
             lines.append(f"{os.path.relpath(file, path)} {status.st_size} {status.st_mtime_ns}")
-    return _hash("\n".join(lines).encode())
+    return _hash(os.fsencode("\n".join(lines)))
 
 
 def _shown(path: Path) -> str:
