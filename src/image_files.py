@@ -275,10 +275,7 @@ def _opened(source: Path | bytes) -> tuple[Image.Image, str]:
 
     From memory: Pillow maps a file that it is given by name, and scrambles pixels that are turned.
     """
-    content = _without_metadata(source if isinstance(source, bytes) else source.read_bytes())
-    if content.startswith(PNG_START):
-        Image.open(io.BytesIO(content)).verify()  # the checksums, which decoding passes over
-    image = Image.open(io.BytesIO(content))
+    image = Image.open(io.BytesIO(_without_metadata(source if isinstance(source, bytes) else source.read_bytes())))
     _check_memory(image)
     how = image.tile[0][3] if getattr(image, "tile", None) else ""
     stored = str(how[0] if isinstance(how, tuple) else how)
@@ -287,31 +284,37 @@ def _opened(source: Path | bytes) -> tuple[Image.Image, str]:
 
 
 def _without_metadata(content: bytes) -> bytes:
-    """A PNG without what is neither pixels nor their orientation: it may be broken, or longer than Pillow takes."""
+    """A PNG without what is neither pixels nor their orientation: it may be broken, or longer than Pillow takes.
+
+    Raises:
+        BadImage: it ends too early, or a checksum of what is needed is wrong.
+    """
     if not content.startswith(PNG_START):
         return content
-    view, parts, place = memoryview(content), [memoryview(PNG_START)], len(PNG_START)
-    while place + 12 <= len(content):
+    view, parts, place, name = memoryview(content), [memoryview(PNG_START)], len(PNG_START), b""
+    while name != b"IEND":
         length = int.from_bytes(view[place : place + 4])
         chunk = view[place : place + 12 + length]
-        if _is_needed(bytes(chunk[4:8]), chunk):
+        if len(chunk) < 12 + length:
+            raise BadImage("broken PNG file: it is truncated")
+        name, is_whole = bytes(chunk[4:8]), zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+        is_of_pixels = name[:1].isupper() or name == b"tRNS"
+        if is_of_pixels and not is_whole:
+            raise BadImage("broken PNG file: a checksum is wrong")
+        if is_of_pixels or (is_whole and _may_tell_orientation(name, chunk[8:-4])):
             parts.append(chunk)
         place += 12 + length
-    return b"".join([*parts, view[place:]])
+    return b"".join(parts)
 
 
-def _is_needed(name: bytes, chunk: memoryview) -> bool:
-    """Whether a chunk of a PNG is to be read: the pixels', and one that may tell their orientation, if it is whole."""
-    if name[:1].isupper() or name == b"tRNS":
-        return True
-    if name not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") or zlib.crc32(chunk[4:-4]).to_bytes(4) != bytes(chunk[-4:]):
-        return False
-    if name == b"eXIf":
-        return True
-    keyword, _, text = bytes(chunk[8:-4]).partition(b"\0")
+def _may_tell_orientation(name: bytes, data: memoryview) -> bool:
+    """Whether a chunk of a PNG may say how it is turned, in a way that Pillow takes."""
+    if name not in (b"tEXt", b"zTXt", b"iTXt"):
+        return name == b"eXIf"
+    keyword, _, text = bytes(data).partition(b"\0")
     if keyword not in PNG_ORIENTATION or len(text) > PNG_TEXT_BYTES:
         return False
-    if name == b"zTXt" or text[:1] == b"\1":
+    if name == b"zTXt" or (name == b"iTXt" and text[:1] == b"\1"):
         unpacked = zlib.decompressobj()
         try:
             unpacked.decompress(text[1:] if name == b"zTXt" else text[2:].split(b"\0", 2)[2], PNG_TEXT_BYTES)
@@ -337,7 +340,8 @@ def _tag(image: Image.Image, number: int) -> Any:
 
 
 def _is_signed(image: Image.Image) -> bool:
-    return 2 in np.atleast_1d(_tag(image, TIFF_FORMAT) or 1)
+    formats = _tag(image, TIFF_FORMAT)
+    return formats is not None and 2 in np.atleast_1d(formats)
 
 
 def _check_tiff(image: Image.Image, stored: str) -> None:
