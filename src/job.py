@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import socket
+import subprocess
 import sys
 import threading
 import traceback
@@ -43,6 +44,7 @@ from src.runs.lock import hold, lock_path
 from src.runs.outside import outside_values
 from src.runs.provenance import fingerprints
 from src.runs.record import Record
+from src.runs.sources import computing_files, find_sources
 from src.signals import PRUNE_SIGNAL, stop_on_signals
 
 log = logging.getLogger(__name__)
@@ -216,6 +218,31 @@ def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: l
     )
 
 
+def _keep_code(record: Record, *, epoch: int) -> None:
+    """Keep what no commit has of the code of this run, which goes on after `epoch`, and say so in its record."""
+    values = record.read()
+    assert values is not None
+    prints = values["fingerprints"]
+    try:
+        found = find_sources(computing_files([*prints["code"], *prints.get("files", ())]) | _option_files())
+        found.keep(record.directory / "code", epoch=epoch)
+    except (OSError, subprocess.SubprocessError) as error:  # no result hangs on it
+        log.warning("what no commit has of the code is not kept: %s", error)
+        return
+    if found.left_out:
+        log.warning("%s/code takes 1 MiB and no secrets, and so not %s", record.directory, ", ".join(found.left_out))
+    record.update(environment={**values["environment"], "git": found.git, "repositories": found.repositories})
+
+
+def _option_files() -> set[Path]:
+    """The files of the options in use."""
+    hydra_config = HydraConfig.get()
+    names = [f"{group.partition('@')[0]}/{option}" for group, option in _choices().items()]
+    folders = [Path(source.path) for source in hydra_config.runtime.config_sources if source.schema == "file"]
+    files = {folder / f"{name}.yaml" for folder in folders for name in [hydra_config.job.config_name, *names]}
+    return {file for file in files if file.is_file()}
+
+
 def _choices() -> dict[str, str]:
     """The option of each group."""
     chosen = HydraConfig.get().runtime.choices
@@ -271,6 +298,7 @@ def _fit(
         parts=cfg.trainer.get("gradient_accumulation_steps") or 1,
         recomputes=cfg.trainer.jit_compile,
     )
+    _keep_code(record, epoch=before.get("epoch", 0))
     if checkpoint := cfg.callback.get("checkpoint"):
         preflight.check_disk(
             record.directory,

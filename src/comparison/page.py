@@ -226,7 +226,7 @@ def _origin(row: Row) -> str:
     if not isinstance(git, dict):
         return text
     return f"{text}, commit {git.get('commit')}" + (
-        ", with changes that were not committed" if git.get("dirty") else ""
+        ", with changes that were not committed" if git.get("dirty") or git.get("untracked") else ""
     )
 
 

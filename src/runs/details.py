@@ -142,7 +142,8 @@ def _relatives(run: Run) -> Iterator[str]:
 
 def _environment(environment: dict[str, Any]) -> Iterator[str]:
     if git := environment.get("git"):
-        yield f"commit {(git.get('commit') or '?')[:10]}{', with changes' if git.get('dirty') else ''}"
+        changed = git.get("dirty") or git.get("untracked")
+        yield f"commit {(git.get('commit') or '?')[:10]}{', with changes' if changed else ''}"
     packages = {"python": environment.get("python"), **(environment.get("packages") or {})}
     yield ", ".join(f"{name} {version}" for name, version in packages.items() if version)
     threads = environment.get("threads")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from src.runs.provenance import ROOT
+from src.runs.sources import repository_state
 
 # What every run sets, so that no keras.json decides; see build.set_up_process.
 KERAS = {"backend": "tensorflow", "floatx": "float32", "image_data_format": "channels_last", "epsilon": 1e-7}
@@ -41,7 +41,7 @@ PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "hydra-core",
 def environment() -> dict[str, Any]:
     """Commit, package versions, Python, processor, Keras's defaults and environment variables of this process."""
     return {
-        "git": _git(),
+        "git": repository_state(ROOT),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "processor": _processor(),
@@ -77,18 +77,6 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _shown(value: Any) -> str:
     return "unset" if value is None else str(value) or "''"
-
-
-def _git() -> dict[str, Any] | None:
-    def git(*args: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _version(package: str) -> str | None:

@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 # The call of a resolver, but of one whose value follows from the config alone.
 _CALL = re.compile(r"\$\{\s*(?!(run_id|run_label|oc\.select|oc\.create|oc\.deprecated|oc\.dict\.\w+)\s*:)[\w.]+\s*:")
-_SECRET = re.compile(r"token|secret|passw|credential|api_?key", re.IGNORECASE)
+# In a name: what is never written down.
+SECRET = re.compile(r"token|secret|passw|credential|api_?key", re.IGNORECASE)
 
 
 def outside_values(cfg: DictConfig) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def outside_values(cfg: DictConfig) -> dict[str, Any]:
     cfg.run = dict.fromkeys(cfg.get("run") or {}, "???")  # of the data, which is not there yet
     found = {}
     for path in _calls(OmegaConf.to_container(cfg, resolve=False)):
-        if _SECRET.search(".".join(path)):
+        if SECRET.search(".".join(path)):
             continue
         try:
             value = node_at(cfg, path[:-1])[path[-1]]
