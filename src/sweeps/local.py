@@ -24,6 +24,7 @@ from src.machine import available_cores, visible_gpus
 from src.runs import ID_DIGITS
 from src.runs.commands import look_commands, print_next
 from src.runs.decision import Action
+from src.runs.environment import environment, environment_changes
 from src.runs.lock import hold
 from src.runs.record import BadRecord, Record
 from src.sweeps import early
@@ -129,6 +130,8 @@ class Local:
             for job in planned:
                 sweep.add(job)
             print(_beginning(planned), file=sys.stderr)
+            if changed := _changed_environment(planned):
+                print(f"note: computed, or begun, in another environment: {', '.join(changed)}", file=sys.stderr)
             while sweep.busy:
                 sweep.poll()
         conclude(sweep)
@@ -168,6 +171,15 @@ def _beginning(planned: Sequence[Job]) -> str:
     words: dict[Action, str] = {"reuse": "completed before", "resume": "to go on with", "start": "to start"}
     jobs = "1 job" if len(planned) == 1 else f"{len(planned)} jobs"
     return f"{jobs}: {', '.join(f'{counts[action]} {text}' for action, text in words.items() if counts[action])}"
+
+
+def _changed_environment(planned: Sequence[Job]) -> list[str]:
+    """What differs between here and where jobs that are reused or go on were computed, each once."""
+    here, changed = environment(), []
+    for job in planned:
+        then = {} if job.action == "start" else (Record(job.directory).read() or {}).get("environment") or {}
+        changed += environment_changes(then, here)
+    return list(dict.fromkeys(changed))
 
 
 def conclude(sweep: Sweep) -> None:

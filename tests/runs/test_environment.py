@@ -128,3 +128,4 @@ def test_a_variable_that_changes_bits_is_said(tmp_path, monkeypatch):
     assert said in reused.stderr and "computed in another environment" not in reused.stderr
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
     assert "computed in another environment: TF_ENABLE_ONEDNN_OPTS 0 -> unset" in train(*run, cwd=tmp_path).stderr
+    assert "in another environment: TF_ENABLE_ONEDNN_OPTS 0 -> unset" in train("--multirun", *run, cwd=tmp_path).stderr
