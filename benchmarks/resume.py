@@ -1,8 +1,9 @@
-"""Kill runs in every way, and show that nothing is lost: kills, signals, saves, damage, export, starts, reuse.
+"""Kill runs in every way, and show that nothing is lost: kills, signals, saves, damage, export, starts, reuse, power.
 
-    python -m benchmarks resume                     # all campaigns at full count: about half an hour on two cores
+    python -m benchmarks resume                     # all campaigns at full count: some hours on two cores
     python -m benchmarks resume kills signals       # some of them
     python -m benchmarks resume --share 0.1         # a tenth of each count
+    python -m benchmarks resume power errors inodes # power cuts, failing writes: see power.py, errors.py
 
 Ends with a table; exit code 1 if anything that is promised did not hold.
 """
@@ -10,6 +11,7 @@ Ends with a table; exit code 1 if anything that is promised did not hold.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import multiprocessing
@@ -28,7 +30,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.campaigns import ALL_STATE, Campaigns, Row, parser, run
+from benchmarks.errors import errors, inodes
 from benchmarks.pairs import BenchmarkError
+from benchmarks.power import power
 from src.logs import importing
 from src.runs.record import Record
 from src.verify_resume import command, compare, finish, newest_step, verify
@@ -45,7 +49,13 @@ LONG_CALLS = [
 
 def main(argv: list[str]) -> int:
     """Run campaigns; returns the exit code."""
-    return run(CAMPAIGNS, parser("resume", __doc__, CAMPAIGNS).parse_args(argv))
+    made = parser("resume", __doc__, CAMPAIGNS)
+    made.add_argument("--seed", type=int, default=0, help="of the moments of power cuts")
+    made.add_argument("--without-fsync", action="store_true", help="the control of power: most trials must fail")
+    arguments = made.parse_args(argv)
+    cuts, campaign = CAMPAIGNS["power"]
+    cut = functools.partial(campaign, seed=arguments.seed, without_fsync=arguments.without_fsync)
+    return run({**CAMPAIGNS, "power": (cuts, cut)}, arguments)
 
 
 def kills(folder: Path, count: int) -> Row:
@@ -414,4 +424,7 @@ CAMPAIGNS: Campaigns = {
     "export": (100, export),
     "starts": (20, starts),
     "reuse": (20, reuse),
+    "power": (50, power),
+    "errors": (600, errors),
+    "inodes": (20, inodes),
 }

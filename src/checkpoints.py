@@ -11,7 +11,7 @@ what makes a checkpoint count is its manifest, see `src.manifest`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from src.files import delete, replace
+from src.files import delete, fsync_folders, replace
 from src.manifest import (
     CheckpointError,
     DamagedCheckpoint,
@@ -45,14 +45,18 @@ class Checkpoints:
         if max_to_keep < 1:
             raise ValueError(f"max_to_keep is {max_to_keep}; it must be at least 1")
         self.directory, self.max_to_keep = Path(directory), max_to_keep
-        self._swept = False
+        self._swept = self._named = False
 
-    def save(self, state: TrainState) -> Path:
+    def save(self, state: TrainState, *, before: Callable[[], None] = lambda: None) -> Path:
         """Write, read back, fsync and list a checkpoint; prune old ones. Returns its prefix.
+
+        Args:
+            before: called first, to put on the disk what else was done up to this state; what it raises is raised.
 
         Raises:
             CheckpointError: it could not be written; those before it are as they were.
         """
+        before()
         prefix = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -61,6 +65,9 @@ class Checkpoints:
             prefix = self.directory / f"ckpt-{max(numbers, default=0) + 1}"
             state.tensors().write(str(prefix))
             _verify_tensors(prefix, state)
+            if not self._named:
+                fsync_folders(self.directory)
+                self._named = True
             write_manifest(prefix, step=state.step, epoch=state.epoch, variables=state.manifest())
             self._write_state_file()
         except (OSError, tf.errors.OpError, DamagedCheckpoint) as error:

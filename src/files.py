@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -59,8 +59,21 @@ def fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        error.filename = str(path)  # which a message would not have
+        raise
     finally:
         os.close(descriptor)
+
+
+def fsync_folders(folder: Path) -> None:
+    """Make sure that a folder's names are on the disk, and its own in those above it, as far as its disk goes."""
+    folder = folder.resolve()
+    for path in (folder, *folder.parents):
+        with suppress(PermissionError):  # whoever may not read it has made nothing in it
+            fsync(path)
+        if path.is_mount():
+            break
 
 
 def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:

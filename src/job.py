@@ -27,6 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src import files
 from src.checks import plain_values, resolved_node
 from src.config import ConfigError
 from src.hydra_settings import check_settings
@@ -181,6 +182,11 @@ def _end(record: Record, status: str, error: Exception | None) -> None:
 
 def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: list[str]) -> None:
     here, then = environment(), before.get("environment") or {}
+    for left in filter(Path.is_file, record.directory.glob(".tmp-*")):  # by a kill or a power cut
+        files.delete(left)
+    settings_folder = record.directory / ".hydra"  # which Hydra has just written anew
+    for path in (*settings_folder.glob("*"), settings_folder) if settings_folder.is_dir() else ():
+        files.fsync(path)
     changed = environment_changes(then, here) if before else []
     if changed:
         log.warning("continued in another environment, so last bits may differ: %s", ", ".join(changed))

@@ -193,6 +193,8 @@ class Trainer:
             for callback in callbacks:
                 closing.callback(callback.close)
             for callback in callbacks:
+                callback.make_all_durable = self._make_durable
+            for callback in callbacks:
                 callback.on_train_begin(state)
             while state.epoch < epochs and not state.stop_reason:
                 self._train_epoch(train, val)
@@ -209,6 +211,7 @@ class Trainer:
                 self._raise_if_interrupted()
             for callback in callbacks:
                 callback.on_train_end(state)
+            self._make_durable()
         return state
 
     def evaluate(self, data: Batches | tf.data.Dataset) -> dict[str, float]:
@@ -599,6 +602,10 @@ class Trainer:
                     f"callback {name} stops at step {state.step}, which is none of its every_steps or at_steps"
                 )
             state.stop_reason = state.stop_reason or reason
+
+    def _make_durable(self) -> None:
+        for callback in self.callbacks.values():
+            callback.make_durable()
 
     def _raise_if_interrupted(self) -> None:
         if self._interrupt_reason:

@@ -7,7 +7,7 @@ class StopAtLoss(Callback):
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,11 +21,13 @@ class Callback:
         name: the key under which the run holds this callback; the trainer sets it.
         every_steps: end a graph call at every multiple of this step count; None for no wish.
         at_steps: end a graph call at these steps as well.
+        make_all_durable: `make_durable` of all callbacks; the trainer sets it.
     """
 
     name: str = ""
     every_steps: int | None = None
     at_steps: Collection[int] = ()
+    make_all_durable: Callable[[], None] = staticmethod(lambda: None)
 
     def on_train_begin(self, state: TrainState) -> None:
         """Training starts or continues; `state.step` is where."""
@@ -49,6 +51,13 @@ class Callback:
 
     def on_train_end(self, state: TrainState) -> None:
         """Training reached its end: the last epoch, or a reason to stop."""
+
+    def make_durable(self) -> None:
+        """Put on the disk, by fsync, what has been written: a checkpoint is about to count it, or training has ended.
+
+        Raises:
+            OSError: not all of it is there. The checkpoint then does not count, and training ends.
+        """
 
     def close(self) -> None:
         """Release what is held; called in every case."""

@@ -58,11 +58,11 @@ class Checkpoint(Callback):
 
     def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         if state.improved:
-            self._best.save(state)
+            self._best.save(state, before=self.make_all_durable)
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         if state.improved:  # before the newest, which says that it is there
-            self._best.save(state)
+            self._best.save(state, before=self.make_all_durable)
         self._save(state)
 
     def on_interrupt(self, state: TrainState, reason: str) -> None:
@@ -74,6 +74,7 @@ class Checkpoint(Callback):
     def _save(self, state: TrainState) -> None:
         if self._saved_at != (state.epoch, state.step):
             began = self._clock()
-            log.debug("saved %s in %.3f s", self._newest.save(state), self._clock() - began)
+            path = self._newest.save(state, before=self.make_all_durable)
+            log.debug("saved %s in %.3f s", path, self._clock() - began)
             self._saved_at = state.epoch, state.step
         self._saved_seconds = self._clock()

@@ -10,20 +10,23 @@ TensorBoard calls each folder with an event file a run: `train`, `val`, and "", 
 
 from __future__ import annotations
 
-import logging
+import os
+import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from src.callbacks.base import Callback
-from src.files import delete
+from src.files import delete, fsync, fsync_folders
 from src.state import TrainState
 
-log = logging.getLogger(__name__)
-
 PATTERN = "events.out.tfevents.*"
+HEADER_BYTES, FOOTER_BYTES = 12, 4  # of a record: its length in 8 bytes, and checksums of the length and the record
 
 
 class EventFiles:
@@ -31,7 +34,8 @@ class EventFiles:
 
     Args:
         directory: of the splits' folders.
-        step: where training stands; at 0, files that are there are of a start that saved nothing, and go.
+        step: where training stands; events of later steps are done again and go, and at 0 the files themselves, which
+            are of a start that saved nothing.
 
     Attributes:
         written: the last step of each (split, tag).
@@ -42,8 +46,7 @@ class EventFiles:
     def __init__(self, directory: Path, *, step: int) -> None:
         self.directory = directory
         self.written: dict[tuple[str, str], int] = {}
-        self._writers: dict[str, tf.summary.SummaryWriter] = {}
-        self._broken = False
+        self._files: dict[str, _EventFile] = {}
         self.guard(self._begin, step)
 
     @classmethod
@@ -58,46 +61,100 @@ class EventFiles:
         return step > self.written.get((split, tag), -1)
 
     def write(self, summary: Callable[[str, Any], Any], split: str, step: int, values: Mapping[str, Any]) -> None:
-        """Call `summary(tag, value)`, as `tf.summary.scalar`, for each value that is new, and flush.
-
-        What a checkpoint counts as done must be in the file before it is listed.
-        """
+        """Call `summary(tag, value)`, as `tf.summary.scalar`, for each value that is new, and flush."""
         new = {tag: value for tag, value in values.items() if self.is_new(split, tag, step)}
         with self.writer(split).as_default(step):
             for tag, value in new.items():
                 summary(tag, value)
-                self.written[split, tag] = step
-        for writer in self._writers.values():
-            writer.flush()
+                self.count(split, tag, step)
+        for file in self._files.values():
+            file.writer.flush()
 
     def writer(self, split: str) -> tf.summary.SummaryWriter:
-        """The split's writer, opened at first use."""
-        if split not in self._writers:
-            self._writers[split] = tf.summary.create_file_writer(str(self.directory / split))
-        return self._writers[split]
+        """The split's writer, opened at first use; tell `count` of each event that is written to it."""
+        if split not in self._files:
+            self._files[split] = _EventFile(self.directory / split)
+        return self._files[split].writer
+
+    def count(self, split: str, tag: str, step: int) -> None:
+        """This has been written, and must be in the file when it is made durable."""
+        self.written[split, tag] = max(step, self.written.get((split, tag), step))
+        self._files[split].unseen.append((tag, step))
+
+    def make_durable(self) -> None:
+        """Put all events on the disk; TensorFlow's writers drop one that they cannot write, so they are read again."""
+        for file in self._files.values():
+            self.guard(file.make_durable)
 
     def guard(self, write: Callable[..., Any], *args: Any) -> None:
-        """Call `write(*args)`; the first time that one fails is a warning, and the end of all: training goes on."""
-        if self._broken:
-            return
+        """Call `write(*args)`; where it cannot be written, the message says the ways out.
+
+        Raises:
+            OSError: it could not; training ends, and goes on later from its last checkpoint, with nothing missing.
+        """
         try:
             write(*args)
         except (OSError, tf.errors.OpError) as error:
-            self._broken = True
-            log.warning("no more summaries in %s: %s", self.directory, error)
+            if isinstance(error, SummaryError):
+                raise
+            reason = str(error).partition("\n")[0]
+            raise SummaryError(
+                f"no summaries could be written in {self.directory} ({reason}). Make room or mend the disk, then type "
+                "the same command: it goes on from the last checkpoint"
+            ) from error
 
     def _begin(self, step: int) -> None:
-        if not step:
-            for path in _paths(self.directory):
+        for path in _paths(self.directory):
+            if step:
+                _cut(path, step)
+            else:
                 delete(path)
         self.written.update(last_steps(self.directory))
 
     def close(self) -> None:
-        """Close the writers; fine where that has been done."""
+        """Close the writers; fine where that has been done. What counts has been made durable before."""
         self._open.pop(self.directory, None)
-        writers, self._writers = self._writers, {}
-        for writer in writers.values():
-            self.guard(writer.close)
+        files, self._files = self._files, {}
+        for file in files.values():
+            with suppress(OSError, tf.errors.OpError):
+                file.writer.close()
+
+
+class SummaryError(OSError):
+    """Summaries cannot be written."""
+
+
+class _EventFile:
+    """One new event file.
+
+    Args:
+        folder: made where it is missing.
+
+    Attributes:
+        unseen: tag and step of the events that have been written and not been read again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        before = set(folder.glob(PATTERN))
+        self.writer = tf.summary.create_file_writer(str(folder))
+        self.unseen: list[tuple[str, int]] = []
+        [self._path] = set(folder.glob(PATTERN)) - before
+        self._seen_bytes = 0
+
+    def make_durable(self) -> None:
+        self.writer.flush()
+        if self._seen_bytes == self._path.stat().st_size and not self.unseen:
+            return
+        found, end = _read_on(self._path, self._seen_bytes)
+        lost = Counter(self.unseen) - Counter(found)
+        if lost or end is None:
+            first = next(iter(lost), None)
+            what = f"{first[0]} of step {first[1]}" if first else "what has been written"
+            raise OSError(f"{self._path} lacks {what}")
+        fsync(self._path)
+        if not self._seen_bytes:
+            fsync_folders(self._path.parent)
+        self._seen_bytes, self.unseen = end, []
 
 
 class EventCallback(Callback):
@@ -118,6 +175,9 @@ class EventCallback(Callback):
     def on_train_begin(self, state: TrainState) -> None:
         self.files = EventFiles.shared(self._directory, step=state.step)
 
+    def make_durable(self) -> None:
+        self.files.make_durable()
+
     def close(self) -> None:
         if hasattr(self, "files"):
             self.files.close()
@@ -135,12 +195,51 @@ def read_values(directory: Path) -> Iterator[tuple[str, int, Any]]:
     """(split, step, summary value) in the order of the files; a torn end of one is left out."""
     for path in _paths(directory):
         split = "" if path.parent == directory else path.parent.name
+        for event, _ in _events(path):
+            yield from ((split, event.step, value) for value in event.summary.value)
+
+
+def _events(path: Path) -> Iterator[tuple[Any, int]]:
+    """The events of a file with the positions of their ends, up to the first that is not whole."""
+    end = 0
+    try:
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            end += HEADER_BYTES + len(record) + FOOTER_BYTES
+            yield tf.compat.v1.Event.FromString(record), end
+    except tf.errors.DataLossError:
+        pass
+
+
+def _cut(path: Path, step: int) -> None:
+    """Cut off a file's end from the first event of a later step, or the first that is not whole."""
+    end = 0
+    for event, event_end in _events(path):
+        if event.step > step:
+            break
+        end = event_end
+    if end < path.stat().st_size:
+        os.truncate(path, end)
+
+
+def _read_on(path: Path, start: int) -> tuple[list[tuple[str, int]], int | None]:
+    """Tag and step of a file's events from a position on, and where they end; None if that is not the file's end."""
+    with path.open("rb") as file:
+        file.seek(start)
+        content = file.read()
+    found: list[tuple[str, int]] = []
+    position = 0
+    while position < len(content):
+        if len(content) < position + HEADER_BYTES:
+            return found, None
+        (length,) = struct.unpack_from("<Q", content, position)
+        first, position = position + HEADER_BYTES, position + HEADER_BYTES + length + FOOTER_BYTES
         try:
-            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-                event = tf.compat.v1.Event.FromString(record)
-                yield from ((split, event.step, value) for value in event.summary.value)
-        except tf.errors.DataLossError:
-            pass
+            event = tf.compat.v1.Event.FromString(content[first : first + length])
+        except DecodeError:
+            return found, None
+        tags = [value.tag for value in event.summary.value] or [event.WhichOneof("what")]
+        found += [(tag, event.step) for tag in tags]
+    return found, start + position if position == len(content) else None
 
 
 def _paths(directory: Path) -> list[Path]:

@@ -37,7 +37,7 @@ Batch: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and targets
 class Images(EventCallback):
     """Write pictures of predictions; where the model's outputs are no classes of images, none.
 
-    A picture that cannot be written is a warning: training goes on without. Nothing of training is changed.
+    A picture that cannot be written ends training, as a summary does. Nothing of training is changed.
 
     Args:
         data: whose val split is shown, or its train split as it is stored.
@@ -91,10 +91,7 @@ class Images(EventCallback):
         assert state.best
         with best_weights(state, self._best):
             sheet, counts = self._sheet(state), self._confusion(state)
-        try:
-            replace(self._picture, png(sheet))
-        except OSError as error:  # the event files may lie elsewhere
-            log.warning("no %s: %s", self._picture, error)
+        replace(self._picture, png(sheet))
         title = f"{self._split}, epoch {state.best.epoch}"
         matrix = confusion_picture(counts, self._data.class_names, title=title)
         self.files.write(_image, self._split, state.best.step, {"confusion": matrix})

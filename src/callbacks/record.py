@@ -7,14 +7,18 @@ RecordCallback(record=Record(run_dir), seconds_before=0.0)
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from src.callbacks.base import Callback
+from src.runs.checked import metrics_of
 from src.runs.record import Record
 from src.state import TrainState
+
+log = logging.getLogger(__name__)
 
 
 class RecordCallback(Callback):
@@ -32,8 +36,27 @@ class RecordCallback(Callback):
         self._record, self._clock, self._began = record, clock, clock() - seconds_before
 
     def on_train_begin(self, state: TrainState) -> None:
-        self._record.cut_history(epoch=state.epoch)
-        self._record.cut_validations(step=state.validated_step)
+        """Bring the record to where training goes on, which a power cut or a kill may have left it before or after."""
+        record, first = self._record, 1
+        values = record.read() or {}
+        if parent := values.get("parent"):
+            first += parent.get("epoch") or 0
+        record.cut_history(epoch=state.epoch)
+        record.cut_validations(step=state.validated_step)
+        lines = {line["epoch"]: line for line in record.history()}
+        missing = [epoch for epoch in range(first, state.epoch + 1) if epoch not in lines]
+        if missing:
+            log.warning(
+                "%s lacks what was measured in epoch %s, which a power cut or a damaged disk took away and which is "
+                "not done again; run.json says so in history_missing",
+                record.history_path,
+                ", ".join(map(str, missing)),
+            )
+        if state.epoch in lines:
+            metrics = metrics_of(lines[state.epoch])
+        else:
+            metrics = values.get("metrics") or {} if values.get("epoch") == state.epoch else {}
+        record.update(**self._progress(state), metrics=metrics, history_missing=missing)
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         seconds = round(self._clock() - self._began, 3)
@@ -42,6 +65,9 @@ class RecordCallback(Callback):
             line["learning_rate"] = state.learning_rate
         self._record.append_epoch({**line, **metrics})
         self._record.update(**self._progress(state), metrics=dict(metrics))
+
+    def make_durable(self) -> None:
+        self._record.make_durable()
 
     def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         self._record.append_validation({"epoch": state.epoch + 1, "step": state.step, **metrics})

@@ -25,7 +25,7 @@ SCALAR = create_summary_metadata(display_name=None, description=None)
 class Summaries(EventCallback):
     """Write event files in `directory/train` and `directory/val`.
 
-    A summary that cannot be written is a warning: training goes on without.
+    A summary that cannot be written ends training, which then goes on from the last checkpoint: none is ever missing.
 
     Args:
         directory: of the splits' folders.
@@ -60,12 +60,13 @@ class Summaries(EventCallback):
         for tag, series in {"batch_loss": state.losses, "gradient_norm": state.gradient_norms}.items():
             chosen = (steps % self._interval == 0) & (steps > self.files.written.get(("train", tag), 0))
             if chosen.any():
-                points += [(step, tag, value) for step, value in zip(steps[chosen], series[chosen], strict=True)]
-                self.files.written["train", tag] = int(steps[chosen][-1])
+                points += [(int(step), tag, value) for step, value in zip(steps[chosen], series[chosen], strict=True)]
         if points:
             at, tags, values = zip(*points, strict=True)
             with self.files.writer("train").as_default():
                 self._write_points(tf.constant(at, tf.int64), tf.constant(tags), tf.constant(values))
+            for step, tag, _ in points:
+                self.files.count("train", tag, step)
         rates = {name: metrics[name] for name in ("learning_rate", "steps_per_second")}
         self.files.write(tf.summary.scalar, "train", state.step, rates)
 
@@ -78,6 +79,7 @@ class Summaries(EventCallback):
     def _write_graph(self, state: TrainState) -> None:
         with self.files.writer("train").as_default():
             tf.summary.graph(state.inference.graph)
+        self.files.count("train", "graph_def", 0)
 
 
 def read_scalars(directory: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:

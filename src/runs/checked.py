@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from src.runs.record import Record, parse
-
+HISTORY = "history.jsonl"
 LARGEST = 2**63
 NO_METRICS = ("epoch", "step", "seconds", "learning_rate")  # of a line of history.jsonl
 
@@ -68,26 +67,50 @@ def check_record(values: dict[str, Any]) -> None:
 
 
 def read_history(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The epochs of history.jsonl up to the first line that is none, and a warning about that line."""
-    path = Record(directory).history_path
+    """The epochs of history.jsonl, and a warning about lines that are none."""
+    path = directory / HISTORY
     try:
-        lines = path.read_text().splitlines()
+        epochs, others = lines_in(path)
+    except OSError as error:
+        return [], [f"{path} cannot be read ({error}), so it shows no curves"]
+    if not others:
+        return epochs, []
+    more = f" and {len(others) - 6} more" if len(others) > 6 else ""
+    return epochs, [f"{path}, line {', '.join(map(str, others[:6]))}{more}: torn or no epoch, and left out"]
+
+
+def lines_in(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The epochs of a history, or validations, in order, and the numbers, from 1, of the lines that are none.
+
+    A power cut may leave zeros, or a part of a line, between whole lines.
+    """
+    try:
+        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     except FileNotFoundError:
         return [], []
-    except (OSError, ValueError) as error:
-        return [], [f"{path} cannot be read ({error}), so it shows no curves"]
     epochs: list[dict[str, Any]] = []
+    others = []
     for count, line in enumerate(lines, start=1):
         try:
-            epoch = parse(line)
+            epoch = parse(line.strip(b"\0").decode())
             whole("epoch", epoch["epoch"], needed=True)
             whole("step", epoch.get("step"))
             _seconds("seconds", epoch.get("seconds"))
             metrics_of(epoch)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            return epochs, [f"{path}, line {count} is torn or no epoch; it and what follows are left out"]
-        epochs.append(epoch)
-    return epochs, []
+            others.append(count)
+        else:
+            epochs.append(epoch)
+    return epochs, others if lines != [b""] else []
+
+
+def parse(text: str) -> Any:
+    """JSON as it is read here: what is no finite number is null, as in what is written."""
+
+    def finite(number: str) -> float | None:
+        return value if math.isfinite(value := float(number)) else None
+
+    return json.loads(text, parse_constant=lambda _: None, parse_float=finite)
 
 
 def best_metrics(values: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, float | None]:

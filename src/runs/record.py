@@ -10,11 +10,11 @@ record.append_epoch({"epoch": 3, "step": 189, "seconds": 10.1, "val/mean_iou": 0
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-from src.files import replace
+from src.files import fsync, replace
+from src.runs.checked import HISTORY, lines_in, parse
 
 WAY_OUT = "make room, then type the same command: it goes on from the last checkpoint"
 STATUSES = ("running", "completed", "interrupted", "failed", "pruned")
@@ -29,8 +29,10 @@ class Record:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self.path, self.history_path = self.directory / "run.json", self.directory / "history.jsonl"
+        self.path, self.history_path = self.directory / "run.json", self.directory / HISTORY
         self.validations_path = self.directory / "validations.jsonl"
+        self._appended: set[Path] = set()  # since `make_durable`
+        self._named: set[Path] = set()  # files whose names are on the disk
 
     def read(self) -> dict[str, Any] | None:
         """What run.json says, None where there is none.
@@ -49,40 +51,53 @@ class Record:
         return values
 
     def update(self, **values: Any) -> dict[str, Any]:
-        """Change some keys and write the whole record anew, at once. Returns it."""
+        """Change some keys and write the whole record anew, at once; a status is on the disk then. Returns it."""
         if values.get("status", "running") not in STATUSES:
             raise AssertionError(values)
         record = {**(self.read() or {}), **values}
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            replace(self.path, json.dumps(nan_as_null(record), indent=2) + "\n", at_once=False)
+            if values.get("status") == "completed":  # and with it what was written at the end
+                fsync(self.directory)
+            replace(self.path, json.dumps(nan_as_null(record), indent=2) + "\n", at_once="status" in values)
         except OSError as error:
             raise OSError(f"{self.path} cannot be written ({error.strerror}); {WAY_OUT}") from error
         return record
 
     def append_epoch(self, values: dict[str, Any]) -> None:
-        """Add a line to history.jsonl and flush it."""
+        """Add a line to history.jsonl."""
         self._append(self.history_path, values)
 
     def append_validation(self, values: dict[str, Any]) -> None:
-        """Add a line to validations.jsonl and flush it."""
+        """Add a line to validations.jsonl."""
         self._append(self.validations_path, values)
 
+    def make_durable(self) -> None:
+        """Put what has been appended on the disk."""
+        new_names = {self.directory} if self._appended - self._named else set()
+        for path in sorted(self._appended) + sorted(new_names):
+            try:
+                fsync(path)
+            except OSError as error:
+                raise OSError(f"{path} cannot be written ({error.strerror}); {WAY_OUT}") from error
+        self._named |= self._appended
+        self._appended = set()
+
     def history(self) -> list[dict[str, Any]]:
-        """The epochs, in order; a torn last line is left out."""
-        return _lines(self.history_path)
+        """The epochs, in order; lines that are none are left out."""
+        return lines_in(self.history_path)[0]
 
     def validations(self) -> list[dict[str, Any]]:
-        """The validations within epochs, in order; a torn last line is left out."""
-        return _lines(self.validations_path)
+        """The validations within epochs, in order; lines that are none are left out."""
+        return lines_in(self.validations_path)[0]
 
     def cut_history(self, *, epoch: int) -> None:
-        """Forget the epochs after `epoch`, which a resumed run does again, and a torn line."""
+        """Forget the epochs after `epoch`, which a resumed run does again, and lines that are none."""
         _keep(self.history_path, [values for values in self.history() if values["epoch"] <= epoch])
 
     def cut_validations(self, *, step: int) -> None:
-        """Forget the validations within epochs after `step`, and a torn line."""
-        _keep(self.validations_path, [values for values in self.validations() if values["step"] <= step])
+        """Forget the validations within epochs after `step`, and lines that are none."""
+        _keep(self.validations_path, [values for values in self.validations() if (values.get("step") or 0) <= step])
 
     def _append(self, path: Path, values: dict[str, Any]) -> None:
         try:
@@ -90,36 +105,13 @@ class Record:
                 file.write(json.dumps(nan_as_null(values)) + "\n")
         except OSError as error:
             raise OSError(f"{path} cannot be written ({error.strerror}); {WAY_OUT}") from error
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file up to one that is torn; none where there is no file."""
-    found = []
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return []
-    for line in text.splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return found
+        self._appended.add(path)
 
 
 def _keep(path: Path, lines: list[dict[str, Any]]) -> None:
     """Write a file anew, where there is one, with these lines."""
     if path.exists():
         replace(path, "".join(json.dumps(values) + "\n" for values in lines))
-
-
-def parse(text: str) -> Any:
-    """JSON as it is read here: what is no finite number is null, as in what is written."""
-
-    def finite(number: str) -> float | None:
-        return value if math.isfinite(value := float(number)) else None
-
-    return json.loads(text, parse_constant=lambda _: None, parse_float=finite)
 
 
 def nan_as_null(value: Any) -> Any:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.files import replace
+from src.files import fsync_folders, replace
 
 if TYPE_CHECKING:
     from src.sweeps.sweep import Entry
@@ -59,6 +59,7 @@ class SweepRecord:
                 except FileExistsError:  # another sweep of the same jobs, in the same second
                     number += 1
                     record.directory = folder / f"{name}-{number}"
+            fsync_folders(record.directory)
             if settings:
                 replace(record.directory / "multirun.yaml", settings)
         except OSError as error:  # which jobs that are completed already can do without
@@ -80,7 +81,7 @@ class SweepRecord:
         }
         self._wrote = now
         try:
-            replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n", at_once=False)
+            replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n", at_once=over)
         except OSError as error:  # as on a full disk, which the runs may survive
             self._warn(error)
         else:

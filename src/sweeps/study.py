@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from src import targets
 from src.checks import Check, ConfigError, integer, number
+from src.files import fsync_folders
 from src.runs import ID_DIGITS
 from src.sweeps.space import Space
 
@@ -121,6 +122,8 @@ class Study:
     def __init__(self, path: Path, *, space: Space, method: Method, mode: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _mend(path)
+        path.touch()
+        fsync_folders(path.parent)
         self.path, self._space, self._method = path, space, method
         self.exhausted = False
         self._reported: dict[int, set[int]] = {}
@@ -215,7 +218,7 @@ def read_trials(path: Path) -> list[FrozenTrial]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"study {path} is damaged ({error}); move it away, and the same command begins a new one, "
             "which reuses the runs that are completed"
@@ -232,9 +235,19 @@ def _storage(path: Path) -> JournalStorage:
 
 
 def _mend(path: Path) -> None:
-    """Cut off a line that a killed process has not finished; another one after it would make both unreadable."""
-    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
+    """Cut off what a killed process or a power cut has not finished; a line after it would make both unreadable."""
+    content = whole = path.read_bytes() if path.exists() else b""
+    while whole and not _is_line(whole[whole[:-1].rfind(b"\n") + 1 :]):
+        whole = whole[: whole[:-1].rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+
+
+def _is_line(text: bytes) -> bool:
+    try:
+        return text.endswith(b"\n") and isinstance(json.loads(text.decode()), dict)
+    except ValueError:
+        return False
 
 
 def _class(what: str, config: dict[str, Any], kind: type) -> type:

@@ -118,12 +118,12 @@ def test_last_steps(tmp_path):
     assert last_steps(tmp_path / "nothing") == {}
 
 
-def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path):
     (tmp_path / "train").write_text("a file where a folder should be")
     _, recorder, run = fit(tmp_path, epochs=2)
-    run()
-    assert len(recorder.epochs) == 2
-    assert "no more summaries" in caplog.text
+    with pytest.raises(OSError, match=r"no summaries could be written in .*train"):
+        run()
+    assert not recorder.losses
 
 
 def test_wrong_interval():
@@ -152,16 +152,14 @@ def test_a_start_that_saved_nothing_leaves_no_trace(tmp_path):
     assert [step for step, _ in found["val"]["loss"]] == [4, 8]
 
 
-def test_files_that_cannot_be_read_are_a_warning(tmp_path, caplog):
+def test_files_that_cannot_be_read_are_named(tmp_path):
     """What was written before is then not known, so nothing is written that might be there."""
     (tmp_path / "val" / "events.out.tfevents.folder").mkdir(parents=True)
     callback = Summaries(directory=str(tmp_path))
     trainer = small_trainer()
     trainer.state.count_steps(4)
-    callback.on_train_begin(trainer.state)
-    callback.on_epoch_end(trainer.state, {"val/loss": 1.0})
-    callback.close()
-    assert "no more summaries" in caplog.text
+    with pytest.raises(OSError, match=r"events\.out\.tfevents\.folder"):
+        callback.on_train_begin(trainer.state)
     assert not (tmp_path / "train").exists()
 
 

@@ -109,7 +109,7 @@ def test_a_torn_history_is_named_and_what_is_whole_counts(tmp_path):
     path = make_run(tmp_path, "run") / "history.jsonl"
     path.write_bytes(HISTORY[:-9])
     [row], [warning] = read_rows([tmp_path])
-    assert warning == f"{path}, line 3 is torn or no epoch; it and what follows are left out"
+    assert warning == f"{path}, line 3: torn or no epoch, and left out"
     assert row.metrics["val/loss"] == 0.4
 
 

@@ -1,0 +1,239 @@
+"""What a checkpoint counts as done is on the disk before it counts, and what is missing is said."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import pytest
+import tensorflow as tf
+
+from benchmarks.errors import errors
+from src.callbacks.base import Callback
+from src.callbacks.checkpoint import Checkpoint
+from src.callbacks.events import EventFiles
+from src.callbacks.record import RecordCallback
+from src.callbacks.summaries import Summaries, read_scalars
+from src.checkpoints import Checkpoints
+from src.config import ConfigError
+from src.data.pipeline import InMemory
+from src.evaluate import load_config
+from src.models.mlp import mlp
+from src.runs.checked import read_history
+from src.runs.record import Record
+from src.trainer import Interrupted
+from tests.test_trainer import InterruptAt, digits, make_trainer
+
+
+class Disk:
+    """What a disk holds for sure: the bytes of files and the names in directories at their last fsync.
+
+    Attributes:
+        lost: for each manifest, what a power cut after it would take away of the rest.
+    """
+
+    def __init__(self, top: Path, patch: pytest.MonkeyPatch) -> None:
+        self._top, self._fsync, self._rename = top, os.fsync, os.rename
+        self._bytes: dict[Path, int] = {}
+        self._names: dict[Path, set[str]] = {}
+        self.lost: list[list[str]] = []
+        self.fsyncs: list[Path] = []
+        patch.setattr(os, "fsync", self._note_fsync)
+        patch.setattr(os, "rename", self._note_rename)
+
+    def _note_fsync(self, descriptor: int) -> None:
+        self._fsync(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        self.fsyncs.append(path)
+        if path.is_dir():
+            self._names[path] = set(os.listdir(path))
+        else:
+            self._bytes[path] = path.stat().st_size
+
+    def _note_rename(self, old, new, **options) -> None:
+        if (path := Path(new)).match("ckpt-*.json"):
+            self.lost.append(self._would_lose(path.parent))
+        self._rename(old, new, **options)
+
+    def _would_lose(self, checkpoints: Path) -> list[str]:
+        files = [path for path in self._top.rglob("*") if path.match("*.jsonl") or path.match("events.*")]
+        lost = [f"bytes of {path.name}" for path in files if self._bytes.get(path, 0) != path.stat().st_size]
+        for path in [*files, *self._top.rglob("run.json"), checkpoints]:
+            while path != self._top:
+                if path.name not in self._names.get(path.parent, ()):
+                    lost.append(f"name of {path.relative_to(self._top)}")
+                path = path.parent
+        return lost
+
+
+def fit(run: Path, *, epochs: int = 2, **callbacks: Callback):
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    trainer = make_trainer(
+        mlp(input_shape=(8, 8, 1), num_classes=10, hidden_units=(4,)),
+        callbacks={
+            "summaries": Summaries(directory=str(run / "summaries"), every_steps=2),
+            **callbacks,
+            "record": RecordCallback(record=Record(run)),
+            "checkpoint": Checkpoint(directory=str(run / "checkpoints"), every_steps=3),
+        },
+        monitor="val/accuracy",
+        mode="max",
+        steps_per_call=1,
+    )
+    if "interrupt" in callbacks:
+        callbacks["interrupt"].trainer = trainer
+    Checkpoints(run / "checkpoints").restore(trainer.state)
+    images, labels = digits(64)
+    train, val = InMemory(images, labels, batch_size=16, shuffle_seed=0), InMemory(images, labels, batch_size=64)
+    trainer.fit(train, val, epochs=epochs)
+    return trainer
+
+
+def test_what_a_checkpoint_counts_is_on_the_disk_before_it(tmp_path, monkeypatch):
+    """At each epoch's end, within epochs, the best, on an interruption, after a resume."""
+    run = tmp_path / "outputs" / "digits" / "run"
+    disk = Disk(tmp_path, monkeypatch)
+    Record(run).update(status="running")
+    with pytest.raises(Interrupted):
+        fit(run, interrupt=InterruptAt(5))
+    fit(run)
+    assert len(disk.lost) >= 6
+    assert disk.lost == [[] for _ in disk.lost]
+
+
+def test_a_file_is_fsynced_once_a_checkpoint(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    disk = Disk(tmp_path, monkeypatch)
+    fit(run, epochs=3)
+    appended = [path for path in disk.fsyncs if path.match("*.jsonl") or path.match("events.*")]
+    assert appended.count(run / "history.jsonl") == 3
+    assert max(map(appended.count, appended)) <= 3 + 4  # ends of epochs, and checkpoints within them
+    assert disk.fsyncs.count(run / "summaries" / "train") == 1
+
+
+class Lossy(Callback):
+    """An event of the second epoch is lost on its way to the disk, unnoticed by TensorFlow."""
+
+    def __init__(self, files: Path, *, whole: bool) -> None:
+        self._files, self._whole = files, whole
+
+    def on_epoch_end(self, state, metrics):
+        if state.epoch == 2:
+            [path] = (self._files / "val").glob("events*")
+            if self._whole:  # where the first of a record's writes fails, nothing of it is there
+                *_, before, _ = _ends(path)
+                os.truncate(path, before)
+            else:
+                path.write_bytes(path.read_bytes()[:-40] + path.read_bytes()[-20:])
+
+
+def _ends(path: Path) -> list[int]:
+    ends = [0]
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        ends.append(ends[-1] + 16 + len(record))
+    return ends
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["a record", "bytes"])
+def test_a_lost_event_ends_training_and_is_done_again(tmp_path, whole):
+    fit(tmp_path / "straight")
+    run = tmp_path / "run"
+    with pytest.raises(OSError, match=r"val.*lacks .*step 8"):
+        fit(run, lossy=Lossy(run / "summaries", whole=whole))
+    fit(run)
+    found, expected = (read_scalars(path / "summaries") for path in (run, tmp_path / "straight"))
+    for key in {("train", "batch_loss"), ("train", "loss"), ("val", "loss"), ("val", "accuracy")}:
+        assert found[key] == expected[key], key
+
+
+def test_events_after_the_checkpoint_go_even_where_those_between_are_lost(tmp_path):
+    """A disk may keep a later event of a file and not an earlier one."""
+    files = EventFiles(tmp_path, step=0)
+    for step in (2, 4, 8):
+        files.write(tf.summary.scalar, "train", step, {"loss": float(step)})
+    files.close()
+    again = EventFiles(tmp_path, step=4)
+    for step in (6, 8):
+        again.write(tf.summary.scalar, "train", step, {"loss": float(step)})
+    again.close()
+    assert read_scalars(tmp_path) == {("train", "loss"): [(2, 2.0), (4, 4.0), (6, 6.0), (8, 8.0)]}
+
+
+THREE_EPOCHS_DONE = SimpleNamespace(epoch=3, step=12, best=None, validated_step=0)
+LINES = [json.dumps({"epoch": epoch, "step": 4 * epoch, "val/loss": 1 / epoch}) + "\n" for epoch in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        (None, [1, 2, 3]),
+        ("", [1, 2, 3]),
+        ("\0" * 300, [1, 2, 3]),
+        ("".join(LINES), []),
+        ("".join(LINES)[:-9], [3]),
+        (LINES[0] + LINES[2], [2]),
+        (LINES[0] + "\0" * len(LINES[1]) + LINES[2], [2]),
+        (LINES[0] + "\xff{]\n" + LINES[2], [2]),
+        (LINES[0][20:] + LINES[1] + LINES[2], [1]),
+        ("[1]\n" + "".join(LINES), []),
+    ],
+)
+def test_missing_lines_are_counted_and_said_and_the_others_kept(tmp_path, caplog, text, missing):
+    record = Record(tmp_path)
+    record.update(status="running", epoch=3, metrics={"val/loss": 0.5})
+    if text is not None:
+        record.history_path.write_bytes(text.encode("latin-1"))
+    kept = [epoch for epoch in (1, 2, 3) if epoch not in missing]
+    assert [line["epoch"] for line in read_history(tmp_path)[0]] == kept
+    for _ in range(2):  # a later resume knows it too
+        caplog.clear()
+        RecordCallback(record=Record(tmp_path)).on_train_begin(THREE_EPOCHS_DONE)
+        assert record.read()["history_missing"] == missing
+        assert (", ".join(map(str, missing)) in caplog.text) if missing else not caplog.text
+    assert [line["epoch"] for line in record.history()] == kept
+
+
+def test_a_branch_lacks_none_of_its_parent_s_epochs(tmp_path):
+    record = Record(tmp_path)
+    record.update(status="running", parent={"config_hash": "ab", "epoch": 2, "step": 8})
+    record.append_epoch(json.loads(LINES[2]))
+    RecordCallback(record=record).on_train_begin(THREE_EPOCHS_DONE)
+    assert record.read()["history_missing"] == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "epoch", "metrics"), [(3, 2, {"val/loss": 1 / 3}), (2, 2, {}), (2, 3, {"val/loss": 0.5})]
+)
+def test_a_record_that_lags_behind_gets_the_numbers_of_its_epoch(tmp_path, lines, epoch, metrics):
+    """Where all epochs are done, no later one would put them right."""
+    record = Record(tmp_path)
+    record.update(status="running", epoch=epoch, step=4 * epoch, metrics={"val/loss": 0.5})
+    record.history_path.write_text("".join(LINES[:lines]))
+    RecordCallback(record=record).on_train_begin(THREE_EPOCHS_DONE)
+    assert {key: record.read()[key] for key in ("epoch", "step", "metrics")} == {
+        "epoch": 3,
+        "step": 12,
+        "metrics": metrics,
+    }
+
+
+@pytest.mark.parametrize("content", ["", "\0" * 100])
+def test_settings_that_a_power_cut_emptied_are_named(tmp_path, content):
+    path = tmp_path / ".hydra" / "config.yaml"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"config\.yaml is empty, as a power cut"):
+        load_config(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_failing_call_never_leaves_a_completed_run_without_something(tmp_path):
+    """A handful of calls; all of them: python -m benchmarks resume errors."""
+    row = errors(tmp_path, 3)
+    if row.remark.startswith("skipped"):
+        pytest.skip(row.remark)
+    assert (row.tries, row.held) == (3, 3), row
