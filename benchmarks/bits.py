@@ -33,8 +33,10 @@ from src.manifest import newest_good, read_manifest
 from src.origins import leaves
 from src.runs.record import Record
 
-# Differences that are meant: (what, pattern of keys): why. `*` stands for any letters.
-KNOWN: dict[tuple[str, str], str] = {}
+# Differences that are meant: (config, kind of result, key): why. `*` stands for any letters.
+KNOWN: dict[tuple[str, str, str], str] = {
+    ("*", "events", "train learning_rate step *"): "it is the rate of the step taken; it was the next one's",
+}
 
 _DIGITS = ("data=digits", "model=cnn", "model.filters=4", "model.dense=8", "batch_size=128", "epochs=2")
 _SCENES = ("data=digit_scenes", "model=unet", "model.depth=1", "model.filters=4", "data.limit=0.05", "epochs=2")
@@ -156,7 +158,9 @@ def compare_trees(
         jobs = [pool.submit(_train, tree, configs, folder / side) for side, tree in sides.items()]
         for job in jobs:
             job.result()
-    return {name: compare(results(folder / "old" / name), results(folder / "new" / name)) for name in configs}
+    return {
+        name: compare(results(folder / "old" / name), results(folder / "new" / name), config=name) for name in configs
+    }
 
 
 def _train(tree: Path, configs: Mapping[str, Sequence[str]], folder: Path) -> None:
@@ -240,13 +244,13 @@ def _events(run: Path) -> dict[str, float]:
     }
 
 
-def compare(old: Results, new: Results) -> dict[str, Differences]:
-    """What differs between two runs' results, by kind."""
+def compare(old: Results, new: Results, *, config: str = "") -> dict[str, Differences]:
+    """What differs between two runs' results, by kind; `config` is their name in KNOWN."""
     found = {}
     for kind, before in old.items():
         after = new[kind]
         different = [key for key, value in before.items() if key not in after or not _same(value, after[key])]
-        known = {key: why for key in different if (why := _why(kind, key))}
+        known = {key: why for key in different if (why := _why(config, kind, key))}
         found[kind] = Differences(
             keys=[key for key in different if key not in known],
             new=[key for key in after if key not in before],
@@ -255,8 +259,8 @@ def compare(old: Results, new: Results) -> dict[str, Differences]:
     return found
 
 
-def _why(kind: str, key: str) -> str | None:
-    return next((why for (of, pattern), why in KNOWN.items() if of == kind and fnmatchcase(key, pattern)), None)
+def _why(*place: str) -> str | None:
+    return next((why for patterns, why in KNOWN.items() if all(map(fnmatchcase, place, patterns))), None)
 
 
 def _same(one: Any, other: Any) -> bool:

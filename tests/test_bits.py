@@ -38,7 +38,8 @@ def test_the_same_results_are_equal():
         ("events", {"train learning_rate step 5": 0.2}, ["train learning_rate step 5"], []),
     ],
 )
-def test_what_differs_or_is_gone_is_named_and_what_is_new_is_listed(kind, values, keys, new):
+def test_what_differs_or_is_gone_is_named_and_what_is_new_is_listed(kind, values, keys, new, monkeypatch):
+    monkeypatch.setattr(bits, "KNOWN", {})
     found = bits.compare(BEFORE, changed(kind, **values))
     assert (found[kind].keys, found[kind].new) == (keys, new)
     assert not any(any(of_kind) for name, of_kind in found.items() if name != kind)
@@ -48,11 +49,12 @@ def test_what_differs_or_is_gone_is_named_and_what_is_new_is_listed(kind, values
 
 
 def test_a_difference_with_a_reason_is_known(monkeypatch):
-    monkeypatch.setattr(bits, "KNOWN", {("events", "train learning_rate *"): "the step's own rate"})
-    found = bits.compare(BEFORE, changed("events", **{"train learning_rate step 5": 0.2}))
+    monkeypatch.setattr(bits, "KNOWN", {("drop*", "events", "train learning_rate *"): "the step's own rate"})
+    after = changed("events", **{"train learning_rate step 5": 0.2})
+    found = bits.compare(BEFORE, after, config="dropout")
     assert not found["events"].keys and "the step's own rate" in "\n".join(bits.report({"dropout": found}))
-    found = bits.compare(BEFORE, changed("variables", weights="1b"))
-    assert found["variables"].keys
+    assert bits.compare(BEFORE, after, config="lazy")["events"].keys
+    assert bits.compare(BEFORE, changed("variables", weights="1b"), config="dropout")["variables"].keys
 
 
 def test_a_wrong_command_says_so(capsys):
