@@ -21,7 +21,7 @@ from src.comparison.diff import RESULT, differences
 from src.comparison.effects import counted_for, effects
 from src.comparison.groups import Group, check_sort, group, ranked, repeated
 from src.comparison.made_of import unlike
-from src.comparison.rows import Row, read_row, read_rows, run_at
+from src.comparison.rows import Row, fill, read_row, read_rows, run_at
 from src.comparison.tables import (
     WRITERS,
     Table,
@@ -221,6 +221,7 @@ def _effects(rows: Sequence[Row], metric: str | None, *, form: str) -> str:
 def _diff(*words: str, form: str) -> str:
     a, b = (run_at(word) for word in words)
     ours, theirs = map(_row_of, (a, b))
+    fill([ours, theirs])
     found = differences(ours, theirs)
     table = table_of_differences(found)
     notes = [f"a: {a.directory}", f"b: {b.directory}"]

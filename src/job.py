@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import files
 from src.checks import plain_values, resolved_node
-from src.config import ConfigError
+from src.config import CONFIG_NAME, ConfigError
 from src.hydra_settings import check_settings
 from src.logs import importing
 from src.machine import available_cores
@@ -40,7 +40,7 @@ from src.runs.checked import step_within
 from src.runs.commands import next_commands, print_next
 from src.runs.decision import Action, decide
 from src.runs.environment import environment, environment_changes
-from src.runs.identity import config_hash, identity_config, register_resolvers, settings
+from src.runs.identity import config_hash, derived, identity_config, register_resolvers, settings
 from src.runs.lock import hold, lock_path
 from src.runs.outside import outside_values
 from src.runs.provenance import fingerprints
@@ -211,6 +211,8 @@ def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: l
         choices=_choices(),
         config=settings(cfg),
         resolved=outside_values(cfg),
+        derived=derived(cfg),
+        flags=_flags(),
         config_hash=config_hash(cfg),
         fingerprints=fingerprints(identity_config(cfg)),
         process={"pid": os.getpid(), "host": socket.gethostname()},
@@ -247,6 +249,16 @@ def _option_files() -> set[Path]:
     folders = [Path(source.path) for source in hydra_config.runtime.config_sources if source.schema == "file"]
     files = {folder / f"{name}.yaml" for folder in folders for name in [hydra_config.job.config_name, *names]}
     return {file for file in files if file.is_file()}
+
+
+def _flags() -> list[str]:
+    """What the command says beside its overrides, that options are found by."""
+    hydra_config = HydraConfig.get()
+    folders = [source.path for source in hydra_config.runtime.config_sources if source.provider == "command-line"]
+    flags = [f"--config-dir={folder}" for folder in folders]
+    if (name := hydra_config.job.config_name) != CONFIG_NAME:
+        flags.append(f"--config-name={name}")
+    return flags + [text for text in hydra_config.overrides.hydra if text.lstrip("+").startswith("hydra.searchpath=")]
 
 
 def _choices() -> dict[str, str]:

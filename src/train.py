@@ -38,6 +38,7 @@ from src.files import delete, generated_code
 from src.job import prepare_and_keep, report, run_directory
 from src.logs import escape_unprintable
 from src.machine import settle_keras_backend
+from src.runs.commands import quoted
 from src.runs.environment import environment, environment_changes
 from src.runs.identity import register_resolvers
 from src.runs.lock import hold, lock_path
@@ -137,7 +138,7 @@ def _single(cfg: DictConfig) -> None:
             _reuse(directory)
             return
         is_new = not directory.exists()
-        sys.argv.append(f"hydra.run.dir='{directory}'")
+        sys.argv.append(f"hydra.run.dir={quoted(str(directory))}")
         _run_in_hydra()
         if is_new and _failures and isinstance(_failures[0], ConfigError):
             delete(directory)  # a command that was wrong, and no run that failed

@@ -215,7 +215,7 @@ def _commands(groups: Sequence[Group]) -> str:
     best = [one.best for one in groups if one.counted][:COMMANDS]
     if not best:
         return ""
-    blocks = "\n\n".join(f"# {plain(_origin(row))}\n{plain(_command(row))}" for row in best)
+    blocks = "\n\n".join(f"# {plain(_origin(row))}\n{_command(row)}" for row in best)
     return f"<section><h2>Again</h2><pre>{escape(blocks)}</pre></section>"
 
 

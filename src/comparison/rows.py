@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from src.runs.checked import LARGEST, best_metrics, read_history
 from src.runs.collection import Run, find_run, find_runs
 
 Value = str | int | float | None
+
+_REFERENCE = re.compile(r"\$\{([^:${}]+)\}")
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,17 @@ def read_rows(folders: Iterable[Path], *, set_aside: bool = False) -> tuple[list
         row, said = read_row(run)
         rows.append(row)
         warnings += said
+    fill(rows)
     return rows, warnings
+
+
+def fill(rows: Sequence[Row]) -> None:
+    """Give each row what follows in it from other settings, where another's settings say the same key themselves."""
+    said = {key for row in rows for key in row.settings}
+    for row in rows:
+        for key, value in (row.run.values.get("derived") or {}).items():
+            if key in said and value is not None:
+                row.settings.setdefault(key, _plain(value))
 
 
 def run_at(word: str) -> Run:
@@ -129,6 +142,7 @@ def _settings(values: dict[str, Any]) -> dict[str, Value]:
     known = {**values.get("config", {}), **values.get("choices", {}), **own}
     typed = _typed(values["overrides"])
     if "config" in values:
+        known |= _typed_references(values, typed, known)
         known = {**{key: known[key] for key in typed if key in known}, **known}
     else:
         known = {**{key: _read(text) for key, text in typed.items()}, **known}
@@ -146,6 +160,17 @@ def _with_parent(settings: dict[str, Value]) -> dict[str, Value]:
 def _typed(overrides: list[str]) -> dict[str, str]:
     pairs = (text.lstrip("+~").partition("=") for text in overrides)
     return {key: value for key, _, value in pairs if not key.startswith(("hydra.", "hydra/"))}
+
+
+def _typed_references(values: dict[str, Any], typed: dict[str, str], known: dict[str, Any]) -> dict[str, Value]:
+    """What was typed as `${...}`, which a record's config leaves out: resolved, as far as an older record tells."""
+    if (derived := values.get("derived")) is not None:
+        return {key: derived[key] for key in typed if key in derived}
+    texts = {key: text for key, text in typed.items() if key not in known and _REFERENCE.search(text)}
+    return {
+        key: _read(_REFERENCE.sub(lambda found: str(known.get(found[1], found[0])), text).strip("'\""))
+        for key, text in texts.items()
+    }
 
 
 def _read(text: str) -> Value:

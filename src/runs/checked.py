@@ -36,10 +36,11 @@ def check_record(values: dict[str, Any]) -> None:
     """
     if values["mode"] not in ("min", "max"):
         raise WrongValue("mode", values["mode"], "min or max")
-    for key in ("choices", "config", "resolved"):
+    for key in ("choices", "config", "resolved", "derived"):
         if not isinstance(values.get(key, {}), dict):
             raise WrongValue(key, values[key], "an object")
     _texts("overrides", values["overrides"])
+    _texts("flags", values.get("flags", []))
     numbers("metrics", values["metrics"])
     for key in ("epoch", "epochs", "step", "parameters", "seed"):
         whole(key, values.get(key))

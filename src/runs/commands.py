@@ -7,6 +7,7 @@ print_next(next_commands(directory), sys.stderr)   # evaluate, predict, compare,
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -17,6 +18,10 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+_TOLD_ONCE = re.compile(r"[+~]*(parent\.|(rerun|stale|wait|dry_run)(=|$))")
+_PLAIN = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_./-]*")
+_WORDS = ("null", "true", "false", "nan", "inf")
+
 
 def python() -> str:
     """How the user can type this Python: its environment may not be the active one."""
@@ -26,11 +31,30 @@ def python() -> str:
 
 
 def train_command(directory: Path, values: dict[str, Any]) -> str:
-    """The command whose run this is, or was where it has been set aside."""
-    overrides = [text for text in values["overrides"] if not text.lstrip("+").startswith("parent.")]
-    if f"-{values['id']}" not in directory.name:  # it was given a directory of its own
-        overrides.append(f"hydra.run.dir={os.path.relpath(directory)}")
-    return shlex.join([python(), "-m", "src.train", *overrides])
+    """The command whose run this is, or was where it has been set aside; it starts nothing afresh.
+
+    What it did once, as `rerun=true`, is left out, and what a branch fills in.
+    """
+    words = [_here(text) for text in values.get("flags") or []]
+    words += [text for text in values["overrides"] if not _TOLD_ONCE.match(text)]
+    usual = Path("outputs", values["name"])
+    if f"-{values['id']}" not in directory.name or os.path.abspath(directory.parent) != os.path.abspath(usual):
+        words.append(f"hydra.run.dir={quoted(os.path.relpath(directory))}")  # it was given a directory of its own
+    return shlex.join([python(), "-m", "src.train", *words])
+
+
+def _here(flag: str) -> str:
+    name, _, value = flag.partition("=")
+    return f"{name}={os.path.relpath(value)}" if name == "--config-dir" else flag
+
+
+def quoted(text: str) -> str:
+    """A text as the value of an override, in quotes where Hydra would read it as anything else."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", escaped).replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def next_commands(directory: Path) -> list[str]:

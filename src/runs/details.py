@@ -51,7 +51,8 @@ def print_details(run: Run, stream: TextIO) -> None:
     parts = part_sizes(run.directory)
     shown = ", ".join(f"{name} {size(count)}" for name, count in parts.items())
     section("disk", [f"{size(sum(parts.values()))}: {shown}", _cleaned(values)])
-    section("type", [train_command(run.directory, values)])
+    console.print(Text(f"{'type':<12}", style="bold"), end="", soft_wrap=True)
+    print(train_command(run.directory, values), file=stream)  # as it is: rich would change tabs
     if run.status == "completed":
         section("next", next_commands(run.directory))
     _print_history(history, values["monitor"], stream)

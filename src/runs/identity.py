@@ -86,11 +86,17 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
 
     The identity less what follows from other keys by `${...}`; values are numbers, strings, booleans or lists.
     """
+    left_out = derived(cfg)
+    return {key: value for key, value in _leaves(identity_config(cfg)) if key not in left_out}
+
+
+def derived(cfg: DictConfig) -> dict[str, Any]:
+    """What of a run follows from other keys by `${...}`, resolved, by dotted key: `{"data.batch_size": 32, ...}`."""
     written = dict(_leaves(OmegaConf.to_container(cfg, resolve=False)))
     return {
         key: value
         for key, value in _leaves(identity_config(cfg))
-        if not re.fullmatch(r".*\$\{[^:}]+\}.*", str(written.get(key, "")))
+        if re.search(r"\$\{[^:}]+\}", str(written.get(key, "")))
     }
 
 
