@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from src.comparison import CompareError
@@ -95,3 +97,26 @@ def test_a_key_is_known_by_its_last_part_where_one_has_it():
         resolve("los", known)
     with pytest.raises(CompareError, match=r"there is seed, optimizer\.learning_rate"):
         resolve("zzz", known)
+
+
+def test_a_reference_is_shown_as_what_it_resolves_to(tmp_path):
+    """Typed in one run, in an option's file in another, as a number in a third; older records know what was typed."""
+    rate, typed = "optimizer.learning_rate", ["optimizer.learning_rate=${optimizer.epsilon}"]
+    epsilon = {"optimizer.epsilon": 0.5, rate: None}
+    make_run(tmp_path, "typed", typed=typed, config=epsilon, derived={rate: 0.5, "data.batch_size": 32})
+    make_run(tmp_path, "in a file", config=epsilon, derived={rate: 0.5, "data.batch_size": 32})
+    make_run(tmp_path, "number", config={rate: 0.1}, derived={"data.batch_size": 32})
+    make_run(tmp_path, "older", typed=typed, config=epsilon)
+    make_run(tmp_path, "unknown", typed=["optimizer.learning_rate=${elsewhere}"], config=epsilon)
+    for path in tmp_path.glob("*/run.json"):
+        config = json.loads(path.read_text())["config"]
+        rewrite(path.parent, config={key: value for key, value in config.items() if value is not None})
+    rows = {row.directory.name: row.settings for row in rows_in(tmp_path)}
+    assert {name: settings[rate] for name, settings in rows.items()} == {
+        "typed": 0.5,
+        "in a file": 0.5,
+        "number": 0.1,
+        "older": 0.5,
+        "unknown": "${elsewhere}",
+    }
+    assert not any("data.batch_size" in settings for settings in rows.values()), "it follows, and no run says it"
