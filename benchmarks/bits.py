@@ -2,6 +2,7 @@
 
     python -m benchmarks bits 0be0405
     python -m benchmarks bits 0be0405 dropout branch        # some of the configs
+    python -m benchmarks bits 0be0405 --record              # if all is equal, say so in src/runs/same_code.txt
     differences = compare_trees(old_tree, ROOT, CONFIGS, folder)
 
 The commit is checked out beside, each config is trained once by it and once by the files that are here, on this machine
@@ -105,15 +106,24 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks bits", description=__doc__.partition("\n")[0])
     parser.add_argument("commit", help="whose code is compared with the files that are here")
     parser.add_argument("configs", nargs="*", metavar="config", help=f"of {', '.join(CONFIGS)}; all by default")
+    parser.add_argument("--record", action="store_true", help="where all is equal, runs of that code ask nobody")
     arguments = parser.parse_args(argv)
+    if arguments.record and arguments.configs:
+        parser.error("--record wants all configs")
     if unknown := set(arguments.configs) - set(CONFIGS):
         parser.error(f"unknown {', '.join(unknown)}; there is {', '.join(CONFIGS)}")
     chosen = arguments.configs or list(CONFIGS)
     chosen = [name for name in CONFIGS if name in chosen or (name == "dropout" and "branch" in chosen)]
     with tempfile.TemporaryDirectory(prefix="bits-") as folder, checked_out(arguments.commit) as tree:
         found = compare_trees(tree, ROOT, {name: CONFIGS[name] for name in chosen}, Path(folder))
-    print("\n".join(report(found)))
-    return int(any(of_kind.keys for of_config in found.values() for of_kind in of_config.values()))
+        print("\n".join(report(found)), flush=True)
+        differs = any(of_kind.keys for of_config in found.values() for of_kind in of_config.values())
+        if arguments.record and not differs:
+            from benchmarks import same_code
+
+            records = [Record(Path(folder, "new", name)).read() or {} for name in chosen]
+            same_code.add(tree, {key for record in records for key in record["fingerprints"]["code"]})
+    return int(differs)
 
 
 @contextlib.contextmanager

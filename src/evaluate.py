@@ -30,7 +30,7 @@ from src.runs.commands import train_command
 from src.runs.environment import environment, environment_changes
 from src.runs.identity import identity_config, register_resolvers
 from src.runs.outside import node_at, recorded_values
-from src.runs.provenance import differences, fingerprints
+from src.runs.provenance import changes
 from src.runs.record import Record
 
 if TYPE_CHECKING:  # imports TensorFlow
@@ -60,9 +60,7 @@ def main() -> None:
         run = _run_of(word)
         cfg = load_config(run)
         record = Record(run).read() or {}
-        config = identity_config(cfg)
-        path = config.get("data", {}).get("path")
-        if changed := differences(record.get("fingerprints") or {}, fingerprints(config), path=path):
+        if changed := changes(record.get("fingerprints") or {}, identity_config(cfg)):
             print(f"note: changed since this run: {', '.join(changed)}", file=sys.stderr)
         if changed := environment_changes(record.get("environment") or {}, environment()):
             print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)

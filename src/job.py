@@ -42,8 +42,9 @@ from src.runs.decision import Action, decide
 from src.runs.environment import environment, environment_changes
 from src.runs.identity import config_hash, derived, identity_config, register_resolvers, settings
 from src.runs.lock import hold, lock_path
+from src.runs.opened import watch
 from src.runs.outside import outside_values
-from src.runs.provenance import fingerprints
+from src.runs.provenance import changes, completed, fingerprints, is_users, unfollowed
 from src.runs.record import Record
 from src.runs.sources import computing_files, find_sources
 from src.signals import PRUNE_SIGNAL, stop_on_signals
@@ -108,12 +109,12 @@ def prepare_and_keep(cfg: DictConfig, directory: Path) -> tuple[Action, Path | N
 
 def decide_run(cfg: DictConfig, directory: Path, *, rerun: bool = False) -> tuple[Action, bool]:
     """What a command does with this run, and whether what lies there is set aside first; see `decide`."""
+    record = None if rerun else Record(directory).read()
     action, set_aside = decide(
-        None if rerun else Record(directory).read(),
+        record,
         config_hash=config_hash(cfg),
-        fingerprints=fingerprints(identity_config(cfg)),
+        changed=changes(record.get("fingerprints") or {}, identity_config(cfg)) if record else [],
         has_checkpoints=(directory / "checkpoints").is_dir(),
-        data_path=OmegaConf.select(cfg, "data.path"),
         stale=cfg.stale,
         rerun=rerun,
     )
@@ -289,6 +290,7 @@ def _fit(
     begun = record.read()
     assert begun is not None
     record.update(environment={**begun["environment"], "threads": threads})
+    watch(is_users)
     build.check(cfg)
     data = build.build_data(cfg)
     keeper = RecordCallback(record=record, seconds_before=before.get("seconds", 0.0))
@@ -310,6 +312,9 @@ def _fit(
         )
         groups = ("model", "data", "loss", "metric")
         raise ConfigError(misfit or f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
+    _complete_fingerprints(record, cfg)
+    if unseen := unfollowed(identity_config(cfg)):
+        log.warning("a change of this is not noticed by itself: %s", "; ".join(unseen))
     preflight.check_memory(
         trainer.model,
         batch_size=min(cfg.batch_size, data.count("train")),
@@ -351,9 +356,19 @@ def _fit(
             return (state.best.value if state.best else math.nan), (received or [0])[0]
         if state.stop_reason:
             log.info("stopped after epoch %d: %s", state.epoch, state.stop_reason)
+        _complete_fingerprints(record, cfg)
         record.update(status="completed", finished=_now())
     # A signal too late to stop this run still ends the sweep that it is part of.
     return report(record), received[0] if received and HydraConfig.get().mode == RunMode.MULTIRUN else 0
+
+
+def _complete_fingerprints(record: Record, cfg: DictConfig) -> None:
+    """Add what only the run itself shows: modules imported and files read by its own code."""
+    values = record.read()
+    assert values is not None
+    found = completed(values["fingerprints"], identity_config(cfg), directory=record.directory)
+    if found != values["fingerprints"]:
+        record.update(fingerprints=found)
 
 
 def report(record: Record, *, note: str = "") -> float:

@@ -59,7 +59,7 @@ def _environment() -> dict[str, str]:
 
 def _serve() -> None:
     prepare_fork()
-    _allow("callback tests.faults")
+    _allow("callback tests.faults\nmodel mine")
     gc.freeze()  # a collection in a child would copy the pages of all that is here
     for line in sys.stdin:
         pid = os.fork()

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from src.comparison.rows import Row
+from src.runs.provenance import WRITTEN, representative
 
 OF_DATA = ("dataset", "path")
 ABSENT, UNSET = "absent", "unset"
-WRITTEN = "written"  # stands for the hash of a file that the run itself writes
 HASHED = ("code", "data", "file")
 MOST_NAMES, MOST_SIDES, MOST_WARNINGS = 4, 3, 5
 
@@ -117,7 +117,7 @@ def _parts(row: Row) -> Iterator[tuple[Part, str]]:
     for kind, key in (("code", "code"), ("file", "files")):
         for name, value in _dict(prints.get(key)).items():
             if value != WRITTEN:
-                yield Part(kind, name, rule), _text(value)
+                yield Part(kind, name, rule), _text(representative(name, value) if kind == "code" else value)
     for kind, key in (("package", "packages"), ("keras", "keras"), ("variable", "variables")):
         for name, value in _dict(environment.get(key)).items():
             if value is not None:

@@ -1,13 +1,12 @@
 """What a command does with the run that its config names: start, resume, retry, or reuse it.
 
-decide(record, config_hash=..., fingerprints=..., stale="ask")      # "reuse"
+decide(record, config_hash=..., changed=[], stale="ask")      # "reuse"
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
-
-from src.runs.provenance import differences
 
 Action = Literal["start", "resume", "reuse"]
 STALE = ("ask", "reuse", "rerun")
@@ -21,9 +20,8 @@ def decide(
     record: dict[str, Any] | None,
     *,
     config_hash: str,
-    fingerprints: dict[str, Any],
+    changed: Sequence[str] = (),
     has_checkpoints: bool = True,
-    data_path: str | None = None,
     stale: str = "ask",
     rerun: bool = False,
 ) -> tuple[Action, bool]:
@@ -31,8 +29,8 @@ def decide(
 
     Args:
         record: of the run's directory; None where there is none.
-        config_hash, fingerprints: of the command.
-        data_path: the command's data.path, for the message.
+        config_hash: of the command.
+        changed: what computed the run and has changed since.
         has_checkpoints: whether the run has anything to go on from; one that failed before that just starts.
         stale: what to do where code or data have changed since: `ask`, `reuse`, `rerun`.
         rerun: start afresh in any case.
@@ -54,7 +52,6 @@ def decide(
         )
     if record["status"] != "completed" and not has_checkpoints:
         return "start", False
-    changed = differences(record.get("fingerprints") or {}, fingerprints, path=data_path)
     if changed and stale == "ask":
         shown = ", ".join(changed[:6]) + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
         raise StaleRun(

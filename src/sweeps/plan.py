@@ -17,7 +17,7 @@ from src.runs import ID_DIGITS
 from src.runs.decision import Action, StaleRun
 from src.runs.identity import config_hash, identity_config
 from src.runs.lock import lock_path
-from src.runs.provenance import fingerprints
+from src.runs.provenance import changes
 from src.runs.record import BadRecord, Record
 
 
@@ -67,7 +67,7 @@ class Job:
         except BadRecord:
             return False
         done = record.get("status") == "completed" and record.get("config_hash") == self.config_hash
-        return done and record.get("fingerprints") == fingerprints(self.identity)
+        return done and not changes(record.get("fingerprints") or {}, self.identity)
 
 
 def plan(jobs: Sequence[Sequence[str]], source: Source = Source()) -> list[Job]:

@@ -1,14 +1,16 @@
-"""What a result comes from: which files count, and what a change of them is called."""
+"""What a result comes from: which code and files count, and what a change of them is called."""
 
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from src.runs import provenance
-from src.runs.provenance import differences, fingerprints
+from src.runs.code import reach
+from src.runs.provenance import COMPUTING, NOT_COMPUTING, PROJECT, changes, differences, fingerprints
 from tests.helpers import ROOT
 
 MODEL = {"model": {"_target_": "mine.model"}}
@@ -16,85 +18,144 @@ MODEL = {"model": {"_target_": "mine.model"}}
 
 @pytest.fixture
 def user_code(tmp_path, monkeypatch):
-    """A module of the user's in the working directory, which imports another one."""
+    """A module of the user's in the working directory, which imports another one and names files."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text("from parts.layers import block\nimport numpy\ndef model(): return block\n")
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / "__init__.py").touch()
-    (tmp_path / "parts" / "layers.py").write_text(
-        "from . import sizes\nfrom .deep.sums import total\ndef block(): pass\n"
-    )
-    (tmp_path / "parts" / "sizes.py").write_text("SIZE = 3\n")
-    (tmp_path / "parts" / "deep").mkdir()
-    (tmp_path / "parts" / "deep" / "sums.py").write_text("from ..ends import END\ntotal = 1\n")
-    (tmp_path / "parts" / "ends.py").write_text("END = 3\n")
-    (tmp_path / "bystander.py").write_text("raise SystemExit\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {
+        "mine.py": "from parts.layers import block\nimport numpy\ndef model(): return block\n",
+        "parts/__init__.py": "",
+        "parts/layers.py": "from .deep.sums import total\nTABLE = 'means.json'\ndef block(): pass\n",
+        "parts/means.json": "[1]",
+        "parts/deep/sums.py": "HERE = Path(__file__).parent / 'weights' / 'a.h5', '../near.txt'\ntotal = 1\n",
+        "parts/deep/weights/a.h5": "1",
+        "parts/near.txt": "1",
+        "bystander.py": "raise SystemExit\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    provenance.forget()
     return tmp_path
 
 
 @pytest.mark.parametrize(
     ("file", "content", "named"),
     [
-        ("mine.py", "def model(): return 2\n", ["mine.py"]),
-        ("parts/layers.py", "def block(): return 2\n", ["layers.py"]),
-        ("parts/sizes.py", "SIZE = 4\n", ["sizes.py"]),
-        ("parts/deep/sums.py", "total = 2\n", ["sums.py"]),
-        ("parts/ends.py", "END = 4\n", ["ends.py"]),
-        ("parts/weights.npz", "new", ["weights.npz"]),
-        ("bystander.py", "changed = True\n", []),
-        ("notes.txt", "changed", []),
+        ("mine.py", "def model(): return 2\n", "code mine"),
+        ("parts/__init__.py", "x = 1\n", "code parts"),
+        ("parts/layers.py", "def block(): return 2\n", "code parts.layers"),
+        ("parts/deep/sums.py", "total = 2\n", "code parts.deep.sums"),
+        ("parts/means.json", "[2]", "file parts/means.json"),
+        ("parts/deep/weights/a.h5", "2", "file parts/deep/weights/a.h5"),
+        ("parts/near.txt", "2", "file parts/near.txt"),
+        ("parts/deep/means.json", "2", None),
+        ("bystander.py", "changed = True\n", None),
+        ("notes.txt", "changed", None),
+        (
+            "mine.py",
+            "# so\nfrom parts.layers import block\nimport numpy\n\ndef model():\n    'It.'\n    return block",
+            None,
+        ),
     ],
 )
 def test_a_computing_file_of_the_user_counts(user_code, file, content, named):
     before = fingerprints(MODEL)
-    assert {"mine.py", "layers.py"} <= before["code"].keys() and "numpy" not in str(before["code"].keys())
+    assert "numpy" not in str(before) and changes(before, MODEL) == []
     (user_code / file).write_text(content)
-    assert fingerprints(MODEL) == before  # this process has read the old ones
+    assert fingerprints(MODEL)["code"] == before["code"]  # this process has read the old ones
     provenance.forget()
-    changed = differences(before, fingerprints(MODEL))
-    assert bool(changed) == bool(named) and all(any(name in text for text in changed) for name in named)
-    assert all(text.startswith("code ") for text in changed)
+    changed = changes(before, MODEL)
+    assert (changed[0] if changed else None) == named
 
 
-def test_a_removed_file_is_named(user_code):
+def test_what_is_gone_or_new_is_said_to_be(user_code):
     before = fingerprints(MODEL)
-    (user_code / "parts" / "layers.py").unlink()
+    (user_code / "parts" / "means.json").unlink()
+    (user_code / "parts" / "deep" / "sums.py").unlink()
+    (user_code / "parts" / "layers.py").write_text("import bystander\nx = 'means.json'\n")
     provenance.forget()
-    assert any("layers.py" in text for text in differences(before, fingerprints(MODEL)))
+    assert changes(before, MODEL) == [
+        "code bystander (not there before)",
+        "code parts.deep.sums (not there any more)",
+        "code parts.layers",
+        "file parts/means.json (not there any more)",
+    ]
 
 
-def test_which_files_of_the_project_compute():
+@pytest.mark.parametrize(
+    ("key", "value", "counts"),
+    [
+        ("vocabulary", "words.txt", True),
+        ("words", "words.txt", True),
+        ("table", "{here}/words.txt", True),
+        ("paths", ["words.txt"], True),
+        ("deep", {"er": [{"x": "words.txt"}]}, True),
+        ("image_dir", "photos", True),
+        ("path", "photos", True),
+        ("activation", "photos", False),  # a word that a folder has for a name
+        ("activation", "relu", False),
+    ],
+)
+def test_a_file_that_the_config_names_counts(tmp_path, monkeypatch, key, value, counts):
+    monkeypatch.chdir(tmp_path)
+    Path("words.txt").write_text("a b")
+    Path("photos").mkdir()
+    Path("photos/1.png").write_text("1")
+    config = {"model": {key: value.format(here=tmp_path) if isinstance(value, str) else value}}
+    before = fingerprints(config)
+    assert changes(before, config) == []
+    Path("words.txt").write_text("b a")
+    Path("photos/1.png").write_text("22")
+    assert bool(changes(before, config)) == counts
+    Path("words.txt").unlink()
+    Path("photos/1.png").unlink()
+    Path("photos").rmdir()
+    assert [text.endswith("(not there any more)") for text in changes(before, config)] == [True] * counts
+
+
+def test_a_file_at_home_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "words.txt").write_text("a")
+    config = {"model": {"vocabulary": "~/words.txt"}}
+    before = fingerprints(config)
+    (tmp_path / "words.txt").write_text("b")
+    assert changes(before, config) == [f"file {tmp_path}/words.txt"]
+
+
+def test_what_of_the_project_every_run_goes_through():
+    machinery = reach(COMPUTING, without=NOT_COMPUTING)
+    computing = ["trainer", "build", "state", "data.image_data", "data.pipeline"]
+    showing = ["config", "runs.lock", "runs.provenance", "checkpoints", "train", "callbacks.progress", "models.cnn"]
+    assert {f"src.{name}" for name in computing} <= machinery.keys()
+    assert not {f"src.{name}" for name in showing} & machinery.keys()
+
+
+def test_which_options_of_the_project_count():
     targets = {
         "a": {"_target_": "src.models.cnn.cnn"},
         "b": [{"_target_": "src.callbacks.early_stopping.EarlyStopping"}],
+        "c": {"_target_": "src.callbacks.progress.Progress"},
+        "d": {"_target_": "src.losses.Tversky"},
     }
-    code = fingerprints(targets | {"c": {"_target_": "src.callbacks.progress.Progress"}})["code"]
-    computing = [
-        "trainer",
-        "build",
-        "state",
-        "models/cnn",
-        "data/image_data",
-        "data/pipeline",
-        "callbacks/early_stopping",
-    ]
-    showing = [
-        "config",
-        "runs/lock",
-        "runs/provenance",
-        "checkpoints",
-        "train",
-        "callbacks/progress",
-        "callbacks/summaries",
-    ]
-    assert {f"src/{name}.py" for name in computing} <= code.keys()
-    assert not {f"src/{name}.py" for name in showing} & code.keys()
-    assert not any("models/unet" in name or os.path.isabs(name) for name in code)
+    code = fingerprints(targets)["code"]
+    assert {
+        PROJECT,
+        "src.models.cnn",
+        "src.models.parts",
+        "src.callbacks.early_stopping",
+        "src.losses.Tversky",
+    } <= code.keys()
+    others = ("src.models.unet", "src.callbacks.progress", "src.losses.CrossEntropy", "src.trainer")
+    assert not set(others) & code.keys()
 
 
-def test_data_files_beside_a_computing_module_count():
-    code = fingerprints({"data": {"_target_": "src.data.sources.digits"}})["code"]
-    assert any(name.endswith(".npz") for name in code)
+def test_a_run_of_digits_does_not_reach_the_scenes():
+    digits, scenes = (
+        fingerprints({"data": {"_target_": f"src.data.sources.{name}"}}) for name in ("digits", "digit_scenes")
+    )
+    assert digits["files"].keys() == {"src/data/digit_scenes/digits.npz"} == scenes["files"].keys()
+    of_scenes = {"src.data.digit_scenes.scenes", "src.data.digit_scenes.builder", "src.data.sources.digit_scenes"}
+    assert of_scenes <= scenes["code"].keys() and not of_scenes & digits["code"].keys()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +181,7 @@ def test_data_at_a_path_is_its_names_sizes_and_times(tmp_path, change, same):
     assert before["data"]["dataset"] == "mine:1.0.0"
     change(folder)
     told = f"the files of data.path={folder} (names, sizes or times)"
-    assert differences(before, fingerprints(config), path=str(folder)) == ([] if same else [told])
+    assert changes(before, config) == ([] if same else [told])
 
 
 def test_data_behind_a_link_counts(tmp_path):
@@ -132,7 +193,7 @@ def test_data_behind_a_link_counts(tmp_path):
     config = {"data": {"path": str(folder)}}
     before = fingerprints(config)
     (elsewhere / "1.png").touch()
-    assert differences(before, fingerprints(config)) == ["data path"]
+    assert changes(before, config) == [f"the files of data.path={folder} (names, sizes or times)"]
 
 
 def test_data_that_is_gone_is_said_to_be(tmp_path):
@@ -141,24 +202,119 @@ def test_data_that_is_gone_is_said_to_be(tmp_path):
     before = fingerprints(config)
     (tmp_path / "image.png").unlink()
     told = f"data.path={tmp_path / 'image.png'}, where nothing is any more"
-    assert differences(before, fingerprints(config), path=config["data"]["path"]) == [told]
+    assert changes(before, config) == [told]
+
+
+@pytest.fixture
+def same_code(tmp_path, monkeypatch):
+    """A list of versions that compute the same, of this test's own."""
+    path = tmp_path / "same_code.txt"
+    monkeypatch.setattr(provenance, "SAME_CODE", path)
+
+    def write(*lines):
+        path.write_text("# words\n" + "".join(f"{line}\n" for line in lines))
+        provenance.forget()
+
+    return write
 
 
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ({"code": {"a": "1"}, "data": {}}, {"code": {"a": "1"}, "data": {}}, []),
-        ({"code": {"b": "1", "a": "1"}, "data": {}}, {"code": {}, "data": {}}, ["code a", "code b"]),
-        (
-            {"code": {}, "data": {"dataset": "x:1"}},
-            {"code": {"a": "1"}, "data": {"dataset": "x:2"}},
-            ["code a", "data dataset"],
-        ),
-        ({}, {"code": {"a": "1"}, "data": {}}, ["code a"]),
+        ({"code": {"src": "1"}}, {"code": {"src": "1"}}, []),
+        ({"code": {"src": "1"}}, {"code": {"src": "2"}}, []),
+        ({"code": {"src": "2"}}, {"code": {"src": "1"}}, []),
+        ({"code": {"src": "3"}}, {"code": {"src": "4"}}, []),
+        ({"code": {"src": "2"}}, {"code": {"src": "3"}}, ["the project's own code"]),
+        ({"code": {"src": "1"}}, {"code": {"src": "9"}}, ["the project's own code"]),
+        ({"code": {"src": "1"}}, {"code": {"src": "1", "src.new": "5"}}, []),
+        ({"code": {"src": "1"}}, {"code": {"src": "1", "src.new": "6"}}, ["code src.new (not there before)"]),
+        ({"code": {"b": "1", "a": "1"}}, {"code": {"a": "2"}}, ["code a", "code b (not there any more)"]),
+        ({"code": {"a": "1"}}, {"code": {"a": "2"}}, ["code a"]),
+        ({"files": {"a": "1"}}, {"files": {"a": "2"}}, ["file a"]),
+        ({"files": {"a": "written"}}, {"files": {"a": "2"}}, []),
+        ({"files": {"a": "1"}}, {"files": {}}, ["file a (not there any more)"]),
+        ({"files": {}}, {"files": {"a": "1"}}, []),
     ],
 )
-def test_differences(old, new, named):
+def test_differences(same_code, old, new, named):
+    same_code("src 1 2", "src 3 4", "src.new - 5")
     assert differences(old, new) == named
+
+
+def test_a_record_that_tells_no_code_is_asked_about():
+    assert changes({}, MODEL) == ["code, which its record does not tell"]
+
+
+@pytest.fixture
+def before(user_code, same_code):
+    """A record without a version, as the code of before made it, and the list that begins with that code."""
+    config = {"model": {"_target_": "mine.model"}, "data": {"_target_": "src.data.sources.digits"}}
+    now = fingerprints(config)["code"]
+    parts = {**reach(COMPUTING, without=NOT_COMPUTING), **reach(provenance._targets(config), without=NOT_COMPUTING)}
+    paths = {part.module.path for part in parts.values()} | {str(ROOT / "src/data/digit_scenes/digits.npz")}
+    code = {}
+    for path in map(Path, paths):
+        shown = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+        code[shown] = provenance.digest(path.read_bytes())
+    code["src/data/digit_scenes/scenes.py"] = "0123"  # reached then, and not by what is reached now
+    return config, {"code": code, "data": {}}, now
+
+
+def test_a_record_of_before_is_as_good_as_new(before, same_code, user_code):
+    config, record, _ = before
+    same_code()
+    assert changes(record, config) == []
+    (user_code / "parts/layers.py").write_text("def block(): return 2\n")
+    provenance.forget()
+    assert changes(record, config) == ["code layers.py", "code sums.py (not there any more)"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (["src/trainer.py 00ff", "src 1 {src}"], []),
+        (["src/trainer.py 00ff", "src {src}"], []),
+        (["src/trainer.py 00ff", "src 1"], ["the project's own code"]),
+        (["src/trainer.py 00ff", "src 1 2", "src 2 {src}"], ["the project's own code"]),
+        (["src/trainer.py 00fe", "src 1 {src}"], ["code src/trainer.py"]),
+        ([], ["code src/trainer.py"]),
+    ],
+)
+def test_a_record_of_the_first_version_goes_by_the_list(before, same_code, lines, named):
+    config, record, now = before
+    record["code"]["src/trainer.py"] = "00ff"
+    same_code(*(line.format(src=now["src"]) for line in lines))
+    assert changes(record, config) == named
+
+
+def test_options_of_the_first_version_go_by_the_list(before, same_code):
+    config, record, now = before
+    record["code"]["src/data/sources.py"] = "00ff"
+    key = "src.data.sources.digits"
+    others = [f"{name} {hashed}" for name, hashed in now.items() if name.startswith("src.data.sources") and name != key]
+    same_code("src/data/sources.py 00ff", f"{key} 1 {now[key]}", *others)
+    assert changes(record, config) == []
+    same_code("src/data/sources.py 00ff", f"{key} 1", *others)
+    assert changes(record, config) == [f"code {key}"]
+
+
+@pytest.mark.parametrize("key", provenance.OTHERWISE)
+def test_an_option_that_computes_otherwise_is_asked_about_where_it_is_given(before, same_code, key):
+    config, record, now = before
+    same_code()
+    group, name = key.split(".")
+    given = {**config, group: {**config.get(group, {}), name: 4}}
+    assert key not in now and changes(record, given) == [f"what {key} does"]
+    new = fingerprints(given)
+    assert changes(new, given) == []
+    del new["code"][key]
+    assert changes(new, given) == [f"what {key} does"]
+
+
+def test_versions_that_compute_the_same_have_one_representative(same_code):
+    same_code("src 1 2", "src 3 4")
+    assert [provenance.representative("src", hashed) for hashed in "123456"] == ["1", "1", "3", "3", "5", "6"]
 
 
 def test_a_fingerprint_is_json_and_the_same_from_any_directory(tmp_path):
