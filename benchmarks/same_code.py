@@ -49,7 +49,7 @@ def add(old: Path, keys: Collection[str], *, new: Path = ROOT) -> None:
     """
     before, after = hashes(old), hashes(new)
     lines = read() or first()
-    for key in sorted(set(keys) - set(MEANT)):
+    for key in sorted(set(keys) & {*before, *after} - set(MEANT)):
         pair = [before.get(key, ABSENT), after.get(key, ABSENT)]
         same = next((line for line in lines if line[0] == key and pair[0] in line), None)
         if same is None:
