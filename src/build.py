@@ -70,7 +70,7 @@ def check(cfg: DictConfig) -> None:
 def build_data(cfg: DictConfig) -> ImageData:
     """The data option's splits, as far as the trainer's options leave them whole."""
     data: ImageData = _build(cfg, "data")
-    data.check_labels()
+    data.check()
     if batches := cfg.trainer.get("overfit_batches"):
         data.overfit(batches=batches)
     data.limit_batches(train=cfg.trainer.get("limit_train_batches"), val=cfg.trainer.get("limit_val_batches"))

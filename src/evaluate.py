@@ -143,9 +143,14 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
         weights = getattr(loaded, "weights", None)
     else:
         print(f"note: {saved_model} is not there yet; the best weights alone are measured", file=sys.stderr)
-    return evaluation.measure(
+    found = evaluation.measure(
         trainer, data, split=split, serve=serve, has_best_weights=has_best_weights, exported_weights=weights
     )
+    if serve is not None and "saved_model" not in found.metrics:
+        print(
+            f"note: {saved_model} takes other inputs than this data's; best weights alone are measured", file=sys.stderr
+        )
+    return found
 
 
 def disagreements(ours: Mapping[str, float], exported: Mapping[str, float]) -> list[str]:

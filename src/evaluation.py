@@ -105,10 +105,13 @@ def measure(
 
     Args:
         trainer: its loss and metrics are used, and its model with the weights that it has, or else the exported ones.
-        serve: the exported function; None where there is none.
+        serve: the exported function; None where there is none. One that takes other inputs is not measured.
         has_best_weights: whether the trainer's model has them.
         exported_weights: of `serve`, in the model's order; given to the model where it has not the best ones, for the
             losses of its layers.
+
+    Raises:
+        ValueError: there is nothing to measure.
     """
     if exported_weights and not has_best_weights:
         for variable, weights in zip(trainer.model.variables, exported_weights, strict=True):
@@ -122,10 +125,15 @@ def measure(
     if has_best_weights:
         models["best_weights"] = own
     if serve is not None:
-        models["saved_model"] = lambda images: serve(image=images)["logits"]
+        ((name, takes),) = serve.structured_input_signature[1].items()
+        if takes.is_compatible_with(batches.element_spec[0]):
+            models["saved_model"] = lambda images: serve(**{name: images})["logits"]
+    if not models:
+        raise ValueError(f"there is neither a best checkpoint nor a SavedModel that takes the {split} split's inputs")
     metrics = {name: trainer.evaluate_outputs(predict, batches, own=own) for name, predict in models.items()}
     findings = None
-    if data.are_scores((trainer.model.output if serve is None else serve.structured_outputs["logits"]).shape):
+    served = serve.structured_outputs["logits"] if "saved_model" in models else None
+    if data.are_scores((trainer.model.outputs[0] if served is None else served).shape):
         *_, predict = models.values()
         findings = examine(predict, batches, loss=trainer.loss, classes=data.num_classes)
     return Evaluation(split, metrics, findings, data.class_names)

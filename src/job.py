@@ -303,15 +303,18 @@ def _fit(
             f"monitor is {cfg.monitor!r}, and the data has no validation split; "
             f"give monitor=train/{cfg.monitor.removeprefix('val/')}, or data with one"
         )
+    chosen = _choices()
+    if misfit := preflight.misfit(
+        trainer.model, data, model_option=chosen.get("model", ""), data_option=chosen.get("data", "")
+    ):
+        raise ConfigError(misfit)
     try:
         trainer.check(data.train, has_val=data.val is not None)
     except ValueError as error:
-        chosen = _choices()
-        misfit = preflight.misfit(
-            trainer.model, data, model_option=chosen.get("model", ""), data_option=chosen.get("data", "")
-        )
         groups = ("model", "data", "loss", "metric")
-        raise ConfigError(misfit or f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
+        raise ConfigError(f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
+    if squashed := preflight.squashed(state.inference):
+        raise ConfigError(f"model={chosen.get('model')}: {squashed}")
     _complete_fingerprints(record, cfg)
     if unseen := unfollowed(identity_config(cfg)):
         log.warning("a change of this is not noticed by itself: %s", "; ".join(unseen))

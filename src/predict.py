@@ -207,8 +207,12 @@ def load_model(saved_model: Path) -> Model:
         import tensorflow as tf
 
         loaded = tf.saved_model.load(str(saved_model))
+        from src.data.pipeline import to_float
     signature = loaded.signatures["serving_default"]
-    height, width, channels = signature.structured_input_signature[1]["image"].shape[1:]
+    ((name, takes),) = signature.structured_input_signature[1].items()
+    if takes.shape.rank != 4:
+        raise ValueError(f"{saved_model} takes {name} {takes.dtype.name} {takes.shape}, and no images")
+    height, width, channels = takes.shape[1:]
     scores = signature.structured_outputs["logits"].shape
     if channels not in MODES:
         raise ValueError(f"{saved_model} takes {channels} channels; image files have {', '.join(map(str, MODES))}")
@@ -216,7 +220,9 @@ def load_model(saved_model: Path) -> Model:
         raise ValueError(f"{saved_model} gives {scores}, no classes; those are [N, classes] or [N, H, W, classes]")
 
     def serve(images: np.ndarray) -> Answer:
-        answer = loaded.signatures["serving_default"](image=tf.constant(images))
+        pixels = tf.constant(images)
+        inputs = pixels if takes.dtype == tf.uint8 else tf.cast(to_float(pixels), takes.dtype)
+        answer = loaded.signatures["serving_default"](**{name: inputs})
         return answer["logits"].numpy(), answer["class"].numpy()
 
     size = None if height is None or width is None else (height, width)

@@ -42,6 +42,10 @@ OTHER_FOLDERS = {
 }
 
 
+# Operations that a model may end with and that leave values as they are.
+SAME_VALUES = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose")
+
+
 class Shortage(RuntimeError):
     """This machine has not what the run needs; the message says what to change."""
 
@@ -67,6 +71,8 @@ def target_problems(config: Mapping[str, Any], given: Mapping[str, frozenset[str
                 problems.append(str(error))
                 continue
             problems += _unbound(found, node["_target_"], key, node.get("_args_") or [], arguments, partial=partial)
+            if group in ("loss", "metric") and _takes_probabilities(found, arguments):
+                problems.append(f"{key}.from_logits: models give logits, so it must be true: {key}.from_logits=true")
     return problems
 
 
@@ -89,6 +95,11 @@ def accepted(target: Callable[..., Any]) -> tuple[list[str], bool]:
     return [name for name in names if name != "self"], target.__module__.startswith("keras.")
 
 
+def _takes_probabilities(found: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
+    parameter = inspect.signature(found).parameters.get("from_logits")
+    return parameter is not None and not arguments.get("from_logits", parameter.default)
+
+
 def _unbound(
     found: Callable[..., Any], name: str, key: str, positional: list[Any], arguments: dict[str, Any], *, partial: bool
 ) -> Iterator[str]:
@@ -106,26 +117,46 @@ def _unbound(
 
 
 def misfit(model: keras.Model, data: ImageData, *, model_option: str, data_option: str) -> str | None:
-    """Why the model's outputs cannot be compared with the data's targets, and what to choose; None if they can."""
-    output = getattr(model, "output", None)
+    """Why the model's outputs are no logits of the data's classes, and what to choose; None if they are."""
+    outputs = getattr(model, "outputs", None) or ()
     inputs, targets_spec = data.train.element_spec
-    if not isinstance(output, keras.KerasTensor) or targets_spec.shape.rank not in (1, 3):
+    if len(outputs) != 1:
         return None
-    wanted = (*targets_spec.shape[1:], data.num_classes)
+    (output,) = outputs
+    labels = targets_spec.shape[1:]
+    labels = labels[:-1] if labels.rank in (1, 3) else labels  # an axis of one label
+    wanted = (*labels, data.num_classes)
     if len(output.shape) == len(wanted) + 1 and all(
         a is None or b is None or a == b for a, b in zip(output.shape[1:], wanted, strict=True)
     ):
         return None
-    unit = "image" if targets_spec.shape.rank == 1 else "pixel"
+    unit = "pixel" if labels.rank else "image"
     kind = f"one of {data.num_classes} labels for each {unit}"
     described = [(name, text) for name, text in _described_options("model") if name != model_option]
     others = [f"{name} ({text})" for name, text in described if f"a class for each {unit}" in text]
     folder = OTHER_FOLDERS.get(data_option) if len(output.shape) != len(wanted) + 1 else None
     way_out = f", or another data option: {folder}" if folder else ""
+    mend = "" if folder else "Let it give a logit for each class (num_classes: ${run.num_classes}). "
     return (
         f"model={model_option} does not fit data={data_option}: for images of {_by(inputs.shape[1:])} it gives "
-        f"{_by(output.shape[1:])} scores, and the data has {kind}, which wants {_by(wanted)}. "
+        f"{_by(output.shape[1:])} scores, and the data has {kind}, which wants {_by(wanted)}. {mend}"
         f"Choose another model: {'; '.join(others)}{way_out}"
+    )
+
+
+def squashed(inference: tf.types.experimental.ConcreteFunction) -> str | None:
+    """What is wrong with a model that gives probabilities, as a graph; None if it gives logits, as far as can be seen.
+
+    The loss would take them for logits, and so would whoever is served with them.
+    """
+    op = inference.outputs[0].op
+    while op.type in SAME_VALUES:
+        op = op.inputs[0].op
+    if op.type not in ("Softmax", "Sigmoid"):
+        return None
+    return (
+        f"the model gives probabilities (its last operation is {op.type.lower()}), and losses, metrics and the export "
+        "take logits: leave that activation out"
     )
 
 

@@ -272,8 +272,9 @@ class Trainer:
                 "compute in the loss, the metrics or layers"
             )
         _, targets = train.element_spec
-        if not isinstance(output := getattr(self.model, "output", None), keras.KerasTensor):
+        if len(found := getattr(self.model, "outputs", None) or ()) != 1:
             raise ValueError("the model must be a functional or sequential one with a single output tensor")
+        (output,) = found
         outputs = tf.TensorSpec(output.shape, output.dtype)
 
         functions = {"loss": self.loss, **{name: self._measured(metric) for name, metric in self._metrics.items()}}

@@ -1,14 +1,18 @@
 """Exports the best weights as a SavedModel when training ends.
 
-    Export(directory="run/saved_model", best="run/checkpoints/best")
+    Export(directory="run/saved_model", best="run/checkpoints/best", data=data)
 
-`serving_default` takes `image`, raw uint8 pixels [N, H, W, C] for any N; it returns `logits` float32 and `class` int32.
+`serving_default` takes `image`, raw uint8 pixels [N, H, W, C] for any N from 0; of data that are floats, images in
+[0, 1] or `inputs` [N, ...] that are none, it takes these. It returns `logits` float32 and `class` int32, and refuses
+inputs of another shape, naming both. `class_names` takes numbers of classes, `classes` int32 [N], and returns their
+`names`; assets/class_names.txt has all of them, a line each, in the order of `class`.
 Nothing of this project is needed to load it: tf.saved_model.load(directory + "/1").
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -17,6 +21,7 @@ import tensorflow as tf
 
 from src.callbacks.base import Callback
 from src.checkpoints import best_weights
+from src.data.image_data import ImageData
 from src.data.pipeline import to_float
 from src.files import replacing
 from src.state import TrainState
@@ -24,6 +29,7 @@ from src.state import TrainState
 log = logging.getLogger(__name__)
 
 VERSION = "1"
+ANY_SIZE = 64  # pixels, in place of a side that may have any number
 
 
 class Export(Callback):
@@ -32,22 +38,30 @@ class Export(Callback):
     Args:
         directory: the base that TensorFlow Serving takes.
         best: the folder of the best checkpoint.
+        data: what the model was trained on, which says what it is given when it serves, and the classes' names;
+            None is for uint8 images of classes without names.
     """
 
-    def __init__(self, *, directory: str, best: str) -> None:
-        self._directory, self._best = Path(directory), best
+    def __init__(self, *, directory: str, best: str, data: ImageData | None = None) -> None:
+        self._directory, self._best, self._data = Path(directory), best, data
 
     def on_train_end(self, state: TrainState) -> None:
+        data, path = self._data, self._directory / VERSION
         with best_weights(state, self._best):
-            path = export(state.model, self._directory / VERSION)
+            if data is None:
+                export(state.model, path)
+            else:
+                export(state.model, path, dtype=data.stored_spec("train")[0].dtype, class_names=data.class_names)
         log.info("exported %s", path)
 
 
-def export(model: keras.Model, path: Path) -> Path:
+def export(model: keras.Model, path: Path, *, dtype: tf.DType = tf.uint8, class_names: Sequence[str] = ()) -> Path:
     """Write a SavedModel beside `path`, check that it computes what the model does, and rename it.
 
     Args:
-        model: float32 images in [0, 1] [N, H, W, C] -> logits [N, ..., classes].
+        model: float32 images in [0, 1] [N, H, W, C], or other floats [N, ...] -> logits [N, ..., classes].
+        dtype: of what it is given when it serves: uint8 pixels, or floats as the model takes them.
+        class_names: one for each class, in their order; where there are none, nothing is written of them.
 
     Raises:
         RuntimeError: the written model's outputs are not, bit for bit, those of the model.
@@ -55,28 +69,55 @@ def export(model: keras.Model, path: Path) -> Path:
     shape = model.input_shape[1:]
     module = tf.Module()
     module.weights = [v.value for v in model.variables]
-    module.serve = serving_function(model, shape)
+    module.serve = serving_function(model, shape, dtype)
+    signatures = {"serving_default": module.serve}
+    names = [name.encode("utf-8", "surrogateescape") for name in class_names]  # a folder's may be no UTF-8
+    if names:
+        module.class_names = signatures["class_names"] = _class_names_function(names)
     with replacing(path) as temporary:
-        tf.saved_model.save(module, str(temporary), signatures={"serving_default": module.serve})
-        _check_same(module, temporary, shape)
+        tf.saved_model.save(module, str(temporary), signatures=signatures)
+        if names:
+            (temporary / "assets" / "class_names.txt").write_bytes(b"".join(name + b"\n" for name in names))
+        _check_same(module, temporary, shape, dtype)
     return path
 
 
-def serving_function(model: keras.Model, shape: tuple[int, ...]) -> tf.types.experimental.GenericFunction:
-    """The exported function: raw uint8 pixels [N, *shape] -> `logits` float32 and `class` int32."""
+def serving_function(
+    model: keras.Model, shape: tuple[int | None, ...], dtype: tf.DType = tf.uint8
+) -> tf.types.experimental.GenericFunction:
+    """The exported function: raw uint8 pixels, or floats, [N, *shape] -> `logits` float32 and `class` int32."""
+    name = "image" if len(shape) == 3 else "inputs"
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8, name="image")])
-    def serve(image):
-        logits = tf.cast(model(to_float(image), training=False), tf.float32)
+    @tf.function(input_signature=[tf.TensorSpec([None, *shape], dtype, name=name)])
+    def serve(inputs):
+        # A signature's shape is not checked where it is called: kernels met with another one abort, or answer.
+        inputs = tf.ensure_shape(inputs, [None, *shape], name=name)
+        rows = tf.shape(inputs)[0]
+        # Not every layer takes no rows at all, so the model is given one then, which is cut off again.
+        filling = tf.zeros([tf.cast(rows == 0, tf.int32), *tf.unstack(tf.shape(inputs)[1:])], dtype)
+        logits = tf.cast(model(to_float(tf.concat([inputs, filling], 0)), training=False), tf.float32)[:rows]
         return {"logits": logits, "class": tf.argmax(logits, axis=-1, output_type=tf.int32)}
 
     return serve
 
 
-def _check_same(module: tf.Module, path: Path, shape: tuple[int, ...]) -> None:
-    images = np.random.default_rng(0).integers(0, 256, [3, *shape], dtype=np.uint8)
-    expected = module.serve(tf.constant(images))
-    written = tf.saved_model.load(str(path)).signatures["serving_default"](image=tf.constant(images))
+def _class_names_function(names: Sequence[bytes]) -> tf.types.experimental.GenericFunction:
+    """Class numbers int32 [N] -> `names`: TensorFlow Serving's REST calls no signature without inputs."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="classes")])
+    def class_names(classes):
+        return {"names": tf.gather(tf.constant(names), classes)}
+
+    return class_names
+
+
+def _check_same(module: tf.Module, path: Path, shape: tuple[int | None, ...], dtype: tf.DType) -> None:
+    values = np.random.default_rng(0).integers(0, 256, [3, *(size or ANY_SIZE for size in shape)], dtype=np.uint8)
+    inputs = tf.constant(values) if dtype == tf.uint8 else tf.cast(to_float(tf.constant(values)), dtype)
+    expected = module.serve(inputs)
+    served = tf.saved_model.load(str(path)).signatures["serving_default"]
+    (name,) = served.structured_input_signature[1]
+    written = served(**{name: inputs})
     for name, value in expected.items():
         if value.numpy().tobytes() != written[name].numpy().tobytes():
             raise RuntimeError(

@@ -135,7 +135,7 @@ class Images(EventCallback):
 def undrawable(state: TrainState, data: ImageData) -> str | None:
     """Why predictions cannot be shown; None where they can: classes, of gray or colour images or of their pixels."""
     images, targets = data.train.element_spec
-    outputs = state.model.output.shape
+    outputs = state.model.outputs[0].shape
     if images.shape.rank == 4 and images.shape[-1] in (1, 3) and data.are_scores(outputs):
         return None
     return f"images {images.shape}, targets {targets.dtype.name} {targets.shape}, outputs {outputs}"

@@ -78,7 +78,7 @@ def _look(arguments: argparse.Namespace) -> None:
     found = look.look(data, examples=arguments.examples)
     path = arguments.output or Path("outputs", cfg.name, "data.png")
     if arguments.json:
-        print(json.dumps(found.as_json() | {"picture": str(path)}, indent=2))
+        print(json.dumps(found.as_json() | {"picture": str(path) if len(found.image[0]) == 3 else None}, indent=2))
     else:
         show(found)
     for shared in found.shared:
@@ -92,6 +92,8 @@ def _look(arguments: argparse.Namespace) -> None:
     if found.missing:
         names = ", ".join(found.missing[:10]) + (", ..." if len(found.missing) > 10 else "")
         print(f"warning: no training example looked at has {names}", file=sys.stderr)
+    if len(found.image[0]) != 3:  # no images
+        return
     picture = png(look.batch_picture(data))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,9 +105,10 @@ def _look(arguments: argparse.Namespace) -> None:
 
 def show(found: Look) -> None:
     """Print what has been found to standard output."""
-    (height, width, channels), dtype = found.image
+    shape, dtype = found.image
     kind = f"masks {found.target[1]}" if found.target[0] else f"labels {found.target[1]}"
-    print(f"images   {height} x {width} x {channels} {dtype}, {kind}, {len(found.class_names)} classes")
+    name = "images  " if len(shape) == 3 else "inputs  "
+    print(f"{name} {' x '.join(map(str, shape))} {dtype}, {kind}, {len(found.class_names)} classes")
     values = (f"mean {' '.join(f'{m:.3f}' for m in found.mean)}", f"{' '.join(f'{d:.3f}' for d in found.deviation)}")
     print(f"pixels   {values[0]}, deviation {values[1]} (training split)")
     print(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +21,13 @@ from src.data.transforms import Augment
 Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
 Examples: TypeAlias = Pair | Sequence[Pair] | tf.data.Dataset
 SPLITS = ("train", "val", "test")
+
+# What a run can be of; what refuses the rest is `ImageData.check`, `Augment.check` and `src.preflight.misfit`.
+UNDERSTOOD = (
+    "What is understood: images [n, height, width, channels], uint8 or floats in [0, 1], or features [n, ...], finite "
+    "floats of another rank; an integer label of each [n], or of each pixel [n, height, width], 0 to num_classes - 1 "
+    "with num_classes at least 2; and a model that gives one logit for each class"
+)
 
 
 class DataError(ValueError):
@@ -45,9 +52,9 @@ class ImageData:
         shuffle: whether epochs are permuted.
 
     Raises:
-        ValueError: there are not two classes, class_names and num_classes disagree, limit is out of its range, or a
-            split is empty.
-        DataError: targets of arrays are neither classes nor the ignored label.
+        ValueError: there are not two classes, class_names and num_classes disagree, limit is out of its range, a split
+            is empty, or a transform moves pixels and the targets are neither labels nor masks of the images' size.
+        DataError: labels of arrays are neither classes nor the ignored one, or examples are no pairs.
     """
 
     def __init__(
@@ -79,11 +86,13 @@ class ImageData:
         train = share_of(train, limit)
         self._examples = dict(zip(SPLITS, (train, val, test), strict=True))
         self._batch_size, self._shuffle_seed = batch_size, seed if shuffle else None
-        for name, examples in self._examples.items():
-            if isinstance(examples, tuple):
+        for name in self._there():
+            spec, examples = self.stored_spec(name), self._examples[name]
+            if isinstance(examples, tuple) and not self._not_understood(*spec):
                 self._check_labels(examples[1], f"the {name} split has")
         chosen = {name: transform for name, transform in (transforms or {}).items() if transform is not None}
         augment = Augment(chosen, seed=seed)
+        augment.check(*self.stored_spec("train"))
 
         def prepare_train(images, targets, epoch, index):
             return augment(to_float(images), targets, epoch, index)
@@ -96,6 +105,27 @@ class ImageData:
     def input_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of an image."""
         return tuple(self.train.element_spec[0].shape[1:])
+
+    def stored_spec(self, name: str) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+        """Of a split's images and targets as they are stored, the batch dimension None.
+
+        Raises:
+            ValueError: there is no such split.
+            DataError: its examples are no pairs of single tensors.
+        """
+        self._check(name)
+        examples: Any = self._examples[name]
+        if isinstance(examples, tuple):
+            return tuple(tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in examples)
+        is_dataset = isinstance(examples, tf.data.Dataset)
+        parts = examples.element_spec if is_dataset else tuple(map(np.asarray, examples[0]))
+        if not (
+            isinstance(parts, tuple)
+            and len(parts) == 2
+            and all(isinstance(part, tf.TensorSpec | np.ndarray) for part in parts)
+        ):
+            raise DataError(f"an example of the {name} split is {parts}. {UNDERSTOOD}")
+        return tuple(tf.TensorSpec(tf.TensorShape([None]).concatenate(part.shape), part.dtype) for part in parts)
 
     def are_scores(self, outputs: tf.TensorShape) -> bool:
         """Whether outputs of this shape are class scores: [n, classes] for labels, [n, H, W, classes] for masks."""
@@ -138,21 +168,53 @@ class ImageData:
         """Whether the split is held as arrays; else it is read whenever it is needed."""
         return isinstance(self._examples[name], tuple)
 
-    def check_labels(self) -> None:
-        """Look at the labels of one batch of each split that is not held as arrays, whose labels are known.
+    def check(self) -> None:
+        """Look at what a model would be given: shapes and dtypes; the values of arrays, else of each first batch.
 
         Raises:
-            DataError: one is neither a class nor the ignored label.
+            DataError: it is nothing that is understood, or a label is neither a class nor the ignored one.
         """
-        for name, examples in self._examples.items():
-            if examples is not None and not isinstance(examples, tuple):
-                batches = self.raw(name)
-                _, targets = batches.next(batches.open(0, 0), tf.constant(0))
-                self._check_labels(targets.numpy(), f"the first batch of the {name} split has")
+        specs = {name: self.stored_spec(name) for name in self._there()}
+        for name, (images, targets) in specs.items():
+            if reason := self._not_understood(images, targets) or _differing(specs["train"], (images, targets)):
+                raise DataError(
+                    f"the {name} split has inputs {_described(images)} and targets {_described(targets)}: {reason}. "
+                    f"{UNDERSTOOD}"
+                )
+        for name in specs:
+            values = self._examples[name]
+            if not isinstance(values, tuple):
+                batches = self._unlooked_at(name, as_they_are)
+                values = tuple(part.numpy() for part in batches.next(batches.open(0, 0), tf.constant(0)))
+                self._check_labels(values[1], f"the first batch of the {name} split has")
+            if specs[name][0].dtype.is_floating:
+                low, high = float(values[0].min()), float(values[0].max())  # NaN where one is
+                if not (0 <= low <= high <= 1 if values[0].ndim == 4 else -math.inf < low <= high < math.inf):
+                    raise DataError(f"the {name} split has inputs from {low:g} to {high:g}. {UNDERSTOOD}")
 
-    def class_shares(self) -> np.ndarray:
-        """The share of each class among the training targets that count: float64 [num_classes]; reads them once."""
-        batches, counts = self.raw("train"), np.zeros(self.num_classes, np.int64)
+    @staticmethod
+    def _not_understood(images: tf.TensorSpec, targets: tf.TensorSpec) -> str | None:
+        rank, size = images.shape.rank, images.shape[1:3] if images.shape.rank == 4 else None
+        if images.dtype == tf.uint8 and rank != 4:
+            return "uint8 stands for the pixels of images, which have four axes"
+        if images.dtype != tf.uint8 and not images.dtype.is_floating:
+            return f"{images.dtype.name} is neither pixels nor features"
+        if rank is None or rank < 2:
+            return "inputs need an axis of features, or of height, width and channels"
+        if not targets.dtype.is_integer:
+            return f"{targets.dtype.name} targets are no class numbers"
+        shapes = [[None], [None, 1]] + ([[None, *size], [None, *size, 1]] if size else [])
+        if not any(targets.shape.is_compatible_with(shape) for shape in shapes):
+            return "targets of this shape are neither labels nor masks of the images' size"
+        return None
+
+    def class_shares(self, batches: Batches | None = None) -> np.ndarray:
+        """The share of each class among the targets that count: float64 [num_classes]; reads them once.
+
+        Args:
+            batches: of which, by default the training split's.
+        """
+        batches, counts = batches or self.raw("train"), np.zeros(self.num_classes, np.int64)
         cursor = batches.open(0, 0)
         for step in range(batches.steps_per_epoch):
             targets = batches.next(cursor, tf.constant(step))[1].numpy().astype(np.int64).reshape(-1)
@@ -192,11 +254,18 @@ class ImageData:
             )
 
     def _check(self, name: str) -> None:
-        there = [split for split, examples in self._examples.items() if examples is not None]
-        if name not in there:
-            raise ValueError(f"split is {name!r}; this data has {', '.join(there)}")
+        if name not in self._there():
+            raise ValueError(f"split is {name!r}; this data has {', '.join(self._there())}")
+
+    def _there(self) -> list[str]:
+        return [name for name, examples in self._examples.items() if examples is not None]
 
     def _batches(self, name: str, prepare: Prepare | None, shuffle_seed: int | None = None) -> Batches:
+        if not self.is_in_memory(name) and self.stored_spec(name)[0].dtype.is_floating:
+            prepare = _looked_at(prepare or as_they_are, f"the {name} split")
+        return self._unlooked_at(name, prepare, shuffle_seed)
+
+    def _unlooked_at(self, name: str, prepare: Prepare | None, shuffle_seed: int | None = None) -> Batches:
         examples = self._examples[name]
         assert examples is not None
         if isinstance(examples, tf.data.Dataset):
@@ -243,12 +312,35 @@ def share_of(examples: Examples, share: float | None) -> Examples:
     return kept.apply(tf.data.experimental.assert_cardinality(len(chosen)))
 
 
+def _differing(train: tuple[tf.TensorSpec, ...], other: tuple[tf.TensorSpec, ...]) -> str | None:
+    same = train[0].dtype == other[0].dtype and all(
+        a.shape.is_compatible_with(b.shape) for a, b in zip(train, other, strict=True)
+    )
+    return None if same else f"the train split has {' and '.join(map(_described, train))}"
+
+
+def _described(spec: tf.TensorSpec) -> str:
+    return f"{spec.dtype.name} [{', '.join(['n', *('?' if size is None else str(size) for size in spec.shape[1:])])}]"
+
+
 def _length(examples: Examples) -> int:
     return len(examples[0]) if isinstance(examples, tuple) else len(examples)
 
 
 def _prepare(images, targets, epoch, index):
     return to_float(images), targets
+
+
+def _looked_at(prepare: Prepare, split: str) -> Prepare:
+    """Floats that are only read when they are needed are looked at then, as `ImageData.check` does at first."""
+
+    def looked_at(images, targets, epoch, index):
+        good = (images >= 0) & (images <= 1) if images.shape.rank == 4 else tf.math.is_finite(images)
+        looked = tf.debugging.Assert(tf.reduce_all(good), [f"{split} has other inputs. {UNDERSTOOD}"])
+        with tf.control_dependencies([looked]):
+            return prepare(tf.identity(images), targets, epoch, index)
+
+    return looked_at
 
 
 def _stream(examples: tf.data.Dataset, batch_size: int, shuffle_seed: int | None, prepare: Prepare) -> Stream:

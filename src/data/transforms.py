@@ -4,7 +4,9 @@
     images, masks = augment(images, masks, epoch, index)
 
 A transform is a callable (images, masks, random) -> (images, masks): float32 [n, H, W, C] in [0, 1], and integer masks
-[n, H, W, 1], or None where the targets are no masks. `random.uniform(shape)` gives each example its own numbers.
+[n, H, W, 1], or None where the targets are no masks. `random.uniform(shape)` gives each example its own numbers. One
+whose attribute `moves_pixels` is False leaves pixels where they are; any other is refused where targets say a place in
+the image and are no masks, since they would stay behind.
 """
 
 from __future__ import annotations
@@ -66,6 +68,29 @@ class Augment:
     def __init__(self, transforms: Mapping[str, Callable[..., Pair]], *, seed: int) -> None:
         self._transforms, self._seed = dict(transforms), seed
 
+    def check(self, images: tf.TensorSpec, targets: tf.TensorSpec) -> None:
+        """Refuse what these transforms would spoil, given what images and targets are: [n, ...] both.
+
+        Raises:
+            ValueError: naming the transform and the targets.
+        """
+        for name in self._transforms:
+            if images.shape.rank != 4:
+                raise ValueError(
+                    f"transforms.{name} is for images [n, height, width, channels], not for {images.dtype.name} "
+                    f"{images.shape}; give data.transforms.{name}=null"
+                )
+        for name, transform in self._transforms.items():
+            size = images.shape[1:3]
+            shapes = ([None], [None, 1], [None, *size], [None, *size, 1])
+            fits = targets.dtype.is_integer and any(map(targets.shape.is_compatible_with, shapes))
+            if getattr(transform, "moves_pixels", True) and not fits:
+                raise ValueError(
+                    f"transforms.{name} moves pixels, and targets {targets.dtype.name} {targets.shape} would not move "
+                    f"with them: integer labels [n] and masks [n, {size[0]}, {size[1]}] may; give "
+                    f"data.transforms.{name}=null"
+                )
+
     @tf.function(jit_compile=True)
     def __call__(
         self, images: tf.Tensor, targets: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor
@@ -121,6 +146,8 @@ class Shift:
 class Brightness:
     """Multiply an image's pixels by one factor from [1 - max_delta, 1 + max_delta), cut to [0, 1]."""
 
+    moves_pixels = False
+
     def __init__(self, *, max_delta: float = 0.2) -> None:
         self.max_delta = _in_range("max_delta", max_delta, 0, 1)
 
@@ -131,6 +158,8 @@ class Brightness:
 
 class Noise:
     """Add normal noise of deviation `stddev` to every pixel and channel, cut to [0, 1]."""
+
+    moves_pixels = False
 
     def __init__(self, *, stddev: float = 0.02) -> None:
         self.stddev = _in_range("stddev", stddev, 0, 1)

@@ -41,6 +41,7 @@ NOT_IDENTITY = (
     "callback.images",
     "callback.histograms",
     "callback.profile",
+    "callback.export._partial_",  # says how it is built
     "callback.checkpoint.max_to_keep",
     "callback.checkpoint.every_steps",
     "callback.checkpoint.every_seconds",

@@ -1,0 +1,278 @@
+"""What is not understood is refused before the first step, in one message that says what is; what is, serves right."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from src.callbacks.export import export
+from src.data.image_data import UNDERSTOOD, DataError, ImageData
+from src.data.transforms import Augment, Brightness, Flip, Noise, Shift
+from src.predict import load_model
+from src.preflight import misfit, squashed, target_problems
+from src.state import TrainState
+from tests.helpers import ROOT, only_run, run_module
+
+RANDOM = np.random.default_rng(0)
+N = 40
+PIXELS, LABELS = RANDOM.integers(0, 256, (N, 8, 6, 3), np.uint8), RANDOM.integers(0, 3, N, np.int32)
+UNIT = PIXELS.astype(np.float32) / 255
+TABLE = RANDOM.normal(size=(N, 5)).astype(np.float32)
+MASKS = RANDOM.integers(0, 3, (N, 8, 6), np.uint8)
+
+
+def with_one(values: np.ndarray, value: float, *, example: int = 0) -> np.ndarray:
+    changed = values.copy()
+    changed[example].flat[0] = value
+    return changed
+
+
+SOURCES = {
+    "arrays": lambda *pair: pair,
+    "stream": lambda *pair: tf.data.Dataset.from_tensor_slices(pair),
+    "one by one": lambda *pair: list(zip(*pair, strict=True)),
+}
+of_all_sources = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+
+
+def data_of(inputs, targets, source=SOURCES["arrays"], **options):
+    split = source(inputs, targets)
+    return ImageData(**{"train": split, "val": split, "num_classes": 3, "batch_size": 8, "seed": 0, **options})
+
+
+@of_all_sources
+@pytest.mark.parametrize(
+    ("inputs", "targets"),
+    [
+        *((PIXELS, targets) for targets in (LABELS, LABELS.astype(np.uint8), LABELS[:, None], MASKS, MASKS[..., None])),
+        *((inputs, LABELS) for inputs in (UNIT, UNIT.astype(np.float16), UNIT.astype(np.float64), TABLE, UNIT[0:, 0])),
+        (UNIT, MASKS),
+    ],
+)
+def test_what_is_understood(source, inputs, targets):
+    data = data_of(inputs, targets, source)
+    data.check()
+    stored = data.stored_spec("train")
+    assert [(spec.dtype, tuple(spec.shape)) for spec in stored] == [
+        (part.dtype, (None, *part.shape[1:])) for part in (inputs, targets)
+    ]
+
+
+@of_all_sources
+@pytest.mark.parametrize(
+    ("inputs", "targets", "named"),
+    [
+        (RANDOM.integers(0, 99, (N, 20), np.uint8), LABELS, r"uint8 \[n, 20\].*pixels of images"),
+        (PIXELS[..., 0], LABELS, r"uint8 \[n, 8, 6\]"),
+        (RANDOM.integers(0, 99, (N, 20)), LABELS, r"int64 \[n, 20\].*neither pixels nor features"),
+        (PIXELS.astype(np.uint16) * 257, LABELS, r"uint16 \[n, 8, 6, 3\]"),
+        (PIXELS > 9, LABELS, r"bool \[n, 8, 6, 3\]"),
+        (TABLE[:, 0], LABELS, r"float32 \[n\].*an axis"),
+        (PIXELS, LABELS.astype(np.float32), r"float32 \[n\].*no class numbers"),
+        (PIXELS, LABELS > 1, r"bool \[n\]"),
+        (PIXELS, UNIT, r"targets float32 \[n, 8, 6, 3\]"),
+        (PIXELS, np.repeat(PIXELS, 2, 1), r"targets uint8 \[n, 16, 6, 3\].*neither labels nor masks"),
+        (PIXELS, MASKS[:, ::2], r"targets uint8 \[n, 4, 6\]"),
+        (PIXELS, LABELS[:, None] == np.arange(3), r"bool \[n, 3\]"),
+        (PIXELS, np.eye(3, dtype=np.int32)[LABELS], r"targets int32 \[n, 3\]"),
+        (TABLE, MASKS, r"inputs float32 \[n, 5\] and targets uint8 \[n, 8, 6\]"),
+        (UNIT * 255, LABELS, r"inputs from 0 to 255"),
+        (UNIT - 0.5, LABELS, r"inputs from -0.5 to 0.5"),
+        (with_one(UNIT, np.nan), LABELS, r"inputs from nan"),
+        (with_one(TABLE, np.inf), LABELS, r"inputs from .* to inf"),
+    ],
+)
+def test_what_is_not(source, inputs, targets, named):
+    with pytest.raises(DataError, match=f"(?s)the train split has .*{named}") as refused:
+        data_of(inputs, targets, source).check()
+    assert UNDERSTOOD in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("split", "named"),
+    [
+        ({"val": (UNIT, LABELS)}, r"val split has inputs float32.*train split has uint8"),
+        ({"test": (PIXELS[:, :4], LABELS)}, r"test split has inputs uint8 \[n, 4, 6, 3\]"),
+        ({"val": (PIXELS, MASKS)}, r"val split has .*targets uint8 \[n, 8, 6\]: the train split has .* int32 \[n\]"),
+        ({"val": (PIXELS, LABELS * 1.0)}, r"val split has .* float64 \[n\]"),
+    ],
+)
+def test_each_split_must_be_of_the_kind(split, named):
+    with pytest.raises(DataError, match=named):
+        data_of(PIXELS, LABELS, **split).check()
+
+
+@pytest.mark.parametrize("inputs", [{"image": PIXELS}, (PIXELS, PIXELS)], ids=["by name", "two"])
+def test_examples_are_pairs_of_single_tensors(inputs):
+    with pytest.raises(DataError, match="an example of the train split is"):
+        data_of(inputs, LABELS, SOURCES["stream"])
+    with pytest.raises(DataError, match="an example of the train split is"):
+        data_of(None, None, lambda *_: tf.data.Dataset.from_tensor_slices((PIXELS, LABELS, LABELS)))
+
+
+@pytest.mark.parametrize("source", ["stream", "one by one"])
+@pytest.mark.parametrize("wrong", [np.nan, 2.0])
+def test_what_is_read_later_is_looked_at_then(source, wrong):
+    data = data_of(with_one(UNIT, wrong, example=30), LABELS, SOURCES[source], shuffle=False)
+    data.check()
+    for batches in (data.train, data.val, data.raw("train")):
+        cursor = batches.open(0, 0)
+        batches.next(cursor, tf.constant(0))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="has other inputs"):
+            _ = [batches.next(cursor, tf.constant(step)) for step in range(1, 5)]
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [RANDOM.random((N, 10), np.float32), RANDOM.integers(0, 8, (N, 4)), UNIT, MASKS[:, ::2], LABELS.astype(np.float32)],
+    ids=["keypoints", "boxes", "images", "masks of another size", "angle"],
+)
+def test_what_moves_pixels_is_refused_where_targets_would_stay(targets):
+    def mine(images, masks, random):
+        return images, masks
+
+    pixels, spec = tf.TensorSpec([None, 8, 6, 3]), tf.TensorSpec([None, *targets.shape[1:]], targets.dtype)
+    for name, transform in {"mirror": Flip(), "move": Shift(), "mine": mine}.items():
+        augment = Augment({"noise": Noise(), name: transform}, seed=0)
+        with pytest.raises(ValueError, match=rf"transforms\.{name} moves pixels, and targets {targets.dtype}.*=null"):
+            augment.check(pixels, spec)
+        for right in (LABELS, LABELS[:, None], MASKS, MASKS[..., None]):
+            augment.check(pixels, tf.TensorSpec([None, *right.shape[1:]], right.dtype))
+        with pytest.raises(ValueError, match=r"transforms\.noise is for images"):
+            augment.check(tf.TensorSpec([None, 5]), spec)
+    Augment({"noise": Noise(), "brightness": Brightness()}, seed=0).check(pixels, spec)
+    with pytest.raises(ValueError, match=r"transforms\.mirror moves pixels"):
+        data_of(PIXELS, targets, transforms={"mirror": Flip()})
+
+
+def model_of(*layers):
+    return keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Flatten(), *layers])
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 4])
+def test_a_logit_for_each_class_is_wanted(outputs):
+    options = {"model_option": "mine", "data_option": "mine"}
+    message = misfit(model_of(keras.layers.Dense(outputs)), data_of(PIXELS, LABELS), **options)
+    assert f"gives {outputs} scores" in message and "which wants 3." in message and "${run.num_classes}" in message
+    per_pixel = keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Dense(outputs)])
+    assert "which wants 8x6x3." in misfit(per_pixel, data_of(PIXELS, MASKS[..., None]), **options)
+    assert misfit(model_of(keras.layers.Dense(3)), data_of(PIXELS, LABELS[:, None]), **options) is None
+
+
+class Softmax(keras.layers.Layer):
+    def call(self, x):
+        return tf.nn.softmax(x)
+
+
+@pytest.mark.parametrize(
+    ("layers", "named"),
+    [
+        ([keras.layers.Dense(3, activation="softmax")], "softmax"),
+        ([keras.layers.Dense(3), keras.layers.Softmax(), keras.layers.Activation("linear")], "softmax"),
+        ([keras.layers.Dense(6), keras.layers.Reshape((2, 3)), Softmax(), keras.layers.Reshape((6,))], "softmax"),
+        ([keras.Sequential([keras.layers.Dense(3, activation="sigmoid")])], "sigmoid"),
+        ([keras.layers.Dense(3, activation="softmax", dtype="float64")], "softmax"),
+        ([keras.layers.Dense(3)], None),
+        ([keras.layers.Dense(3, activation="softmax"), keras.layers.Dense(3)], None),
+        ([keras.layers.Dense(3, activation="log_softmax")], None),
+    ],
+)
+def test_probabilities_are_no_logits(layers, named):
+    state = TrainState(
+        model=model_of(*layers), optimizer=keras.optimizers.SGD(), metrics={"loss": keras.metrics.Mean()}
+    )
+    found = squashed(state.inference)
+    assert (named is None) == (found is None) and (named or "") in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("node", "refused"),
+    [
+        ({"_target_": "keras.losses.SparseCategoricalCrossentropy"}, True),
+        ({"_target_": "keras.losses.SparseCategoricalCrossentropy", "from_logits": False}, True),
+        ({"_target_": "keras.losses.SparseCategoricalCrossentropy", "from_logits": True}, False),
+        ({"_target_": "src.losses.CrossEntropy"}, False),
+        ({"_target_": "keras.losses.Dice"}, False),
+    ],
+)
+def test_a_loss_or_metric_that_takes_probabilities_is_refused(node, refused):
+    combo = {"_target_": "src.losses.WeightedSum", "losses": {"a": node}}
+    found = [*target_problems({"loss": node}, {}), *target_problems({"loss": combo}, {})]
+    assert found == ([f"{k}.from_logits: models give logits, so it must be true: {k}.from_logits=true"
+                      for k in ("loss", "loss.losses.a")] if refused else [])  # fmt: skip
+    metric = {"_target_": "keras.metrics.SparseCategoricalCrossentropy"}
+    assert len(target_problems({"metric": {"nats": metric}}, {})) == 1
+
+
+FEATURES = '''"""Two classes of float inputs."""
+
+import numpy as np
+
+from src.data.image_data import ImageData
+
+
+def features(*, batch_size, seed):
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 60, dtype=np.int32)
+    inputs = ((random.random((60, 4, 4, 1)) + labels[:, None, None, None]) / 2).astype(np.float32)
+    names = ["Äpfel", "りんご"]
+    splits = {"train": (inputs[:40], labels[:40]), "val": (inputs[40:], labels[40:])}
+    return ImageData(**splits, num_classes=2, class_names=names, batch_size=batch_size, seed=seed)
+'''
+OPTION = """# @package _global_
+defaults:
+  - override /loss: sparse_categorical_crossentropy
+  - override /metric: accuracy
+name: features
+monitor: val/accuracy
+mode: max
+data: {_target_: src.data.features.features, batch_size: "${batch_size}", seed: "${seed}"}
+"""
+ANSWER = """
+import json, sys, numpy as np, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+(name, spec), = model.signatures["serving_default"].structured_input_signature[1].items()
+answer = model.signatures["serving_default"](**{name: tf.ones([2, *spec.shape[1:]], spec.dtype)})
+names = model.signatures["class_names"](classes=answer["class"])["names"].numpy()
+print(json.dumps([name, spec.dtype.name, answer["class"].numpy().tolist(), [n.decode() for n in names]]))
+"""
+
+
+def test_floats_are_served_evaluated_and_predicted_as_floats(tmp_path):
+    for folder in ("src", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "src/data/features.py").write_text(FEATURES)
+    (tmp_path / "conf/data/features.yaml").write_text(OPTION)
+
+    def command(module, *words):
+        done = run_module(module, *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    lean = ("callback.images=null", "callback.summaries=null", "callback.hparams=null", "optimizer.learning_rate=0.05")
+    command("src.train", "data=features", "model=mlp", "model.hidden_units=[8]", "epochs=5", *lean)
+    run = only_run(tmp_path / "outputs" / "features")
+    answer = [sys.executable, "-c", ANSWER, str(run / "saved_model" / "1")]
+    found = json.loads(subprocess.run(answer, cwd=run, capture_output=True, check=True, text=True).stdout)
+    assert found == ["image", "float32", [1, 1], ["りんご"] * 2]
+    assert command("src.evaluate", str(run))[:4] == ["val", "best", "weights", "SavedModel"]
+    Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "white.png")
+    assert command("src.predict", str(run), "white.png")[1] == "りんご"
+
+
+def test_features_are_served_as_they_are_and_are_no_images(tmp_path):
+    inputs = keras.Input([5])
+    path = export(keras.Model(inputs, keras.layers.Dense(3)(inputs)), tmp_path / "1", dtype=tf.float32)
+    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    expected = tf.saved_model.load(str(path)).serve(tf.constant(TABLE))
+    np.testing.assert_array_equal(serve(inputs=tf.constant(TABLE))["logits"], expected["logits"])
+    with pytest.raises(ValueError, match=r"takes inputs float32 \(None, 5\), and no images"):
+        load_model(path)
