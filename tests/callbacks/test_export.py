@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +15,9 @@ from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.export import Export, export
 from src.data.digit_scenes.digits import load_digits
 from src.data.pipeline import InMemory, to_float
+from src.models.cnn import cnn
+from src.models.mlp import mlp
+from src.models.unet import unet
 from tests.test_trainer import assert_same, digits, small_trainer
 
 LOADER = """
@@ -111,3 +115,62 @@ def test_without_the_best_checkpoint_nothing_else_is_exported_as_the_best(run, t
     with pytest.raises(RuntimeError, match=r"the best checkpoint, of step \d+, is no longer in .*rerun=true"):
         callback.on_train_end(trainer.state)
     assert not (tmp_path / "saved_model").exists()
+
+
+SHAPES = """
+import json, sys
+import numpy as np, tensorflow as tf
+for path in sys.argv[2:]:
+    model = tf.saved_model.load(path)
+    serve, names = model.signatures["serving_default"], model.signatures["class_names"]
+    found = []
+    for shape in json.loads(sys.argv[1]):
+        try:
+            answer = serve(image=tf.zeros(shape, tf.uint8))
+            found.append({name: list(value.shape) for name, value in answer.items()})
+        except tf.errors.InvalidArgumentError as error:
+            found.append(str(error))
+    told = [name.decode() for name in names(classes=tf.range(3))["names"].numpy()]
+    print(json.dumps([found, told]), flush=True)
+"""
+
+
+def reshaping(*, input_shape, num_classes):
+    """A model whose reshaping cannot do without a row."""
+    x = images = keras.Input(input_shape)
+    x = keras.layers.Lambda(lambda x: tf.reshape(x, [tf.shape(x)[0], -1, 4]))(x)
+    x = keras.layers.Flatten()(keras.layers.Dense(2)(keras.layers.Reshape((16, 4))(x)))
+    return keras.Model(images, keras.layers.Dense(num_classes)(x))
+
+
+def test_a_fresh_process_is_told_the_shape_and_the_class_names(tmp_path):
+    """Kernels met with another shape abort the process, or answer."""
+    names, paths = ["Äpfel", "りんご", "new\nline"], []
+    for make in (cnn, mlp, unet, reshaping):
+        options = {"depth": 1, "filters": 2} if make is unet else {}
+        model = make(input_shape=(8, 8, 1), num_classes=3, **options)
+        paths.append(export(model, tmp_path / make.__name__ / "1", class_names=names))
+    right = [[0, 8, 8, 1], [1, 8, 8, 1], [5, 8, 8, 1]]
+    wrong = [[9, 8], [8, 8, 1], [64], [], [2, 16, 16, 1], [2, 9, 8, 1], [2, 8, 8, 3], [4, 4, 4, 4], [2, 64], [0, 8, 8]]
+    command = [sys.executable, "-c", SHAPES, json.dumps(right + wrong), *map(str, paths)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for path, line in zip(paths, done.stdout.splitlines(), strict=True):
+        found, told = json.loads(line)
+        size = [8, 8] if path.parent.name == "unet" else []
+        assert found[: len(right)] == [{"logits": [n, *size, 3], "class": [n, *size]} for n, *_ in right]
+        for shape, message in zip(wrong, found[len(right) :], strict=True):
+            assert "expected shape [?,8,8,1]" in message and str(shape).replace(" ", "") in message
+        assert told == names
+        assert (path / "assets/class_names.txt").read_text() == "".join(f"{name}\n" for name in names)
+
+
+def test_a_model_of_any_size_is_served_at_any(tmp_path):
+    images = keras.Input((None, None, 1))
+    export(keras.Model(images, keras.layers.Conv2D(2, 3, padding="same")(images)), tmp_path / "1")
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
+    serve = loaded.signatures["serving_default"]
+    for shape in ([1, 9, 7, 1], [0, 3, 3, 1]):
+        assert serve(image=tf.zeros(shape, tf.uint8))["class"].shape == shape[:3]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"expected shape \[\?,\?,\?,1\]"):
+        serve(image=tf.zeros([1, 9, 7, 3], tf.uint8))
