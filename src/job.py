@@ -275,6 +275,7 @@ def _fit(
     recorded = (before.get("environment") or {}).get("threads")
     with importing():
         from src import build, preflight
+        from src.baseline import learned_nothing
         from src.callbacks.record import RecordCallback
         from src.checkpoints import Checkpoints
         from src.trainer import Interrupted
@@ -361,6 +362,8 @@ def _fit(
             log.info("stopped after epoch %d: %s", state.epoch, state.stop_reason)
         _complete_fingerprints(record, cfg)
         record.update(status="completed", finished=_now())
+        if nothing := learned_nothing(state.best, data):
+            log.warning("%s", nothing)
     # A signal too late to stop this run still ends the sweep that it is part of.
     return report(record), received[0] if received and HydraConfig.get().mode == RunMode.MULTIRUN else 0
 

@@ -1,0 +1,74 @@
+"""A model that is no better than one answer to everything is told of, whatever was measured."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from src.baseline import CONSTANT_ANSWER, learned_nothing
+from src.data.image_data import ImageData
+from src.metrics import SCORES, ClassScores
+from src.state import Best
+from tests.helpers import train
+
+IMAGES = np.zeros((20, 4, 4, 1), np.uint8)
+LABELS = np.array([2] * 9 + [0] * 6 + [3] * 5, np.int32)  # of 4 classes
+MASKS = np.where(np.arange(16).reshape(4, 4) < 4, 255, LABELS[:, None, None]).astype(np.uint8)
+
+
+def data_of(targets, **options):
+    split = (IMAGES, targets)
+    options = {"train": split, "val": split, "num_classes": 4, "ignore_label": 255, **options}
+    return ImageData(batch_size=8, seed=0, class_names=["ant", "bee", "cat", "dog"], **options)
+
+
+def scores(targets, answers) -> dict[str, float]:
+    """All scores, by the metrics themselves."""
+    logits = tf.one_hot(answers, 4)
+    metric = ClassScores(num_classes=4, scores=SCORES)
+    metric.update_state(targets, logits, sample_weight=targets != 255)
+    plain = keras.metrics.SparseCategoricalAccuracy()
+    plain.update_state(targets, logits, sample_weight=tf.cast(targets != 255, tf.float32))
+    return {**{name: float(value) for name, value in metric.result().items()}, "accuracy": float(plain.result())}
+
+
+def best(values, split="val"):
+    return Best(0.0, 1, 1, {f"{split}/{name}": value for name, value in values.items()})
+
+
+@pytest.mark.parametrize("targets", [LABELS, MASKS], ids=["labels", "masks"])
+@pytest.mark.parametrize("name", CONSTANT_ANSWER)
+def test_the_constant_answer_has_learned_nothing_and_one_better_has(targets, name):
+    data, constant = data_of(targets), np.full_like(targets, 2)
+    told = learned_nothing(best({name: scores(targets, constant)[name], "loss": 0.1}), data)
+    assert f"best val/{name}, " in told and "'cat' to everything" in told and len(told.splitlines()) == 1
+    better = constant.copy()
+    better[targets == 0] = 0
+    assert learned_nothing(best({name: scores(targets, better)[name]}), data) is None
+
+
+def test_one_score_that_is_better_is_enough():
+    constant = scores(LABELS, np.full_like(LABELS, 2))
+    assert learned_nothing(best(constant), data_of(LABELS))
+    assert learned_nothing(best({**constant, "mean_recall": 0.6}), data_of(LABELS)) is None
+
+
+def test_of_the_split_that_was_measured():
+    others = data_of(LABELS, val=(IMAGES, np.zeros_like(LABELS)))
+    assert "'ant' to everything, 1.0000" in learned_nothing(best({"accuracy": 0.99}), others)
+    without = data_of(LABELS, val=None)
+    assert learned_nothing(best({"accuracy": 0.45}, "train"), without)
+    assert learned_nothing(best({"accuracy": 0.46}, "train"), without) is None
+    for nothing in (None, Best(0.1, 1, 1), best({"loss": 0.1})):
+        assert learned_nothing(nothing, without) is None
+
+
+@pytest.mark.parametrize(("rate", "told"), [("1e-9", True), ("0.01", False)])
+def test_a_run_says_so_at_its_end(tmp_path, rate, told):
+    lean = [f"callback.{name}=null" for name in ("images", "summaries", "hparams", "export")]
+    words = ["data=digits", "model=mlp", "model.hidden_units=[]", "optimizer=sgd", f"optimizer.learning_rate={rate}"]
+    done = train(*words, "data.limit=0.1", "epochs=3", "seed=1", *lean, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the model has learned nothing: its best val/accuracy") == told
