@@ -42,7 +42,7 @@ NOT_IDENTITY = {
     *("log_every_steps", "callback.progress", "callback.hparams", "callback.images", "callback.histograms"),
     *("callback.profile", "callback.checkpoint.max_to_keep", "callback.checkpoint.every_steps"),
     *("callback.checkpoint.every_seconds", "callback.summaries.every_steps", "callback.summaries.graph"),
-    *("trainer.steps_per_call", "data.cache_dir", "data.download", "data.max_memory_gib"),
+    *("trainer.steps_per_call", "data.cache_dir", "data.download", "data.max_memory_gib", "callback.export._partial_"),
 }
 NOT_IDENTITY_OF_A_DATASET = {"data.data_dir"}
 ORDERED = {"data.transforms", "data.mask_colors"}
