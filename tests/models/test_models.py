@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from src.models.cnn import cnn
+from src.models.cnn_pooled import cnn_pooled
 from src.models.mlp import mlp
 from src.models.parts import ACTIVATIONS, NORMALIZATIONS, activated, sizes_to_type
 from src.models.unet import unet
@@ -14,6 +15,7 @@ from src.models.unet_mobilenet_v2 import SKIP_LAYERS, unet_mobilenet_v2
 CASES = {
     "cnn": (cnn, (8, 8, 1), (10,)),
     "cnn_not_square": (cnn, (7, 12, 3), (10,)),
+    "cnn_pooled": (cnn_pooled, (64, 40, 3), (10,)),
     "mlp": (mlp, (5, 3, 2), (10,)),
     "unet": (unet, (16, 16, 1), (16, 16, 10)),
     "unet_not_square": (unet, (16, 40, 3), (16, 40, 10)),
@@ -79,14 +81,14 @@ def test_parameters(model, parameters):
     assert model().count_params() == parameters
 
 
-@pytest.mark.parametrize("build", [cnn, mlp, unet])
+@pytest.mark.parametrize("build", [cnn, cnn_pooled, mlp, unet])
 def test_same_names_when_built_again(build):
     models = [build(input_shape=(16, 16, 1), num_classes=2) for _ in range(2)]
     first, second = ([w.path for w in model.weights] for model in models)
     assert first == second and len(set(first)) == len(first)
 
 
-@pytest.mark.parametrize("build", [cnn, mlp, unet])
+@pytest.mark.parametrize("build", [cnn, cnn_pooled, mlp, unet])
 def test_dropout_only_in_training_and_only_when_asked(build):
     x = images(2, 16, 16, 1)
     plain = build(input_shape=(16, 16, 1), num_classes=2)
@@ -94,6 +96,13 @@ def test_dropout_only_in_training_and_only_when_asked(build):
     model = build(input_shape=(16, 16, 1), num_classes=2, dropout=0.5)
     np.testing.assert_array_equal(model(x, training=False), model(x, training=False))
     assert not np.array_equal(model(x, training=True), model(x, training=True))
+
+
+def test_pooling_makes_the_size_cost_nothing():
+    counts = {size: cnn_pooled(input_shape=(size, size, 3), num_classes=3).count_params() for size in (8, 64, 200)}
+    assert set(counts.values()) == {98_547} and cnn(input_shape=(48, 48, 3), num_classes=3).count_params() > 900_000
+    with pytest.raises(ValueError, match="at least 8 pixels a side, not 8x7"):
+        cnn_pooled(input_shape=(8, 7, 3), num_classes=3)
 
 
 def test_unet_levels():
@@ -112,7 +121,7 @@ NORMS = {
 }
 
 
-@pytest.mark.parametrize(("build", "sites"), [(cnn, 2), (mlp, 2), (unet, 14)])
+@pytest.mark.parametrize(("build", "sites"), [(cnn, 2), (cnn_pooled, 4), (mlp, 2), (unet, 14)])
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_normalization_takes_the_place_of_the_bias(build, sites, normalization):
     model = build(input_shape=(8, 8, 1), num_classes=2, normalization=normalization)
