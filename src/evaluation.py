@@ -132,8 +132,10 @@ def measure(
         raise ValueError(f"there is neither a best checkpoint nor a SavedModel that takes the {split} split's inputs")
     metrics = {name: trainer.evaluate_outputs(predict, batches, own=own) for name, predict in models.items()}
     findings = None
-    served = serve.structured_outputs["logits"] if "saved_model" in models else None
-    if data.are_scores((trainer.model.outputs[0] if served is None else served).shape):
+    outputs = (
+        trainer.model.outputs[0] if serve is None or "saved_model" not in models else serve.structured_outputs["logits"]
+    )
+    if data.are_scores(outputs.shape):
         *_, predict = models.values()
         findings = examine(predict, batches, loss=trainer.loss, classes=data.num_classes)
     return Evaluation(split, metrics, findings, data.class_names)

@@ -118,11 +118,11 @@ def _unbound(
 
 def misfit(model: keras.Model, data: ImageData, *, model_option: str, data_option: str) -> str | None:
     """Why the model's outputs are no logits of the data's classes, and what to choose; None if they are."""
-    outputs = getattr(model, "outputs", None) or ()
+    outputs = getattr(model, "outputs", None) or []
     inputs, targets_spec = data.train.element_spec
     if len(outputs) != 1:
         return None
-    (output,) = outputs
+    output = outputs[0]
     labels = targets_spec.shape[1:]
     labels = labels[:-1] if labels.rank in (1, 3) else labels  # an axis of one label
     wanted = (*labels, data.num_classes)

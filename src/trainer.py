@@ -272,9 +272,10 @@ class Trainer:
                 "compute in the loss, the metrics or layers"
             )
         _, targets = train.element_spec
-        if len(found := getattr(self.model, "outputs", None) or ()) != 1:
+        found = getattr(self.model, "outputs", None) or []
+        if len(found) != 1:
             raise ValueError("the model must be a functional or sequential one with a single output tensor")
-        (output,) = found
+        output = found[0]
         outputs = tf.TensorSpec(output.shape, output.dtype)
 
         functions = {"loss": self.loss, **{name: self._measured(metric) for name, metric in self._metrics.items()}}
