@@ -36,7 +36,7 @@ from src.runs.record import Record
 
 # Differences that are meant: (config, kind of result, key): why. `*` stands for any letters.
 KNOWN: dict[tuple[str, str, str], str] = {
-    ("*", "events", "train learning_rate step *"): "it is the rate of the step taken; it was the next one's",
+    ("*", "events", "* learning_rate step *"): "it is the rate of the step taken; it was the next one's",
 }
 
 _DIGITS = ("data=digits", "model=cnn", "model.filters=4", "model.dense=8", "batch_size=128", "epochs=2")
