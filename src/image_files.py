@@ -110,12 +110,14 @@ class Decoded:
             be read, or that there is not, and counts as 1.
         bits: of an image of 16 bits, if the file does not say that they are fewer, those that its brightest value
             needs; else None.
+        is_deep_colour: whether it has several channels of 16 bits, for which data.bit_depth can only be 16.
         palette: of a mask of palette indices the colours int32 0xrrggbb of 0, 1, ...
     """
 
     pixels: np.ndarray
     turn: int | None
     bits: int | None = None
+    is_deep_colour: bool = False
     palette: np.ndarray | None = None
 
 
@@ -166,8 +168,21 @@ def decode_image(
         if "transparency" in image.info and "16" in stored and channels == 4:
             raise BadImage("it has 16 bits and a transparent colour, no opacity; save it with 8 bits")
         shallow, bits = _eight_bits(image, stored, bit_depth)
-        pixels = np.asarray(shallow if shallow.mode == MODES[channels] else shallow.convert(MODES[channels]))
-        return Decoded(upright(pixels.reshape(*pixels.shape[:2], channels)), turn, bits=bits)
+        pixels = upright(_with_channels(shallow, channels))
+        return Decoded(pixels, turn, bits=bits, is_deep_colour=bits is not None and len(image.getbands()) > 1)
+
+
+def decode_array(values: np.ndarray, *, channels: int, bit_depth: int | None = None) -> Decoded:
+    """As decode_image, of an upright image uint8 or uint16 [H, W, C].
+
+    Raises:
+        BadImage: its values need more bits than bit_depth, or it has several channels and bit_depth is none of 16.
+    """
+    values = values[..., 0] if values.shape[2] == 1 else values
+    is_deep_colour = values.ndim == 3 and values.dtype == np.uint16  # which Pillow only has halved
+    image = Image.fromarray((values >> 8).astype(np.uint8) if is_deep_colour else values)
+    shallow, bits = _eight_bits(image, "16" if is_deep_colour else "", bit_depth)
+    return Decoded(_with_channels(shallow, channels), turn=1, bits=bits, is_deep_colour=is_deep_colour)
 
 
 def decode_mask(source: Path | bytes, *, colors: bool = False, apply_exif: bool | None = None) -> Decoded:
@@ -194,8 +209,10 @@ def check_reading(apply_exif: bool | None, bit_depth: int | None) -> None:
         raise ValueError(f"data.bit_depth is {bit_depth!r}; it must be from 8 to 16, or null for 16")
 
 
-def why_too_deep(bits: int, bit_depth: int) -> str | None:
+def why_too_deep(bits: int, bit_depth: int, *, is_deep_colour: bool = False) -> str | None:
     """What is wrong with an image of 16 bits whose brightest value needs so many; None where nothing is."""
+    if is_deep_colour and bit_depth != 16:
+        return f"it has several channels of 16 bits, and data.bit_depth={bit_depth} is for gray alone"
     more = f"its brightest value needs {bits} bits, which is more than data.bit_depth={bit_depth}"
     return more if bits > bit_depth else None
 
@@ -291,7 +308,8 @@ def _without_metadata(content: bytes) -> bytes:
     """
     if not content.startswith(PNG_START):
         return content
-    view, parts, place, name = memoryview(content), [memoryview(PNG_START)], len(PNG_START), b""
+    view, place, name = memoryview(content), len(PNG_START), b""
+    parts: dict[int | bytes, memoryview] = {0: view[:place]}
     while name != b"IEND":
         length = int.from_bytes(view[place : place + 4])
         chunk = view[place : place + 12 + length]
@@ -301,27 +319,30 @@ def _without_metadata(content: bytes) -> bytes:
         is_of_pixels = name[:1].isupper() or name == b"tRNS"
         if is_of_pixels and not is_whole:
             raise BadImage("broken PNG file: a checksum is wrong")
-        if is_of_pixels or (is_whole and _may_tell_orientation(name, chunk[8:-4])):
-            parts.append(chunk)
+        if is_of_pixels:
+            parts[place] = chunk
+        elif is_whole and (keyword := _tells_orientation(name, chunk[8:-4])):
+            parts.pop(keyword, None)  # of several the last one counts
+            parts[keyword] = chunk
         place += 12 + length
-    return b"".join(parts)
+    return b"".join(parts.values())
 
 
-def _may_tell_orientation(name: bytes, data: memoryview) -> bool:
-    """Whether a chunk of a PNG may say how it is turned, in a way that Pillow takes."""
+def _tells_orientation(name: bytes, data: memoryview) -> bytes | None:
+    """By what keyword a chunk of a PNG may say how it is turned, in a way that Pillow takes; None where it does not."""
     if name not in (b"tEXt", b"zTXt", b"iTXt"):
-        return name == b"eXIf"
+        return name if name == b"eXIf" else None
     keyword, _, text = bytes(data).partition(b"\0")
     if keyword not in PNG_ORIENTATION or len(text) > PNG_TEXT_BYTES:
-        return False
+        return None
     if name == b"zTXt" or (name == b"iTXt" and text[:1] == b"\1"):
         unpacked = zlib.decompressobj()
         try:
             unpacked.decompress(text[1:] if name == b"zTXt" else text[2:].split(b"\0", 2)[2], PNG_TEXT_BYTES)
         except (zlib.error, IndexError):
-            return False
-        return unpacked.eof
-    return True
+            return None
+        return keyword if unpacked.eof else None
+    return keyword
 
 
 def _check_memory(image: Image.Image) -> None:
@@ -392,10 +413,16 @@ def _eight_bits(image: Image.Image, stored: str, bit_depth: int | None) -> tuple
     if image.mode in ("I", "F"):
         raise BadImage("its pixels are 32-bit numbers, whose range is not known; save it with 8 or 16 bits")
     if "16" in stored and image.mode in ("LA", "RGB", "RGBA"):
-        if bit_depth not in (None, 16):
-            raise BadImage(f"it has several channels of 16 bits, and data.bit_depth={bit_depth} is for gray alone")
-        return image, 8 + int(np.asarray(image.convert("RGB")).max()).bit_length()
+        bits = 8 + int(np.asarray(image.convert("RGB")).max()).bit_length()
+        if why := why_too_deep(bits, bit_depth or 16, is_deep_colour=True):
+            raise BadImage(why)
+        return image, bits
     return image, None
+
+
+def _with_channels(image: Image.Image, channels: int) -> np.ndarray:
+    pixels = np.asarray(image if image.mode == MODES[channels] else image.convert(MODES[channels]))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _check_mask(image: Image.Image) -> None:

@@ -133,7 +133,7 @@ def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: P
     model = load_model(saved_model)
     names = record.get("class_names") or ()
     write = Writer(output, base, names if len(names) == model.classes else [str(i) for i in range(model.classes)])
-    read = Reader(model.channels, record.get("config") or {})
+    read = Reader(model.channels, {**(record.get("derived") or {}), **(record.get("config") or {})})
     write.begin(files)
     began = time.perf_counter()
     done, skipped = [], []

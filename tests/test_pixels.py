@@ -509,7 +509,7 @@ class TestOrientations:
         assert "name no orientation" in caplog.text and "1" in caplog.text
 
 
-@pytest.mark.parametrize("source", ["folder", "TFDS"])
+@pytest.mark.parametrize("source", ["folder", "TFDS", "TFDS array"])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14])
 def test_values_of_few_bits_that_are_stored_in_16(source, bits, tmp_path):
     """Their high bytes would be as good as black."""
@@ -519,19 +519,41 @@ def test_values_of_few_bits_that_are_stored_in_16(source, bits, tmp_path):
         for number, deep in enumerate(values):
             content = png(deep, bits=16) if kind == "images" else png(deep % 2, bits=8)
             (tmp_path / kind / f"{number}.png").write_bytes(content)
-    features = {"image": tfds.features.Image(shape=(H, W, 1), dtype=np.uint16)}
+    kind = tfds.features.Tensor if source == "TFDS array" else tfds.features.Image
+    features = {"image": kind(shape=(H, W, 1), dtype=np.uint16)}
     features["mask"] = tfds.features.LabeledImage(labels=2, shape=(H, W, 1))
     pairs = [{"image": deep[..., None], "mask": (deep[..., None] % 2).astype(np.uint8)} for deep in values]
     write_set(tmp_path, "mine", features, {"train": pairs})
+    keys = {"image_key": "image", "target_key": "mask"} if source == "TFDS array" else {}
     with pytest.raises(DataError, match=rf"needs {bits}: .*data\.bit_depth={bits} takes all values as {bits} bits"):
-        load(source, tmp_path)
+        load(source, tmp_path, **keys)
     expected = [rgb(deep >> (bits - 8)) for deep in values]
-    np.testing.assert_array_equal(raw(load(source, tmp_path, bit_depth=bits, channels=3))[0], expected)
-    high = raw(load(source, tmp_path, bit_depth=16, channels=3))[0]
+    np.testing.assert_array_equal(raw(load(source, tmp_path, bit_depth=bits, channels=3, **keys))[0], expected)
+    high = raw(load(source, tmp_path, bit_depth=16, channels=3, **keys))[0]
     np.testing.assert_array_equal(high, [rgb(deep >> 8) for deep in values])
     if bits > 8:
         with pytest.raises(DataError, match=f"needs {bits} bits, which is more than data.bit_depth={bits - 1}"):
-            load(source, tmp_path, bit_depth=bits - 1)
+            load(source, tmp_path, bit_depth=bits - 1, **keys)
+
+
+@pytest.mark.parametrize("source", ["folder", "TFDS array"])
+def test_colours_of_few_bits_that_are_stored_in_16(source, tmp_path):
+    """data.bit_depth is for gray, so that no other one than 16 is offered or taken."""
+    deep, mask = values_of(12, H, W, 3).astype(np.uint16), values_of(1, H, W).astype(np.uint8)
+    for kind, content in {"images": png(deep, bits=16), "masks": png(mask, bits=8)}.items():
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "1.png").write_bytes(content)
+    features = {"image": tfds.features.Tensor(shape=(H, W, 3), dtype=np.uint16)}
+    features["mask"] = tfds.features.LabeledImage(labels=2, shape=(H, W, 1))
+    write_set(tmp_path, "mine", features, {"train": [{"image": deep, "mask": mask[..., None]}]})
+    keys = {"image_key": "image", "target_key": "mask"} if source == "TFDS array" else {}
+    with pytest.raises(DataError, match=r"needs 12: .* save them with 8; data\.bit_depth=16 takes the high") as error:
+        load(source, tmp_path, **keys)
+    assert "bit_depth=12" not in str(error.value)
+    with pytest.raises(DataError, match=r"of 16 bits, and data\.bit_depth=12 is for gray alone") as error:
+        load(source, tmp_path, bit_depth=12, **keys)
+    assert "it was well when the files were checked" not in str(error.value)
+    np.testing.assert_array_equal(raw(load(source, tmp_path, bit_depth=16, **keys))[0], [deep >> 8])
 
 
 def test_scenes_are_resized_as_predict_does_it(tmp_path):
@@ -572,6 +594,8 @@ def wrong_metadata():
         "long profile": chunk(b"iCCP", b"x\0\0" + zlib.compress(LONG)),
         "long text": chunk(b"tEXt", b"x\0" + LONG),
         "long packed text": chunk(b"zTXt", b"x\0\0" + zlib.compress(LONG)),
+        "many texts": 100 * chunk(b"tEXt", b"Raw profile type exif\0" + LONG[:1_000_000]),
+        "many packed texts": 100 * chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(LONG[:1_000_000])),
         "long EXIF in text": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(LONG)),
         "broken XMP": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + JUNK),
         "checksum": BROKEN,

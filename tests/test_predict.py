@@ -231,12 +231,13 @@ def test_a_model_of_any_size_and_of_300_classes_and_a_record_without_names(tmp_p
 
     module, run = Brightness(), tmp_path / "run"
     tf.saved_model.save(module, str(run / "saved_model" / "1"), signatures={"serving_default": module.serve})
-    Record(run).update(**RECORD, status="completed")
+    # As `data.apply_exif=${...}` is recorded.
+    Record(run).update(**RECORD, status="completed", config={}, derived={"data.apply_exif": False})
     random = np.random.default_rng(0)
     shapes = {"a.png": (20, 30), "b.png": (7, 9), "c.png": (20, 30)}
     images = {name: random.integers(0, 256, shape, dtype=np.uint8) for name, shape in shapes.items()}
     for name, image in images.items():
-        save(tmp_path / name, image)
+        save(tmp_path / name, image, exif=turned_back())
     result = predict(run, *images, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     found = masks(run / "predictions")

@@ -32,7 +32,7 @@ from src.text import counted, printable
 
 log = logging.getLogger(__name__)
 
-VERSION = f"3, Pillow {PIL.__version__}"  # of what is remembered; another one looks anew
+VERSION = f"4, Pillow {PIL.__version__}"  # of what is remembered; another one looks anew
 MOST_VALUES = 1024  # in one mask; photographs and smeared masks have more
 MOST_LINES = 10  # of a message
 SHOWN_COLOURS, COUNTED_MASKS = 8, 32  # in advice; masks whose pixels are counted for it
@@ -50,7 +50,7 @@ class Facts:
         values: those in a mask.
         error: why it cannot be used; the rest then says nothing.
         colours: one for each of the values where they are the indices of a palette, except of a mere ramp of grays.
-        turn, bits: as those of `src.image_files.Decoded`.
+        turn, bits, is_deep_colour: as those of `src.image_files.Decoded`.
     """
 
     size: tuple[int, int]
@@ -59,6 +59,7 @@ class Facts:
     colours: tuple[int, ...] = ()
     turn: int | None = 1
     bits: int | None = None
+    is_deep_colour: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,14 @@ def look_at_files(
         if new or len(entries) < len(known):
             _remember(cache, entries)
     facts = {}
-    for path, (_, size, values, error, colours, turn, bits) in found.items():
+    for path, (_, size, values, error, colours, *decoded) in found.items():
+        turn, bits, is_deep_colour = decoded
         is_stored = apply_exif is False and (turn or 1) > 4
         if bit_depth is not None and bits is not None:
-            error = error or why_too_deep(bits, bit_depth)
-        facts[path] = Facts(tuple(size[::-1] if is_stored else size), tuple(values), error, tuple(colours), turn, bits)
+            error = error or why_too_deep(bits, bit_depth, is_deep_colour=is_deep_colour)
+        facts[path] = Facts(
+            tuple(size[::-1] if is_stored else size), tuple(values), error, tuple(colours), turn, bits, is_deep_colour
+        )
     return facts
 
 
@@ -245,25 +249,27 @@ def by(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _look(path: Path, role: Role) -> tuple[tuple[int, int], list[int], str | None, list[int], int | None, int | None]:
-    """(size, values, error, colours, turn, bits) of a file."""
+def _look(
+    path: Path, role: Role
+) -> tuple[tuple[int, int], list[int], str | None, list[int], int | None, int | None, bool]:
+    """(size, values, error, colours, turn, bits, is_deep_colour) of a file."""
     try:
         if role == "image":
             image = decode_image(path, channels=3)
-            return image.pixels.shape[:2], [], None, [], image.turn, image.bits
+            return image.pixels.shape[:2], [], None, [], image.turn, image.bits, image.is_deep_colour
         mask = decode_mask(path, colors=role == "colour mask")
     except BadImage as error:
-        return (0, 0), [], str(error), [], 1, None
+        return (0, 0), [], str(error), [], 1, None, False
     flat = mask.pixels.ravel()
     values = np.unique(np.append(flat[1:][flat[1:] != flat[:-1]], flat[0]))  # few are left where areas are even
     if len(values) > MOST_VALUES:
         what = "colours" if role == "colour mask" else "labels"
         many = f"it has {len(values):,} {what}, as a photograph has; a mask has at most {MOST_VALUES:,}"
-        return (0, 0), [], many, [], 1, None
+        return (0, 0), [], many, [], 1, None, False
     palette = mask.palette if role == "mask" and mask.palette is not None else np.array([], np.int32)
     colours = palette[values].tolist() if len(palette) > values[-1] else []
     is_ramp = colours == [value * 0x010101 for value in values.tolist()]
-    return mask.pixels.shape, values.tolist(), None, [] if is_ramp else colours, mask.turn, None
+    return mask.pixels.shape, values.tolist(), None, [] if is_ramp else colours, mask.turn, None, False
 
 
 def _of_no_class(values: Mapping[int, Sequence[int]], classes: Classes) -> tuple[dict[int, str], int, list[str]]:

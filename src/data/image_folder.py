@@ -147,7 +147,9 @@ def image_folder(
     for example in usable:
         image = facts[str(example.image)]
         mask = facts[example.mask].turn if example.mask else image.turn
-        oddities.add(str(example.image), image=image.turn, mask=mask, bits=image.bits)
+        oddities.add(
+            str(example.image), image=image.turn, mask=mask, bits=image.bits, is_deep_colour=image.is_deep_colour
+        )
     oddities.tell(bit_depth=bit_depth)
     if findings.classes < 2:
         raise ValueError(f"the masks in {root} have no label but 0; two classes are needed")

@@ -31,18 +31,28 @@ class Oddities:
         self._unlike: dict[str, None] = {}  # images whose masks have another orientation
         self._unknown: dict[str, None] = {}
         self._bits: dict[str, int] = {}
+        self._coloured: set[str] = set()  # of those with bits
         self._told: set[str] = set()
         self._is_late = False
 
-    def add(self, name: str, *, image: int | None, mask: int | None = None, bits: int | None = None) -> None:
+    def add(
+        self,
+        name: str,
+        *,
+        image: int | None,
+        mask: int | None = None,
+        bits: int | None = None,
+        is_deep_colour: bool = False,
+    ) -> None:
         """Note an image that is used.
 
         Args:
             image, mask: their orientations; a mask's may be left out where there is none.
-            bits: as `src.image_files.Decoded` has them.
+            bits, is_deep_colour: as `src.image_files.Decoded` has them.
         """
         if bits is not None:
             self._bits[name] = bits
+            self._coloured |= {name} if is_deep_colour else set()
         if self._is_obeyed and image is None:
             self._unknown[name] = None
         elif self._is_obeyed and mask is not None and mask != image:
@@ -59,11 +69,14 @@ class Oddities:
         most = max(self._bits.values(), default=16)
         if bit_depth is None and most <= FEW_BITS:
             likely = next(depth for depth in DEPTHS if depth >= most)
+            way_out = f"data.bit_depth={likely} takes all values as {likely} bits"
+            if self._coloured:  # which data.bit_depth is not for
+                way_out = "If they have fewer bits, save them with 8"
             raise DataError(
                 f"{counted(len(self._bits), 'image')} in {printable(self._where)} "
                 f"(first: {printable(min(self._bits))}) {'has' if len(self._bits) == 1 else 'have'} 16 bits, and the "
                 f"brightest value needs {most}: of their high bytes, {max(most - 8, 0)} bits are left. "
-                f"data.bit_depth={likely} takes all values as {likely} bits; data.bit_depth=16 the high bytes"
+                f"{way_out}; data.bit_depth=16 takes the high bytes"
             )
         self._warn()
         self._is_late = True

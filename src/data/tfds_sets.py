@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from src.data.image_data import DataError, ImageData, Pair, share_of
 from src.data.oddities import Oddities
@@ -30,9 +29,9 @@ from src.data.tfds_folders import prepared
 from src.data.tfds_records import Records
 from src.data.threads import arrays
 from src.image_files import (
-    MODES,
     Decoded,
     check_reading,
+    decode_array,
     decode_image,
     decode_mask,
     height_and_width,
@@ -248,19 +247,17 @@ class Decoder:
             turned = f", or {AS_STORED}" if self._apply_exif is not False and decoded.turn != 1 else ""
             raise ValueError(f"the image is {_by(image)}, not as the set says; give data.image_size{turned}")
         self._check(target)
-        self.oddities.add(name, image=decoded.turn, mask=turn, bits=decoded.bits)
+        self.oddities.add(name, image=decoded.turn, mask=turn, bits=decoded.bits, is_deep_colour=decoded.is_deep_colour)
         image = resized(image, self._size)
         target = resized_nearest(target, self._size) if target.ndim else target
         return image, target.astype(self._dtype)
 
     def _image(self, stored: bytes | np.ndarray) -> Decoded:
         """Of an encoded image, or of an array [H, W, C]."""
+        options: dict[str, Any] = {"channels": self._channels, "bit_depth": self._bit_depth}
         if isinstance(stored, bytes):
-            options: dict[str, Any] = {"apply_exif": self._apply_exif, "bit_depth": self._bit_depth}
-            return decode_image(stored, channels=self._channels, **options)
-        pixels = (stored >> 8 if stored.dtype == np.uint16 else stored).astype(np.uint8)
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert(MODES[self._channels])
-        return Decoded(np.asarray(image).reshape(*pixels.shape[:2], self._channels), turn=1)
+            return decode_image(stored, apply_exif=self._apply_exif, **options)
+        return decode_array(stored, **options)
 
     def is_unlabelled(self, record: bytes) -> bool:
         """Whether a record has the label -1, by which TFDS says that it has none."""

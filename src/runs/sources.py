@@ -30,7 +30,7 @@ MOST_BYTES = 2**20  # kept of a run in all
 PROJECT, ELSEWHERE = "project", "elsewhere"
 # Of the project, what no run reaches.
 _NOT_OF_RUNS = ("tests", "docs", "benchmarks", "README.md")
-_DIFF = ("diff", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv")
+_DIFF = ("diff", "-U3", "--submodule=short", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv")
 _PREFIXES = ("--src-prefix=a/", "--dst-prefix=b/")
 _STANDARD = sysconfig.get_path("stdlib")
 _REDIRECTS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # as a hook has them

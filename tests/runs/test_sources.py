@@ -50,9 +50,22 @@ def test_nothing_is_kept_of_what_is_committed(project, tmp_path):
     assert not (tmp_path / "code").exists()
 
 
-def test_the_code_is_recovered(project, tmp_path):
+@pytest.mark.parametrize("setting", ["color.ui=always", "diff.context=0", "diff.submodule=diff", "diff.noprefix=true"])
+def test_the_code_is_recovered(project, setting, tmp_path):
     """From a clone: changed text, a changed binary file, a new file, and one that git ignores."""
-    (project / "src" / "a.py").write_text("A = 2\n")
+    library = project / "library"  # a repository within, as a submodule is
+    library.mkdir()
+    (library / "c.py").write_text("C = 1\n")
+    lines = [f"A{number} = 1\n" for number in range(9)]
+    (project / "src" / "a.py").write_text("".join(lines))
+    for folder in (library, project):
+        git(library, "init")
+        git(folder, "add", ".")
+        git(folder, "commit", "-m", "second")
+    (library / "c.py").write_text("C = 2\n")
+    git(library, "commit", "-am", "third")
+    git(project, "config", *setting.split("="))
+    (project / "src" / "a.py").write_text("".join([*lines[:4], "A = 2\n", *lines[4:]]))
     (project / "mine" / "b.py").write_text("B = 2\n")
     (project / "src" / "picture.npz").write_bytes(bytes(range(255, -1, -1)))
     (project / "src" / "mine.py").write_text("MINE = 1\n")
