@@ -310,7 +310,7 @@ def _fit(
     ):
         raise ConfigError(misfit)
     try:
-        trainer.check(data.train, has_val=data.val is not None)
+        trainer.check(data.train, data.val)
     except ValueError as error:
         groups = ("model", "data", "loss", "metric")
         raise ConfigError(f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error

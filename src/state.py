@@ -50,6 +50,7 @@ class Progress:
     validated_step: int = 0  # in the midst of an epoch
     learning_rate: float | None = None  # of the last step; None before the first, and where an old checkpoint has none
     best: Best | None = None
+    constants: dict[str, str] | None = None  # hashes of the variables that steps only read; None in an old checkpoint
     stop_reason: str | None = None
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -155,6 +156,22 @@ class TrainState:
         self._progress.epoch_step += steps
         self._progress.learning_rate = learning_rate
 
+    def compute_with(self, constants: Mapping[str, str]) -> None:
+        """Steps read variables that no checkpoint has, with these hashes by name: the same as before an interruption.
+
+        Raises:
+            ValueError: naming those that are not.
+        """
+        before = self._progress.constants
+        if before is not None and before != constants:
+            names = sorted(name for name in {*before, *constants} if before.get(name) != constants.get(name))
+            raise ValueError(
+                f"{', '.join(names)}: a variable that training reads and no checkpoint holds is not what it was when "
+                "this run began, so it cannot go on as it was. Have the layer make it with add_weight, or fill it from "
+                "a file or with a fixed seed; then start afresh with rerun=true"
+            )
+        self._progress.constants = dict(constants)
+
     @property
     def epoch(self) -> int:
         """Epochs done, validation included."""
@@ -215,6 +232,7 @@ class TrainState:
     def branch(self, learning_rates: Mapping[str, float]) -> None:
         """Make a restored state the start of a new run: its own rates and best, not stopped, its callbacks anew."""
         self._progress.best, self._progress.stop_reason, self._progress.memory = None, None, {}
+        self._progress.constants = None
         for variable in self.optimizer.variables:
             if variable.path in learning_rates:
                 variable.assign(learning_rates[variable.path])

@@ -3,14 +3,15 @@
     effects = side_effects(function.get_concrete_function(...))
     check_resumable(effects, saved=state.variables, ...)    # ValueError: layer 'noise': RandomUniform draws ...
 
-A run that is interrupted goes on exactly only if all that a step changes is in its checkpoints. What is only read is no
-effect: where no step writes it, it is the same for the whole run. What Python does while a graph is made, such as
-counting calls, is in no graph.
+A run that is interrupted goes on exactly only if all that a step changes is in its checkpoints. A variable that is only
+read is no effect: its hash is kept instead, and an interrupted run finds the same one or does not go on. What Python
+does while a graph is made, such as counting calls, is in no graph.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -83,6 +84,16 @@ def written(effects: Iterable[Effect], variables: Iterable[keras.Variable]) -> l
     """Those of the variables that are written."""
     handles = {id(effect.resource) for effect in effects if effect.resource is not None}
     return [variable for variable in variables if id(variable.value.handle) in handles]
+
+
+def constants(variables: Iterable[tf.Variable], *, saved: Iterable[tf.Variable]) -> dict[str, str]:
+    """The SHA-256 of each variable that is not saved, by its name and place."""
+    handles = {id(variable.handle) for variable in saved}
+    others = [variable for variable in variables if id(variable.handle) not in handles]
+    return {
+        f"{variable.name.removesuffix(':0')} ({place})": hashlib.sha256(tf.io.serialize_tensor(variable).numpy()).hexdigest()
+        for place, variable in enumerate(others, start=1)
+    }
 
 
 def check_resumable(

@@ -29,7 +29,7 @@ from src.data.pipeline import Batches, as_batches, failure
 from src.loss_scale import LossScale
 from src.losses import is_mean
 from src.state import TrainState, kept
-from src.step_graph import check_resumable, side_effects, written
+from src.step_graph import check_resumable, constants, side_effects, written
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +137,7 @@ class Trainer:
         self._steps_per_call = steps_per_call
         self._seconds_per_step = math.inf
         self._checked: Batches | None = None
+        self._constants: dict[str, str] = {}
         self._adapted: dict[int, tuple[Batches | tf.data.Dataset, Batches]] = {}
         self._graphs: dict[tuple[int, Callable], Graph] = {}
         self._results_graph = tf.function(self._compute_results)
@@ -183,11 +184,13 @@ class Trainer:
         Raises:
             NonFiniteLoss: naming the step.
             Interrupted: after `interrupt`, with the state as it is after the last step done.
-            ValueError: as `check`, before the first step; or a callback wants to stop where it may not.
+            ValueError: as `check`, before the first step, or a variable that steps only read is not what it was; or a
+                callback wants to stop where it may not.
         """
         train, val, state = self._batches(train), None if val is None else self._batches(val), self.state
         if train is not self._checked:
-            self.check(train, has_val=val is not None)
+            self.check(train, val)
+        state.compute_with(self._constants)
         callbacks = list(self.callbacks.values())
         with ExitStack() as closing:
             for callback in callbacks:
@@ -256,7 +259,7 @@ class Trainer:
         self._interrupt_reason = None
         self._stop.assign(False)
 
-    def check(self, train: Batches, *, has_val: bool) -> None:
+    def check(self, train: Batches, val: Batches | None) -> None:
         """Find out early what would go wrong.
 
         Raises:
@@ -300,14 +303,16 @@ class Trainer:
                 ) from error
         if twice := [name for name in measured if measured.count(name) > 1]:
             raise ValueError(f"several metrics are named {twice[0]!r}; leave one of them out")
-        splits = ("train", "val") if has_val else ("train",)
+        splits = ("train",) if val is None else ("train", "val")
         names = [f"{split}/{name}" for split, name in itertools.product(splits, measured)]
         if self.state.monitor not in names:
-            why = "" if has_val else " (there is no val split)"
+            why = " (there is no val split)" if val is None else ""
             raise ValueError(f"monitor is {self.state.monitor!r}; this run measures {', '.join(names)}{why}")
         if self._parts > 1:
             self._warn_of_parts()
         self._graph_loop(train, self._train_step, train.open(0, 0))
+        if val is not None:
+            self._graph_loop(val, self._eval_step, val.open(0, 0))
         self._checked = train
 
     def _batches(self, data: Batches | tf.data.Dataset) -> Batches:
@@ -356,6 +361,8 @@ class Trainer:
             graph = run.get_concrete_function(cursor, tf.constant(0), tf.constant(0))
             effects, variables = side_effects(graph), self.state.all_variables()
             check_resumable(effects, saved=variables, others=graph.graph.variables, model=self.model)
+            if step is self._train_step:
+                self._constants = constants(graph.graph.variables, saved=[*(v.value for v in variables), self._stop])
             self._graphs[key] = run, written(effects, variables)
         return self._graphs[key]
 

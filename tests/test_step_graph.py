@@ -305,10 +305,28 @@ def test_an_evaluation_changes_no_state_of_training_and_repeats_itself():
         np.testing.assert_array_equal(v, value)
 
 
-def test_what_is_random_at_inference_alone_is_refused_there():
+def test_what_is_random_at_inference_alone_is_refused_there_and_before_the_first_step():
     trainer = trainer_of(Does(lambda x, training: x if training else x + tf.random.normal([]), name="noise"))
-    with pytest.raises(ValueError, match="layer 'noise': RandomStandardNormal draws random numbers"):
-        trainer.evaluate(data())
+    for call in (trainer.evaluate, lambda val: trainer.fit(data(), val, epochs=1)):
+        with pytest.raises(ValueError, match="layer 'noise': RandomStandardNormal draws random numbers"):
+            call(data())
+    assert trainer.state.step == 0
+
+
+def test_a_variable_that_is_only_read_must_be_the_same_after_an_interruption(tmp_path):
+    """As one that is drawn without a seed when the model is built; one of a file or a seed is."""
+
+    def fitted(epochs, values):
+        noise = tf.Variable(values, trainable=False, name="noise")
+        trainer = trainer_of(Does(lambda x, training: x + noise))
+        Checkpoints(tmp_path).restore(trainer.state)
+        trainer.fit(data(), epochs=epochs)
+        Checkpoints(tmp_path).save(trainer.state)
+
+    fitted(1, [0.5] * SIZE)
+    fitted(2, [0.5] * SIZE)
+    with pytest.raises(ValueError, match="noise .*: a variable that training reads and no checkpoint holds"):
+        fitted(3, [0.25] * SIZE)
 
 
 @pytest.mark.parametrize("op", sorted(HARMLESS))

@@ -287,7 +287,7 @@ def test_a_metric_may_give_several_numbers():
     for names in (("loss", "wrong"), ("accuracy", "wrong")):
         metrics = {"accuracy": keras.metrics.SparseCategoricalAccuracy(), "several": Several(names)}
         with pytest.raises(ValueError, match=f"several metrics are named '{names[0]}'"):
-            small_trainer(metrics=metrics).check(batches(), has_val=False)
+            small_trainer(metrics=metrics).check(batches(), None)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 6])
