@@ -249,8 +249,8 @@ def _described(effect: Effect, variables: Mapping[int, str]) -> tuple[str, str]:
     if variable:
         return f"{effect.op} changes the variable {variable!r}", (
             "A layer makes such a variable with self.add_weight(..., trainable=False), a metric with "
-            "self.add_variable; what a loss or a schedule would remember belongs in a layer. Keras's own RNNs keep "
-            "such a state with stateful=True."
+            "self.add_variable; what a loss or a schedule would remember belongs in a layer. An RNN of Keras's "
+            "must not be stateful: leave stateful=True out."
         )
     if effect.resource is not None:
         return f"{effect.op} changes what it is given", (

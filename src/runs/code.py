@@ -38,6 +38,7 @@ _IMPORTING = ("import_module", "__import__", "run_module", "find_spec", "files")
 _INSTALLED = {"site-packages", "dist-packages"}
 _STANDARD = tuple({os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib")})
 _contents: dict[str, bytes] = {}
+_search_path: list[str] | None = None
 
 
 class Part:
@@ -201,7 +202,8 @@ def _spec(name: str, root: Path) -> ModuleSpec | None:
     """What an import would find, without importing the packages that it is in."""
     above, _, _ = name.rpartition(".")
     if not above:
-        folders = [str(root)] if name == PROJECT else [folder or os.getcwd() for folder in sys.path]
+        search_path = sys.path if _search_path is None else _search_path
+        folders = [str(root)] if name == PROJECT else [folder or os.getcwd() for folder in search_path]
     else:
         package = _spec(above, root)
         if package is None or package.submodule_search_locations is None:
@@ -246,6 +248,13 @@ def _from(loader: Any, name: str) -> bytes:
     with suppress(Exception):
         return loader.get_source(name).encode()
     return b""
+
+
+def keep_search_path() -> None:
+    """From here on find modules where they would be found now, as any process would, before the user's code adds to
+    sys.path."""
+    global _search_path
+    _search_path = list(sys.path)
 
 
 def forget() -> None:

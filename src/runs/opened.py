@@ -16,7 +16,7 @@ from importlib.util import source_from_cache
 from types import FrameType
 from typing import Any
 
-from src.runs.code import is_own
+from src.runs.code import is_own, keep_search_path
 
 # Of the system, and not of an experiment.
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/")
@@ -44,6 +44,7 @@ def watch(is_users: Callable[[str], bool]) -> None:
     global _modules_before, _is_users
     if _modules_before is None:
         _modules_before = frozenset(sys.modules)
+        keep_search_path()
         sys.addaudithook(_hear)
     _is_users = is_users
 

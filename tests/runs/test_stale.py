@@ -106,6 +106,24 @@ def test_what_a_run_imported_and_read_is_asked_about(trained, file, content, nam
         assert found.returncode == 0 and "already completed, reused" in found.stdout, found.stderr
 
 
+def test_a_module_in_a_folder_that_the_code_adds_to_the_search_path_is_followed_there(tmp_path):
+    model = """
+import importlib, sys
+from pathlib import Path
+from src.models.mlp import mlp
+
+def net(**options):
+    sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
+    return mlp(**options, hidden_units=[importlib.import_module("help" + "er").SIZE])
+"""
+    write(tmp_path, {"mine/__init__.py": b"", "mine/models.py": model.encode(), "lib/helper.py": b"SIZE = 3\n"})
+    assert train(*MINE, NET, cwd=tmp_path).returncode == 0
+    found = train(*MINE, NET, cwd=tmp_path)
+    assert "already completed, reused" in found.stdout, found.stderr
+    (tmp_path / "lib/helper.py").write_text("SIZE = 4\n")
+    assert "before a change of file lib/helper.py" in train(*MINE, NET, cwd=tmp_path).stderr
+
+
 def test_a_run_that_ended_half_way_does_not_go_on_with_other_code(tmp_path):
     write(tmp_path, {"mine/__init__.py": b"", "mine/models.py": b"from src.models.mlp import mlp as net\n"})
     fault = ("+callback.fault._target_=tests.faults.Fault", "+callback.fault.kind=once", "+callback.fault.marker=there")
