@@ -90,9 +90,10 @@ def constants(variables: Iterable[tf.Variable], *, saved: Iterable[tf.Variable])
     """The SHA-256 of each variable that is not saved, by its name and place."""
     handles = {id(variable.handle) for variable in saved}
     others = [variable for variable in variables if id(variable.handle) not in handles]
+    contents = [tf.io.serialize_tensor(variable).numpy() for variable in others]
     return {
-        f"{variable.name.removesuffix(':0')} ({place})": hashlib.sha256(tf.io.serialize_tensor(variable).numpy()).hexdigest()
-        for place, variable in enumerate(others, start=1)
+        f"{variable.name.removesuffix(':0')} ({place})": hashlib.sha256(content).hexdigest()
+        for place, (variable, content) in enumerate(zip(others, contents, strict=True), start=1)
     }
 
 

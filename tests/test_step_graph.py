@@ -325,7 +325,7 @@ def test_a_variable_that_is_only_read_must_be_the_same_after_an_interruption(tmp
 
     fitted(1, [0.5] * SIZE)
     fitted(2, [0.5] * SIZE)
-    with pytest.raises(ValueError, match="noise .*: a variable that training reads and no checkpoint holds"):
+    with pytest.raises(ValueError, match=r"noise .*: a variable that training reads and no checkpoint holds"):
         fitted(3, [0.25] * SIZE)
 
 
