@@ -50,7 +50,7 @@ class Progress:
     validated_step: int = 0  # in the midst of an epoch
     learning_rate: float | None = None  # of the last step; None before the first, and where an old checkpoint has none
     best: Best | None = None
-    constants: dict[str, str] | None = None  # hashes of the variables that steps only read; None in an old checkpoint
+    constants: dict[str, list[str]] | None = None  # hashes of what steps only read; an old checkpoint has none
     stop_reason: str | None = None
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -156,7 +156,7 @@ class TrainState:
         self._progress.epoch_step += steps
         self._progress.learning_rate = learning_rate
 
-    def compute_with(self, constants: Mapping[str, str]) -> None:
+    def compute_with(self, constants: Mapping[str, list[str]]) -> None:
         """Steps read variables that no checkpoint has, with these hashes by name: the same as before an interruption.
 
         Raises:

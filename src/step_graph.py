@@ -86,15 +86,15 @@ def written(effects: Iterable[Effect], variables: Iterable[keras.Variable]) -> l
     return [variable for variable in variables if id(variable.value.handle) in handles]
 
 
-def constants(variables: Iterable[tf.Variable], *, saved: Iterable[tf.Variable]) -> dict[str, str]:
-    """The SHA-256 of each variable that is not saved, by its name and place."""
+def constants(variables: Iterable[tf.Variable], *, saved: Iterable[tf.Variable]) -> dict[str, list[str]]:
+    """The SHA-256 of each variable that is not saved, by name; of several of one name in their own order."""
     handles = {id(variable.handle) for variable in saved}
-    others = [variable for variable in variables if id(variable.handle) not in handles]
-    contents = [tf.io.serialize_tensor(variable).numpy() for variable in others]
-    return {
-        f"{variable.name.removesuffix(':0')} ({place})": hashlib.sha256(content).hexdigest()
-        for place, (variable, content) in enumerate(zip(others, contents, strict=True), start=1)
-    }
+    found: dict[str, list[str]] = {}
+    for variable in variables:
+        if id(variable.handle) not in handles:
+            content = tf.io.serialize_tensor(variable).numpy()
+            found.setdefault(variable.name.removesuffix(":0"), []).append(hashlib.sha256(content).hexdigest())
+    return {name: sorted(hashes) for name, hashes in sorted(found.items())}
 
 
 def check_resumable(

@@ -137,7 +137,7 @@ class Trainer:
         self._steps_per_call = steps_per_call
         self._seconds_per_step = math.inf
         self._checked: Batches | None = None
-        self._constants: dict[str, str] = {}
+        self._constants: dict[str, list[str]] = {}
         self._adapted: dict[int, tuple[Batches | tf.data.Dataset, Batches]] = {}
         self._graphs: dict[tuple[int, Callable], Graph] = {}
         self._results_graph = tf.function(self._compute_results)

@@ -284,6 +284,7 @@ RESUMABLE = {
 @pytest.mark.parametrize("kind", RESUMABLE)
 def test_what_a_checkpoint_holds_resumes_exactly_and_validation_changes_nothing(kind, tmp_path):
     def fitted(epochs, folder, val):
+        keras.utils.set_random_seed(0)  # of what the teacher is
         trainer = trainer_of(**RESUMABLE[kind]())
         Checkpoints(tmp_path / folder).restore(trainer.state)
         trainer.fit(data(), val, epochs=epochs)
@@ -325,7 +326,7 @@ def test_a_variable_that_is_only_read_must_be_the_same_after_an_interruption(tmp
 
     fitted(1, [0.5] * SIZE)
     fitted(2, [0.5] * SIZE)
-    with pytest.raises(ValueError, match=r"noise .*: a variable that training reads and no checkpoint holds"):
+    with pytest.raises(ValueError, match="noise: a variable that training reads and no checkpoint holds"):
         fitted(3, [0.25] * SIZE)
 
 
