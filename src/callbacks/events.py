@@ -11,6 +11,7 @@ TensorBoard calls each folder with an event file a run: `train`, `val`, and "", 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -97,7 +98,10 @@ class EventFiles:
         except (OSError, tf.errors.OpError) as error:
             if isinstance(error, SummaryError):
                 raise
-            reason = str(error).partition("\n")[0]
+            # Without TensorFlow's names of ops.
+            reason = re.sub(
+                r"^\{\{.*?\}\} | \[Op:.*", "", str(error).partition("\n")[0]
+            )
             raise SummaryError(
                 f"no summaries could be written in {self.directory} ({reason}). Make room or mend the disk, then type "
                 "the same command: it goes on from the last checkpoint"

@@ -17,6 +17,7 @@ from src.runs import provenance
 
 IMPORTED = (
     "hydra._internal.logging_config",
+    "src.baseline",
     "src.build",
     "src.callbacks.checkpoint",
     "src.callbacks.early_stopping",
@@ -40,6 +41,7 @@ IMPORTED = (
 )
 # Functions that a run turns into graphs: those that it hands to TensorFlow, and those that these call.
 HANDED_OVER = (
+    ("src.callbacks.export", "_class_names_function.class_names"),
     ("src.callbacks.export", "serving_function.serve"),
     ("src.callbacks.summaries", "_write_points"),
     ("src.data.image_data", "_prepare"),

@@ -121,7 +121,7 @@ def test_last_steps(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path):
     (tmp_path / "train").write_text("a file where a folder should be")
     _, recorder, run = fit(tmp_path, epochs=2)
-    with pytest.raises(OSError, match=r"no summaries could be written in .*train"):
+    with pytest.raises(OSError, match=rf"no summaries could be written in {tmp_path} \(Not a directory\)"):
         run()
     assert not recorder.losses
 
