@@ -99,9 +99,7 @@ class EventFiles:
             if isinstance(error, SummaryError):
                 raise
             # Without TensorFlow's names of ops.
-            reason = re.sub(
-                r"^\{\{.*?\}\} | \[Op:.*", "", str(error).partition("\n")[0]
-            )
+            reason = re.sub(r"^\{\{.*?\}\} | \[Op:.*", "", str(error).partition("\n")[0])
             raise SummaryError(
                 f"no summaries could be written in {self.directory} ({reason}). Make room or mend the disk, then type "
                 "the same command: it goes on from the last checkpoint"
