@@ -151,7 +151,7 @@ def examine(predict: Tensors, batches: Batches, *, loss: Tensors, classes: int, 
         worst: how many examples are kept.
     """
 
-    @tf.function(input_signature=batches.element_spec)
+    @tf.function(input_signature=batches.element_spec, autograph=False)
     def answers(images, targets):
         scores = predict(images)
         losses = tf.map_fn(

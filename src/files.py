@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -85,12 +84,6 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
             if any(Path(os.path.realpath(path)).is_relative_to(target) for path in above):
                 folders.remove(name)
         yield parent, folders, files
-
-
-def generated_code() -> set[Path]:
-    """The files that AutoGraph has written for this process, which removes them only if it ends in good order."""
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith("__autograph_generated_file")]
-    return {Path(module.__file__) for module in modules if module.__file__}
 
 
 def delete(path: Path) -> None:

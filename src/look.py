@@ -146,7 +146,7 @@ def look(data: ImageData, *, examples: int = 10_000) -> Look:
 
 def time_batches(batches: Batches) -> tuple[float, int]:
     """The median seconds that a full batch takes to be drawn, one after another, and its number of examples."""
-    draw = tf.function(batches.next)
+    draw = tf.function(batches.next, autograph=False)
     seconds: list[float] = []
     sizes: list[int] = []
     began, epoch = time.perf_counter(), 0

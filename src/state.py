@@ -93,7 +93,7 @@ class TrainState:
         def infer(inputs: tf.Tensor) -> tf.Tensor:
             return model(inputs, training=False)
 
-        self._infer = tf.function(infer)
+        self._infer = tf.function(infer, autograph=False)
         self._progress = Progress()
         self._progress_json = tf.Variable("", dtype=tf.string, trainable=False)
         optimizer.build(model.trainable_variables)

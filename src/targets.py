@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from src.control_flow import control_flow_on_tensor
 from src.moved import new_name
 from src.spelling import did_you_mean
 
@@ -174,7 +175,8 @@ def build(node: Any, *, key: str, **arguments: Any) -> Any:
     try:
         return function(*positional, **made, **arguments)
     except (TypeError, ValueError, ImportError, AttributeError) as error:
-        raise TargetError(f"{key} ({node['_target_']}): {' '.join(str(error).split())}") from error
+        reason = control_flow_on_tensor(error) or " ".join(str(error).split())
+        raise TargetError(f"{key} ({node['_target_']}): {reason}") from error
 
 
 def packages(group: str) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from src.config import (
     parse_command,
     parse_override,
 )
-from src.files import delete, generated_code
+from src.files import delete
 from src.job import prepare_and_keep, report, run_directory
 from src.logs import escape_unprintable
 from src.machine import settle_keras_backend
@@ -71,8 +71,6 @@ def main() -> None:
         code = EXIT_WRONG if isinstance(error, ConfigError) else EXIT_FAILED
     if "tensorflow" in sys.modules and isinstance(code, int):
         # All is written. Taking TensorFlow down in order would take most of a second.
-        for path in generated_code():
-            delete(path)
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -25,6 +25,7 @@ import keras
 import tensorflow as tf
 
 from src.callbacks.base import Callback
+from src.control_flow import control_flow_on_tensor
 from src.data.pipeline import Batches, as_batches, failure
 from src.loss_scale import LossScale
 from src.losses import is_mean
@@ -140,9 +141,12 @@ class Trainer:
         self._constants: dict[str, list[str]] = {}
         self._adapted: dict[int, tuple[Batches | tf.data.Dataset, Batches]] = {}
         self._graphs: dict[tuple[int, Callable], Graph] = {}
-        self._results_graph = tf.function(self._compute_results)
-        self._train_step = tf.function(self.train_step, jit_compile=True) if jit_compile else self.train_step
-        self._eval_step = tf.function(self.eval_step, jit_compile=True) if jit_compile else self.eval_step
+        self._results_graph = tf.function(self._compute_results, autograph=False)
+        self._train_step, self._eval_step = self.train_step, self.eval_step
+        if jit_compile:
+            self._train_step, self._eval_step = (
+                tf.function(step, jit_compile=True, autograph=False) for step in (self.train_step, self.eval_step)
+            )
         self._stop = tf.Variable(False, trainable=False)
         self._interrupt_reason: str | None = None
 
@@ -289,13 +293,15 @@ class Trainer:
                 return function(y, x)
 
             try:
-                graph = tf.function(compare).get_concrete_function(targets, outputs)
+                graph = tf.function(compare, autograph=False).get_concrete_function(targets, outputs)
                 results = graph.structured_outputs
                 results = results if isinstance(results, dict) else {name: results}
                 if any(getattr(result, "shape", None) != () for result in results.values()):
                     raise ValueError(f"it gives {graph.structured_outputs} instead of one number")
                 measured += results
             except (ValueError, TypeError, tf.errors.OpError) as error:
+                if reason := control_flow_on_tensor(error):
+                    raise ValueError(f"{name}: {reason}") from error
                 reason = str(error).strip().splitlines()[-1].strip()
                 raise ValueError(
                     f"{name} cannot compare the model's outputs {outputs.dtype.name} {outputs.shape} with the "
@@ -358,7 +364,12 @@ class Trainer:
         key = (id(batches), step)
         if key not in self._graphs:
             run = self._make_loop(batches, step)
-            graph = run.get_concrete_function(cursor, tf.constant(0), tf.constant(0))
+            try:
+                graph = run.get_concrete_function(cursor, tf.constant(0), tf.constant(0))
+            except (TypeError, ValueError, RuntimeError) as error:
+                if reason := control_flow_on_tensor(error):
+                    raise ValueError(reason) from error
+                raise
             effects, variables = side_effects(graph), self.state.all_variables()
             check_resumable(effects, saved=variables, others=graph.graph.variables, model=self.model)
             if step is self._train_step:
@@ -375,18 +386,21 @@ class Trainer:
         """
         trains = step is self._train_step
 
-        @tf.function
+        @tf.function(autograph=False)
         def run(cursor, first, count):
-            losses = tf.TensorArray(tf.float32, size=count, element_shape=[])
-            norms = tf.TensorArray(tf.float32, size=count, element_shape=[])
-            done, finite, rate = tf.constant(0), tf.constant(True), tf.constant(math.nan)
-            while tf.reduce_all([done < count, finite, ~self._stop.read_value()]):
+            def goes_on(done, finite, *_):
+                return (done < count) & finite & ~self._stop.read_value()
+
+            def next_step(done, finite, rate, losses, norms):
                 if trains:  # before the step, which takes the schedule on to its next one
                     rate = tf.cast(tf.convert_to_tensor(self.optimizer.learning_rate), tf.float32)
                 loss, norm = step(*batches.next(cursor, first + done))
-                losses, norms = losses.write(done, loss), norms.write(done, norm)
-                finite = tf.math.is_finite(loss) if trains else True
-                done += 1
+                finite = tf.math.is_finite(loss) if trains else finite
+                return done + 1, finite, rate, losses.write(done, loss), norms.write(done, norm)
+
+            losses, norms = (tf.TensorArray(tf.float32, size=count, element_shape=[]) for _ in range(2))
+            begin = (tf.constant(0), tf.constant(True), tf.constant(math.nan), losses, norms)
+            done, _, rate, losses, norms = tf.while_loop(goes_on, next_step, begin)
             return losses.stack()[:done], norms.stack()[:done], rate
 
         return run
@@ -462,17 +476,27 @@ class Trainer:
         """As `_differentiate`, with the activations of only a part of the batch in memory at a time."""
         examples, whole = tf.shape(inputs)[0], self._weight(targets)
         size = -(-examples // self._parts)
-        loss, gradients = tf.zeros([]), [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
-        for start in tf.range(0, examples, size):
+
+        def add_part(start, loss, gradients):
             part = targets[start : start + size]
             part_loss, part_gradients = self._differentiate(inputs[start : start + size], part)
             # Where nothing counts, what is left of the loss, as a regulariser, does.
             share = tf.where(whole > 0, self._weight(part) / whole, tf.cast(tf.shape(part)[0] / examples, tf.float32))
-            loss += share * part_loss
             gradients = [
                 total if g is None else total + tf.cast(share, total.dtype) * tf.convert_to_tensor(g)
-                for total, g in zip(gradients, part_gradients)  # noqa: B905 -- AutoGraph knows no strict
+                for total, g in zip(gradients, part_gradients, strict=True)
             ]
+            return start + size, loss + share * part_loss, gradients
+
+        return self._sum_over_parts(examples, add_part, tf.zeros([]))
+
+    def _sum_over_parts(
+        self, examples: tf.Tensor, add_part: Callable, loss: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """`loss` and gradients of 0, with what `add_part(start, loss, gradients)` adds to them for each part."""
+        gradients = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
+        begin = (tf.constant(0), loss, gradients)
+        _, loss, gradients = tf.while_loop(lambda start, *_: start < examples, add_part, begin)
         return loss, gradients
 
     def _differentiate_by_outputs(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -483,13 +507,16 @@ class Trainer:
         scale = self.state.loss_scale.value if self.state.loss_scale else tf.ones([])
         before = [tf.identity(v.value) for v in self._changed_by_layers]
         shape = [None, *self.model.output.shape[1:]]
+
+        def predict_part(start, rows):
+            return start + size, rows.write(start // size, self.model(inputs[start : start + size], training=True))
+
         rows = tf.TensorArray(
             self.model.output.dtype, size=0, dynamic_size=True, infer_shape=False, element_shape=shape
         )
-        for start in tf.range(0, examples, size):
-            rows = rows.write(start // size, self.model(inputs[start : start + size], training=True))
+        _, rows = tf.while_loop(lambda start, _: start < examples, predict_part, (tf.constant(0), rows))
         outputs = tf.ensure_shape(rows.concat(), shape)
-        for variable, value in zip(self._changed_by_layers, before):  # noqa: B905 -- AutoGraph knows no strict
+        for variable, value in zip(self._changed_by_layers, before, strict=True):
             variable.assign(value)  # so that the same is drawn and computed again
 
         with tf.GradientTape() as tape:
@@ -498,8 +525,8 @@ class Trainer:
                 loss = tf.cast(self.loss(targets, outputs), tf.float32)
             scaled = loss * scale
         slopes = tape.gradient(scaled, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        gradients = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
-        for start in tf.range(0, examples, size):
+
+        def add_part(start, loss, gradients):
             part = inputs[start : start + size]
             share = tf.cast(tf.shape(part)[0] / examples, tf.float32)
             with tf.GradientTape() as back:
@@ -510,11 +537,13 @@ class Trainer:
                 self.model.trainable_variables,
                 output_gradients=[slopes[start : start + size], scale],
             )
-            loss += added
             gradients = [
                 total if g is None else total + tf.convert_to_tensor(g) / tf.cast(scale, total.dtype)
-                for total, g in zip(gradients, part_gradients)  # noqa: B905 -- AutoGraph knows no strict
+                for total, g in zip(gradients, part_gradients, strict=True)
             ]
+            return start + size, loss + added, gradients
+
+        loss, gradients = self._sum_over_parts(examples, add_part, loss)
         self._update_metrics(loss, targets, outputs)
         return loss, gradients
 
@@ -534,7 +563,8 @@ class Trainer:
             return self.model(x, training=True)
 
         with tf.init_scope():
-            graph = tf.function(call).get_concrete_function(tf.TensorSpec([None, *inputs.shape[1:]], inputs.dtype))
+            spec = tf.TensorSpec([None, *inputs.shape[1:]], inputs.dtype)
+            graph = tf.function(call, autograph=False).get_concrete_function(spec)
         return written(side_effects(graph), self.model.variables)
 
     def _warn_of_parts(self) -> None:

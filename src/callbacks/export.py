@@ -88,7 +88,7 @@ def serving_function(
     """The exported function: raw uint8 pixels, or floats, [N, *shape] -> `logits` float32 and `class` int32."""
     name = "image" if len(shape) == 3 else "inputs"
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *shape], dtype, name=name)])
+    @tf.function(input_signature=[tf.TensorSpec([None, *shape], dtype, name=name)], autograph=False)
     def serve(inputs):
         # A signature's shape is not checked where it is called: kernels met with another one abort, or answer.
         inputs = tf.ensure_shape(inputs, [None, *shape], name=name)
@@ -104,7 +104,7 @@ def serving_function(
 def _class_names_function(names: Sequence[bytes]) -> tf.types.experimental.GenericFunction:
     """Class numbers int32 [N] -> `names`: TensorFlow Serving's REST calls no signature without inputs."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="classes")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="classes")], autograph=False)
     def class_names(classes):
         return {"names": tf.gather(tf.constant(names), classes)}
 

@@ -38,7 +38,8 @@ class Summaries(EventCallback):
         if every_steps < 1:
             raise ValueError(f"every_steps is {every_steps}; it must be at least 1")
         self._interval, self._graph = every_steps, graph
-        self._write_points = tf.function(_write_points)  # of its own: a graph keeps the writer that it was made with
+        # Of its own: a graph keeps the writer that it was made with.
+        self._write_points = tf.function(_write_points, autograph=False)
 
     def on_train_begin(self, state: TrainState) -> None:
         super().on_train_begin(state)
@@ -92,5 +93,8 @@ def read_scalars(directory: Path) -> dict[tuple[str, str], list[tuple[int, float
 
 
 def _write_points(steps: tf.Tensor, tags: tf.Tensor, values: tf.Tensor) -> None:
-    for i in tf.range(tf.size(steps)):
+    def write_point(i):
         tf.summary.write(tags[i], values[i], step=steps[i], metadata=SCALAR)
+        return i + 1
+
+    tf.while_loop(lambda i: i < tf.size(steps), write_point, [tf.constant(0)], parallel_iterations=1)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.autograph.experimental import do_not_convert
 
 from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, to_float
 from src.data.transforms import Augment
@@ -308,7 +309,8 @@ def share_of(examples: Examples, share: float | None) -> Examples:
     is_chosen = np.zeros(count, bool)
     is_chosen[chosen] = True
     kept = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(is_chosen), examples)
-    kept = kept.filter(lambda is_kept, pair: is_kept).map(lambda is_kept, pair: pair)
+    kept = kept.filter(do_not_convert(lambda is_kept, pair: is_kept))
+    kept = kept.map(do_not_convert(lambda is_kept, pair: pair))
     return kept.apply(tf.data.experimental.assert_cardinality(len(chosen)))
 
 
@@ -357,7 +359,7 @@ def _stream(examples: tf.data.Dataset, batch_size: int, shuffle_seed: int | None
         batches = numbered.batch(batch_size)
         epoch_number = tf.constant(epoch, tf.int32)
         return batches.map(
-            lambda index, pair: prepare(pair[0], pair[1], epoch_number, tf.cast(index, tf.int32)),
+            do_not_convert(lambda index, pair: prepare(pair[0], pair[1], epoch_number, tf.cast(index, tf.int32))),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         ).prefetch(2)

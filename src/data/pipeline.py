@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.autograph.experimental import do_not_convert
 
 Prepare = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -126,10 +127,12 @@ class Lazy:
         order = epoch_order(self.examples, self._shuffle_seed, epoch)[step * self.batch_size :]
         number = tf.constant(epoch, tf.int32)
 
+        @do_not_convert
         def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
             parts = tf.numpy_function(self._arrays, [index], [part.dtype for part in self._parts], stateful=False)
             return (index, *(tf.ensure_shape(x, part.shape) for x, part in zip(parts, self._parts, strict=True)))
 
+        @do_not_convert
         def prepare(index: tf.Tensor, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return self._prepare(inputs, targets, number, index)
 
@@ -222,7 +225,8 @@ def batch_spec(prepare: Prepare, inputs: tf.Tensor, targets: tf.Tensor) -> tuple
     """What `prepare` makes of batches of these tensors [n, ...], the batch dimension None."""
     args = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in (inputs, targets)]
     index = tf.TensorSpec([None], tf.int32)
-    outputs = tf.function(prepare).get_concrete_function(*args, tf.TensorSpec([], tf.int32), index).structured_outputs
+    graph = tf.function(prepare, autograph=False).get_concrete_function(*args, tf.TensorSpec([], tf.int32), index)
+    outputs = graph.structured_outputs
     return tuple(tf.TensorSpec([None, *output.shape[1:]], output.dtype) for output in outputs)
 
 

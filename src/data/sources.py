@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.autograph.experimental import do_not_convert
 
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES
@@ -83,6 +84,7 @@ def digit_scenes(
 def examples(builder, split: str, *, resize: tuple[int, int] | None = None) -> tf.data.Dataset:
     """A split's single examples in stored order: (image uint8 [H, W, C], mask uint8 [H, W])."""
 
+    @do_not_convert
     def pair(features):
         image, mask = features["image"], features["segmentation_mask"][..., 0]
         if resize:

@@ -91,7 +91,7 @@ class Augment:
                     f"data.transforms.{name}=null"
                 )
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def __call__(
         self, images: tf.Tensor, targets: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.files import delete, generated_code, replacing
+from src.files import delete, replacing
 from src.runs.outside import SECRET
 from src.runs.provenance import ROOT
 
@@ -82,8 +82,10 @@ def computing_files(names: Iterable[str]) -> set[Path]:
         names: of files that compute as well, relative to the project or the working directory; those that lie beside
             such a module are among what is returned.
     """
-    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    modules = {Path(file) for file in files if file and _is_own(file)} - generated_code()
+    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    # AutoGraph writes modules of its own, from functions that lie in others.
+    written = {name for name in files if name.startswith("__autograph_generated_file")}
+    modules = {Path(file) for name, file in files.items() if file and name not in written and _is_own(file)}
     folders = {path.parent for path in modules}
     return modules | {file for name in names for file in (ROOT / name, Path.cwd() / name) if file.parent in folders}
 

@@ -16,7 +16,6 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from src import job
-from src.files import delete, generated_code
 from src.logs import ConsoleHandler
 from src.runs import provenance
 from src.runs.identity import register_resolvers
@@ -35,15 +34,6 @@ def run_job(cfg: DictConfig, *, number: int, threads: int, again: bool) -> None:
         again: it has been tried in this sweep already, so what lies there is this sweep's.
     """
     log_to(os.devnull)
-    inherited = generated_code()
-    try:
-        _run_job(cfg, number=number, threads=threads, again=again)
-    finally:
-        for path in generated_code() - inherited:
-            delete(path)
-
-
-def _run_job(cfg: DictConfig, *, number: int, threads: int, again: bool) -> None:
     setup_globals()
     register_resolvers()
     provenance.look_again()

@@ -31,8 +31,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
-from src.files import delete, generated_code
-
 Start = Literal["fork", "spawn"]
 STARTS = ("fork", "spawn")
 
@@ -174,8 +172,6 @@ class Server:
             except BaseException:
                 traceback.print_exc()
             finally:
-                for path in generated_code():
-                    delete(path)
                 os._exit(1)
         theirs.close()
 

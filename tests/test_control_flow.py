@@ -1,0 +1,99 @@
+"""Python's control flow on tensors is named with its line, as no function is rewritten that is not decorated."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from src.control_flow import control_flow_on_tensor
+from src.data.pipeline import InMemory
+from src.targets import TargetError, build
+from src.trainer import Trainer
+
+BARE, DECORATED = (lambda function: function), tf.function
+
+
+def loss(decorate):
+    @decorate
+    def doubled(targets, outputs):
+        value = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(targets, outputs, from_logits=True))
+        if value > 1:
+            value = value * 2
+        return value
+
+    return doubled
+
+
+def layer(decorate, *, training_only=False):
+    class Adds(layers.Layer):
+        @decorate
+        def call(self, inputs, training=False):
+            if training or not training_only:
+                for _ in tf.range(3):
+                    inputs = inputs + 1.0
+            return inputs
+
+    return Adds()
+
+
+def metric(decorate):
+    @decorate
+    def counted(targets, outputs):
+        count = tf.zeros([])
+        while count < 3.0:
+            count += 1.0
+        return count
+
+    return counted
+
+
+def model(inner=None):
+    inputs = outputs = keras.Input((4,))
+    if inner:
+        outputs = inner(outputs)
+    return keras.Model(inputs, layers.Dense(3)(outputs))
+
+
+PARTS = {
+    "loss": lambda decorate: {"loss": loss(decorate), "model": model()},
+    "layer": lambda decorate: {"model": model(layer(decorate, training_only=True))},
+    "metric": lambda decorate: {
+        "metrics": {"counted": keras.metrics.MeanMetricWrapper(metric(decorate), name="counted")},
+        "model": model(),
+    },
+}
+WRONG_LINES = {"loss": "if value > 1:", "layer": "for _ in tf.range(3):", "metric": "while count < 3.0:"}
+
+
+def fit(kind: str, decorate) -> Trainer:
+    options = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True), **PARTS[kind](decorate)}
+    trainer = Trainer(optimizer=keras.optimizers.SGD(1e-2), **options)
+    random = np.random.default_rng(0)
+    inputs, targets = random.normal(size=(8, 4)).astype(np.float32), random.integers(0, 3, 8).astype(np.int32)
+    trainer.fit(InMemory(inputs, targets, batch_size=4), epochs=1)
+    return trainer
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_python_that_asks_a_tensor_is_named_before_the_first_step(kind):
+    with pytest.raises(ValueError, match=r"test_control_flow\.py:\d+, `.*@tf.function") as caught:
+        fit(kind, BARE)
+    assert f"`{WRONG_LINES[kind]}`" in str(caught.value)
+    assert fit(kind, DECORATED).state.step == 2
+
+
+def test_a_layer_is_named_where_the_model_is_built(monkeypatch):
+    monkeypatch.setattr("src.targets.resolve", lambda *_, **__: lambda: model(layer(BARE)))
+    with pytest.raises(
+        TargetError, match=r"model \(mine.net\): .*\.py:\d+, `for _ in tf.range\(3\):`"
+    ):
+        build({"_target_": "mine.net"}, key="model")
+    assert model(layer(DECORATED)).count_params() == 15
+
+
+def test_other_errors_are_left_as_they_are():
+    for error in (TypeError("a tensor of another kind"), ValueError("Using a symbolic `tf.Tensor` without a frame")):
+        assert control_flow_on_tensor(error) is None
