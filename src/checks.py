@@ -43,6 +43,9 @@ TAKEN_NAMES = (
 # The paths of src.callbacks.
 RUN_PATHS = ("directory", "best", "picture", "record")
 
+# What options of src.data take as the name of a folder.
+PATHS_OF_DATA = ("path", "data_dir", "cache_dir")
+
 NOWHERE = Origins()
 
 Check = tuple[Callable[[Any], bool], str]
@@ -318,7 +321,7 @@ def check_values(cfg: DictConfig, origins: Origins = NOWHERE) -> None:
             continue
         if not good(value):
             raise ConfigError(f"{origins.named(key)}{key} is {_shown(value)}; it must be {allowed}")
-    _check_path(cfg, origins)
+    _check_paths(cfg, origins)
     parts = cfg.trainer.get("gradient_accumulation_steps") or 1
     if parts > (rows := OmegaConf.select(cfg, "data.batch_size", default=cfg.batch_size)):
         key = "trainer.gradient_accumulation_steps"
@@ -379,8 +382,19 @@ def _scores(metrics: dict[str, Any]) -> list[str]:
     return found
 
 
-def _check_path(cfg: DictConfig, origins: Origins) -> None:
-    """The user's own data must be there."""
+def _check_paths(cfg: DictConfig, origins: Origins) -> None:
+    """The user's own data must be there, and what the project's data options take as a folder be the name of one."""
+    ours = new_name(str(OmegaConf.select(cfg, "data._target_"))).startswith("src.data.")
+    for name in PATHS_OF_DATA if ours else ():
+        key = f"data.{name}"
+        value = resolved_node(cfg, key)
+        may_be_null = name != "path" or name not in cfg.data
+        if not isinstance(value, str) and not (value is None and may_be_null):
+            quoted = f"; in quotes it is one: \"{key}='{value}'\"" if isinstance(value, int | float) else ""
+            raise ConfigError(
+                f"{origins.named(key)}{key} is {_shown(value)}{'' if value is None else f', {_kind(value)}'}; "
+                f"it must be the name of one folder{', or null' * may_be_null}{quoted}"
+            )
     path = OmegaConf.select(cfg, "data.path")
     if isinstance(path, str) and "://" not in path and not Path(path).expanduser().exists():
         raise ConfigError(

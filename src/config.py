@@ -62,6 +62,9 @@ __all__ = [
 
 CONFIG_NAME = "train"
 
+# What may stand before an override's `=`.
+_KEY = re.compile(r"\+{0,2}[A-Za-z_][\w./@]*")
+
 # What a run was told once, and a branch of it is not.
 NOT_INHERITED = {
     "resume",
@@ -369,7 +372,16 @@ def parse_command(argv: Sequence[str]) -> argparse.Namespace:
         raise ConfigError(f"{message}; see --help")
 
     setattr(parser, "error", fail)  # which would print the usage  # noqa: B010
-    return parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
+    for word, following in itertools.pairwise([*arguments.overrides, ""]):
+        if _KEY.fullmatch(word):
+            value = following if following and "=" not in following and following[0] not in "~-" else "..."
+            raise ConfigError(_without_equals(word, value))
+    return arguments
+
+
+def _without_equals(key: str, value: str) -> str:
+    return f"{key!r} is no override; give {key}={value}"
 
 
 def parse_override(text: str) -> Override:
@@ -388,12 +400,12 @@ def _unreadable(text: str, error: HydraException) -> str:
     """What is wrong with an override in words, and where."""
     if text.startswith("-"):
         return f"{text!r} is no override; write {text.lstrip('-')}, key=value without a dash"
+    if given := re.fullmatch(rf"({_KEY.pattern})(?:\s*[\s:]\s*([^=]*))?", text):  # epochs, epochs 5 or epochs:5
+        return _without_equals(given[1], given[2] or "...")
     column = _first_mistake(text)
     if column is None:  # of a function in it, as in range(1,x)
         return f"{text!r} is no override ({checks.first_line(error)}); write key=value"
-    if "=" not in text:
-        hint = f"write key=value: {text}=..."
-    elif text[column : column + 1] in ("'", '"'):
+    if text[column : column + 1] in ("'", '"'):
         hint = "a quote is not closed; write key='some text'"
     elif column >= len(text):
         hint = "something is not closed or left out at its end; write key=value"

@@ -182,16 +182,19 @@ def _end(record: Record, status: str, error: Exception | None) -> None:
 
 
 def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: list[str]) -> None:
-    here, then = environment(), before.get("environment") or {}
+    here = environment()
+    # A branch goes on from what its parent's environment computed.
+    begun = before or (Record(cfg.resume).read() if cfg.parent.config_hash else None) or {}
+    then = begun.get("environment") or {}
     for left in filter(Path.is_file, record.directory.glob(".tmp-*")):  # by a kill or a power cut
         files.delete(left)
     settings_folder = record.directory / ".hydra"  # which Hydra has just written anew
     for path in (*settings_folder.glob("*"), settings_folder) if settings_folder.is_dir() else ():
         files.fsync(path)
-    changed = environment_changes(then, here) if before else []
+    changed = environment_changes(then, here) if begun else []
     if changed:
         log.warning("continued in another environment, so last bits may differ: %s", ", ".join(changed))
-    when = f"(after epoch {before.get('epoch', 0)})"
+    when = f"(after epoch {(before or cfg.parent).get('epoch') or 0})"
     record.update(
         id=config_hash(cfg)[:ID_DIGITS],
         name=cfg.name,
@@ -221,8 +224,8 @@ def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: l
         error=None,
         environment={
             **here,
-            "threads": then.get("threads"),
-            "changes": [*(then.get("changes") or []), *(f"{change} {when}" for change in changed)],
+            "threads": then.get("threads") if before else None,
+            "changes": [*(then.get("changes") or []) * bool(before), *(f"{change} {when}" for change in changed)],
         },
     )
 
@@ -294,7 +297,11 @@ def _fit(
     watch(is_users)
     build.check(cfg)
     data = build.build_data(cfg)
-    keeper = RecordCallback(record=record, seconds_before=before.get("seconds", 0.0))
+    keeper = RecordCallback(
+        record=record,
+        seconds_before=before.get("seconds", 0.0),
+        validate_every_steps=cfg.trainer.get("validate_every_steps"),
+    )
     trainer = build.build_trainer(cfg, data, run_dir=record.directory, extra_callbacks={"record": keeper})
     state, parameters = trainer.state, trainer.model.count_params()
     record.update(parameters=parameters, class_names=list(data.class_names))

@@ -24,6 +24,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+import yaml
 
 from src import targets
 from src.data.image_data import ImageData
@@ -133,15 +134,28 @@ def misfit(model: keras.Model, data: ImageData, *, model_option: str, data_optio
     unit = "pixel" if labels.rank else "image"
     kind = f"one of {data.num_classes} labels for each {unit}"
     described = [(name, text) for name, text in _described_options("model") if name != model_option]
-    others = [f"{name} ({text})" for name, text in described if f"a class for each {unit}" in text]
+    shape = {"input_shape": tuple(inputs.shape[1:]), "num_classes": data.num_classes}
+    others = [
+        f"{name} ({text})" for name, text in described if f"a class for each {unit}" in text and _takes(name, shape)
+    ]
     folder = OTHER_FOLDERS.get(data_option) if len(output.shape) != len(wanted) + 1 else None
     way_out = f", or another data option: {folder}" if folder else ""
     mend = "" if folder else "Let it give a logit for each class (num_classes: ${run.num_classes}). "
     return (
         f"model={model_option} does not fit data={data_option}: for images of {_by(inputs.shape[1:])} it gives "
         f"{_by(output.shape[1:])} scores, and the data has {kind}, which wants {_by(wanted)}. {mend}"
-        f"Choose another model: {'; '.join(others)}{way_out}"
+        f"Choose another model: {'; '.join(others) or 'none here takes images of this size'}{way_out}"
     )
+
+
+def _takes(option: str, shape: Mapping[str, Any]) -> bool:
+    """Whether a model option of the project, its other arguments as they are, can be built for such images."""
+    node = yaml.safe_load((OPTIONS / "model" / f"{option}.yaml").read_text(encoding="utf-8"))
+    try:
+        targets.build(node, key="model", **shape)
+    except ValueError:
+        return False
+    return True
 
 
 def squashed(inference: tf.types.experimental.ConcreteFunction) -> str | None:

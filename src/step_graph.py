@@ -253,6 +253,11 @@ def _described(effect: Effect, variables: Mapping[int, str]) -> tuple[str, str]:
             "self.add_variable; what a loss or a schedule would remember belongs in a layer. An RNN of Keras's "
             "must not be stateful: leave stateful=True out."
         )
+    if re.search("Iterator|Queue|Reader", effect.op):
+        return f"{effect.op} goes on in what it reads", (
+            "The place where an iterator, a queue or a reader stands is not saved: what is read belongs in the data, "
+            "or is read before training and given to the layer as a constant."
+        )
     if effect.resource is not None:
         return f"{effect.op} changes what it is given", (
             "A table may only be looked up; what changes must be a variable that a layer has made with "

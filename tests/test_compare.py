@@ -75,6 +75,10 @@ def test_a_best_within_an_epoch_has_the_numbers_of_its_own_step_everywhere(best_
     assert main([str(run), "--each", "--format=json"]) == 0
     [row] = json.loads(capsys.readouterr().out)["runs"]
     assert {name: value for name, value in row.items() if "/" in name and name != "directory"} == measured
+    assert (row["epoch"], row["step"]) == (best["epoch"], best["step"])
+    assert main([str(run), "--each"]) == 0
+    header, line = (re.split("  +", text) for text in capsys.readouterr().out.splitlines())
+    assert line[header.index("best step")] == str(best["step"])
     shown = run_module("src.runs", "show", str(run), cwd=run.parent).stdout
     assert f"in epoch {best['epoch']}, step {best['step']}\n" in shown and "best train" not in shown
     assert f"best val: loss {best['val/loss']:.6f}  accuracy {best['val/accuracy']:.6f}\n" in shown

@@ -87,9 +87,7 @@ def test_python_that_asks_a_tensor_is_named_before_the_first_step(kind):
 
 def test_a_layer_is_named_where_the_model_is_built(monkeypatch):
     monkeypatch.setattr("src.targets.resolve", lambda *_, **__: lambda: model(layer(BARE)))
-    with pytest.raises(
-        TargetError, match=r"model \(mine.net\): .*\.py:\d+, `for _ in tf.range\(3\):`"
-    ):
+    with pytest.raises(TargetError, match=r"model \(mine.net\): .*\.py:\d+, `for _ in tf.range\(3\):`"):
         build({"_target_": "mine.net"}, key="model")
     assert model(layer(DECORATED)).count_params() == 15
 

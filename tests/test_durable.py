@@ -197,6 +197,23 @@ def test_missing_lines_are_counted_and_said_and_the_others_kept(tmp_path, caplog
     assert [line["epoch"] for line in record.history()] == kept
 
 
+@pytest.mark.parametrize(
+    ("there", "first_step", "missing"), [([2, 6], 0, [10]), ([6], 4, [10]), ([], 4, [6, 10]), ([2, 6, 10], 0, [])]
+)
+def test_missing_validations_are_counted_and_said(tmp_path, caplog, there, first_step, missing):
+    """At each second step, but for those that end an epoch of four, which are in the history."""
+    record = Record(tmp_path)
+    record.update(status="running", parent={"config_hash": "ab", "epoch": first_step // 4, "step": first_step})
+    record.history_path.write_text("".join(LINES))
+    for step in there:
+        record.append_validation({"epoch": 1 + step // 4, "step": step, "val/loss": 0.5})
+    state = SimpleNamespace(epoch=3, step=13, epoch_step=1, best=None, validated_step=10)
+    RecordCallback(record=record, validate_every_steps=2).on_train_begin(state)
+    assert record.read()["validations_missing"] == missing and record.read()["history_missing"] == []
+    said = f"validations.jsonl lacks what was measured at step {', '.join(map(str, missing))}, "
+    assert (said in caplog.text) if missing else not caplog.text
+
+
 def test_a_branch_lacks_none_of_its_parent_s_epochs(tmp_path):
     record = Record(tmp_path)
     record.update(status="running", parent={"config_hash": "ab", "epoch": 2, "step": 8})

@@ -8,6 +8,7 @@ itself where its time counts; the rest of the real command, in processes that ha
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from omegaconf import OmegaConf
 from src.config import ConfigError, branch, compose
 from tests.folders import save, write_pairs
 from tests.helpers import DIGITS, ROOT, train
+from tests.runs.made import make_run
 
 SECONDS = 1.5  # of a whole answer, and its CPU time here, where others may use the cores
 
@@ -75,7 +77,13 @@ BEFORE_TENSORFLOW = {
     "epochs=[1": ["'epochs=[1'", "mark", "  epochs=[1\n           ^", "key=value"],
     "epochs==5": ["'epochs==5'", "  epochs==5\n         ^", "key=value"],
     "name='a": ["a quote is not closed", "       ^"],
-    "epochs": ["'epochs'", "epochs=..."],
+    "epochs": ["'epochs' is no override; give epochs=..."],
+    "epochs:5": ["'epochs' is no override; give epochs=5"],
+    "data=image_folder data.path=[a,b]": ["data.path is ['a', 'b'], a list", "the name of one folder"],
+    "data=class_folder data.path={a:b}": ["data.path is {'a': 'b'}, a mapping", "the name of one folder"],
+    "data=class_folder data.path=2024": ["data.path is 2024, a whole number", "\"data.path='2024'\""],
+    "data=image_folder data.path=null": ["data.path is null", "the name of one folder"],
+    "data=digit_scenes +data.data_dir=[a]": ["data.data_dir is ['a'], a list", "one folder, or null"],
     "+run.dir=x": ["run.dir", "filled in by the run"],
     "resume=nowhere": ["resume=nowhere is no run", "outputs/"],
     "model._target_=os.system": ["'os.system'", "src.models", "cannot be allowed by a line in conf/targets.txt"],
@@ -156,6 +164,17 @@ def test_in_a_command(command):
     check_answer(str(refused.value), BEFORE_TENSORFLOW[command])
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("zzz", "the newest: {1}, {0}"), ("{id}", ". Did you mean {0}?")])
+def test_a_run_to_resume_that_is_none_names_those_that_may_be_meant(tmp_path, monkeypatch, typed, meant):
+    monkeypatch.chdir(tmp_path)
+    runs = [make_run(Path("outputs/x"), number) for number in (1, 2)]
+    typed = typed.format(id=runs[0].name[-8:-2])
+    with pytest.raises(
+        ConfigError, match=re.escape(f"resume={typed} is no run") + ".*" + re.escape(meant.format(*runs))
+    ):
+        branch([f"resume={typed}"])
+
+
 @pytest.mark.parametrize(
     ("path", "text", "named"), [(path, *row) for path, rows in OF_FILES.items() for row in rows], ids=str
 )
@@ -173,6 +192,7 @@ def test_in_a_file_of_options(tmp_path, path, text, named):
     [
         ("optimizer.lrr=1", ["error: optimizer.lrr=1", "Did you mean optimizer.learning_rate?"]),
         ("epochs=ten", ["error: epochs=ten: epochs is 'ten'"]),
+        ("epochs 5", ["error: 'epochs' is no override; give epochs=5\n"]),
         ("--epochs 5", ["error: there is no option --epochs; write epochs=5"]),
         ("-epochs=5", ["error: there is no option -epochs=5; write epochs=5"]),
     ],

@@ -27,36 +27,56 @@ class RecordCallback(Callback):
     Args:
         record: of the run.
         seconds_before: training time of the run's earlier parts.
+        validate_every_steps: the trainer's.
         clock: seconds, as time.monotonic.
     """
 
     def __init__(
-        self, *, record: Record, seconds_before: float = 0.0, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        record: Record,
+        seconds_before: float = 0.0,
+        validate_every_steps: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._record, self._clock, self._began = record, clock, clock() - seconds_before
+        self._validate_every_steps = validate_every_steps
 
     def on_train_begin(self, state: TrainState) -> None:
         """Bring the record to where training goes on, which a power cut or a kill may have left it before or after."""
-        record, first = self._record, 1
+        record = self._record
         values = record.read() or {}
-        if parent := values.get("parent"):
-            first += parent.get("epoch") or 0
+        parent = values.get("parent") or {}
+        first = 1 + (parent.get("epoch") or 0)
         record.cut_history(epoch=state.epoch)
         record.cut_validations(step=state.validated_step)
         lines = {line["epoch"]: line for line in record.history()}
         missing = [epoch for epoch in range(first, state.epoch + 1) if epoch not in lines]
-        if missing:
-            log.warning(
-                "%s lacks what was measured in epoch %s, which a power cut or a damaged disk took away and which is "
-                "not done again; run.json says so in history_missing",
-                record.history_path,
-                ", ".join(map(str, missing)),
-            )
+        lost = self._lost_validations(state, first_step=parent.get("step") or 0)
+        for path, where, numbers in (
+            (record.history_path, "in epoch", missing),
+            (record.validations_path, "at step", lost),
+        ):
+            if numbers:
+                log.warning(
+                    "%s lacks what was measured %s %s, which a power cut or a damaged disk took away and which is "
+                    "not done again; run.json says so in %s_missing",
+                    *(path, where, ", ".join(map(str, numbers)), path.stem),
+                )
         if state.epoch in lines:
             metrics = metrics_of(lines[state.epoch])
         else:
             metrics = values.get("metrics") or {} if values.get("epoch") == state.epoch else {}
-        record.update(**self._progress(state), metrics=metrics, history_missing=missing)
+        record.update(**self._progress(state), metrics=metrics, history_missing=missing, validations_missing=lost)
+
+    def _lost_validations(self, state: TrainState, *, first_step: int) -> list[int]:
+        """The steps after `first_step` of validations in the midst of epochs that the record lacks."""
+        if not (every := self._validate_every_steps):
+            return []
+        steps_per_epoch = (state.step - state.epoch_step) // state.epoch if state.epoch else state.step + 1
+        due = range(first_step - first_step % every + every, state.validated_step + 1, every)
+        there = {line.get("step") for line in self._record.validations()}
+        return [step for step in due if step % steps_per_epoch and step not in there]
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         seconds = round(self._clock() - self._began, 3)

@@ -26,7 +26,7 @@ BOOKKEEPING = (
     *("max_seconds", "log_every_steps", *(f"callback.{name}" for name in WATCHING)),
 )
 ALIKE, NEAR = 0.7, 4  # how alike a spelling must be to be named, and how many are
-OWN = ("epoch", "seconds", "status", "reason", "directory")
+OWN = ("epoch", "step", "seconds", "status", "reason", "directory")
 
 
 def differing(rows: Sequence[Row]) -> list[str]:

@@ -61,7 +61,7 @@ class Group:
         """A key's mean; what all members share; of `status`, `reason` and `directory` the group's own."""
         if key in ("status", "reason"):
             return getattr(self, key)
-        if key in ("epoch", "seconds") or key not in {*OWN, *self.best.settings}:
+        if key in ("epoch", "step", "seconds") or key not in {*OWN, *self.best.settings}:
             return self.mean(key)
         return self.best.get(key)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from src.comparison import CompareError
-from src.runs.checked import LARGEST, best_metrics, read_history
+from src.runs.checked import LARGEST, best_metrics, read_history, step_within
 from src.runs.collection import Run, find_run, find_runs
 
 Value = str | int | float | None
@@ -35,6 +35,8 @@ class Row:
     typed: frozenset[str]
     metrics: dict[str, float]
     best_epoch: int | None
+    best_step: int | None
+    within_epoch: bool  # whether its best was measured in the midst of an epoch
     seconds: float | None
 
     @property
@@ -60,8 +62,14 @@ class Row:
         return self.status == "completed" and self.result is not None
 
     def get(self, key: str) -> Value:
-        """A setting, a metric, or one of `epoch` (the best), `seconds`, `status`, `reason`, `directory`."""
-        own = {"epoch": self.best_epoch, "seconds": self.seconds, "status": self.status, "reason": self.reason}
+        """A setting, a metric, or one of `epoch` and `step` (the best), `seconds`, `status`, `reason`, `directory`."""
+        own = {
+            "epoch": self.best_epoch,
+            "step": self.best_step,
+            "seconds": self.seconds,
+            "status": self.status,
+            "reason": self.reason,
+        }
         if key in own:
             return own[key]
         if key == "directory":
@@ -131,6 +139,8 @@ def read_row(run: Run) -> tuple[Row, list[str]]:
         typed=frozenset(_typed(values["overrides"])),
         metrics={key: value for key, value in metrics.items() if value is not None},
         best_epoch=epoch,
+        best_step=best.get("step"),
+        within_epoch=bool(best) and bool(step_within(best)),
         seconds=None if seconds is None else float(seconds),
     )
     return row, warnings

@@ -51,7 +51,11 @@ class Table:
 
 def table_of_runs(rows: Sequence[Row], keys: Sequence[str]) -> Table:
     """A row for each run: what differs, metrics, best epoch, status, seconds, directory."""
-    columns = [*_settings(keys), *(Column(name, name, not of_one_class(name)) for name in metric_names(rows)), *_ends()]
+    columns = [
+        *_settings(keys),
+        *(Column(name, name, not of_one_class(name)) for name in metric_names(rows)),
+        *_ends(rows),
+    ]
     return Table(tuple(columns), tuple({column.key: row.get(column.key) for column in columns} for row in rows))
 
 
@@ -69,7 +73,7 @@ def table_of_groups(groups: Sequence[Group], keys: Sequence[str]) -> Table:
         )
     ]
     metrics.insert(2 * len(monitors), Column("n", "n", several))
-    columns = (*_settings([key for key in keys if key != "seed" or not several]), *metrics, *_ends())
+    columns = (*_settings([key for key in keys if key != "seed" or not several]), *metrics, *_ends(rows))
 
     def value(one: Group, key: str) -> Value:
         if key == "n":
@@ -227,8 +231,14 @@ def _settings(keys: Sequence[str]) -> list[Column]:
     return [Column(key, header) for key, header in headers(keys).items()]
 
 
-def _ends() -> list[Column]:
-    own = [Column("epoch", "best epoch"), Column("status", "status"), Column("seconds", "seconds", digits=".1f")]
+def _ends(rows: Sequence[Row]) -> list[Column]:
+    steps = [Column("step", "best step")] if any(row.within_epoch for row in rows) else []
+    own = [
+        Column("epoch", "best epoch"),
+        *steps,
+        Column("status", "status"),
+        Column("seconds", "seconds", digits=".1f"),
+    ]
     return [*own, Column("reason", "reason", shown=False), Column("directory", "directory")]
 
 

@@ -6,6 +6,7 @@ parent.config_hash, parent.step     # what the branch's identity counts; never a
 
 from __future__ import annotations
 
+import difflib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from src.manifest import CheckpointError, DamagedCheckpoint, copy_checkpoint, listed, newest_good, read_manifest
+from src.runs.collection import SHORTEST_ID, find_runs
 from src.runs.lock import lock_path
 from src.runs.outside import recorded_values
 from src.runs.record import Record
 
 log = logging.getLogger(__name__)
 
+SUGGESTED = 3  # runs that a message names
 BRANCHES = "branches"  # in a parent's folder: an empty file for each, named by its id
 
 
@@ -54,7 +57,9 @@ def find_parent(directory: Path) -> Parent:
     """
     record = Record(directory).read()
     if record is None:
-        raise ValueError(f"resume={directory} is no run: it has no run.json. Runs are outputs/<name>/<label>-<id>")
+        raise ValueError(
+            f"resume={directory} is no run: it has no run.json. Runs are outputs/<name>/<label>-<id>{_meant(directory)}"
+        )
     prefix = newest_good(directory / "checkpoints")
     if prefix is None:
         if cleaned := record.get("cleaned"):
@@ -75,6 +80,19 @@ def find_parent(directory: Path) -> Parent:
         step=manifest["step"],
         epoch=manifest["epoch"],
     )
+
+
+def _meant(directory: Path, *, folder: Path = Path("outputs")) -> str:
+    """The runs of like names or ids, or the newest ones, as an end of a message."""
+    runs = [run for run in find_runs([folder])[0] if not run.set_aside] if folder.is_dir() else []
+    named = {name: run for run in runs for name in (str(run.directory), run.directory.name, run.values["id"])}
+    word = str(directory)
+    close = [name for name in named if len(word) >= SHORTEST_ID and name.startswith(word)]
+    close = close or difflib.get_close_matches(word, named, n=SUGGESTED, cutoff=0.7)
+    if found := list(dict.fromkeys(str(named[name].directory) for name in close))[:SUGGESTED]:
+        return f". Did you mean {' or '.join(found)}?"
+    newest = sorted(runs, key=lambda run: run.values.get("started") or "", reverse=True)[:SUGGESTED]
+    return f"; the newest: {', '.join(str(run.directory) for run in newest)}" if newest else ""
 
 
 def begin_branch(source: Path, directory: Path, *, checkpoint: str) -> None:

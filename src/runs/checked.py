@@ -49,11 +49,12 @@ def check_record(values: dict[str, Any]) -> None:
         _text(key, values.get(key))
     best = _object(values, "best", value=number, epoch=whole, step=whole)
     numbers("best.metrics", _object(best, "metrics", where="best."))
-    missing = values.get("history_missing") or []
-    if not isinstance(missing, list):
-        raise WrongValue("history_missing", missing, "a list of epochs")
-    for epoch in missing:
-        whole("history_missing", epoch, needed=True)
+    for key, what in {"history_missing": "epochs", "validations_missing": "steps"}.items():
+        missing = values.get(key) or []
+        if not isinstance(missing, list):
+            raise WrongValue(key, missing, f"a list of {what}")
+        for number_of in missing:
+            whole(key, number_of, needed=True)
     _object(values, "error", type=_text, message=_text, traceback=_text)
     parent = _object(values, "parent", config_hash=_text, checkpoint=_text, epoch=whole, step=whole)
     if parent and parent.get("config_hash") is None:

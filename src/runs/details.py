@@ -75,9 +75,10 @@ def _reasons(run: Run) -> Iterator[str]:
     if run.status != "completed" and not run.holder:
         saved = listed(run.directory / "checkpoints")
         yield f"the same command goes on from {saved[-1]}" if saved else "no checkpoint: the same command starts it"
-    if missing := values.get("history_missing"):
-        shown = ", ".join(map(str, missing[:EPOCHS])) + (", ..." if len(missing) > EPOCHS else "")
-        yield f"its history lacks {counted(len(missing), 'epoch')}, lost as in a power cut: {shown}"
+    for name, lacks, unit in (("history", "lacks", "epoch"), ("validations", "lack", "step")):
+        if missing := values.get(f"{name}_missing"):
+            shown = ", ".join(map(str, missing[:EPOCHS])) + (", ..." if len(missing) > EPOCHS else "")
+            yield f"its {name} {lacks} {counted(len(missing), unit)}, lost as in a power cut: {shown}"
     if error := values.get("error"):
         yield f"{error.get('type')}: {error.get('message')}"
         yield _place(error.get("traceback") or "")

@@ -43,8 +43,8 @@ WRITTEN = "written"  # by the run itself, so a change of it says nothing
 MOST_READ = 64 * 2**20
 # More files than these, opened by a run's own code, are known by their folders.
 MOST_FILES = 100
-# A key that ends so may name a folder.
-_FOLDER_KEY = re.compile(r"(path|dir|directory|folder)$", re.IGNORECASE)
+# A key that ends so, and what lies below it, may name a folder.
+_FOLDER_KEY = re.compile(r"(path|dir|directory|folder|directorie)s?(\.|$)", re.IGNORECASE)
 # What TensorFlow and HDF5 open out of Python's sight.
 _UNSEEN = re.compile(
     r"^(read_file|gfile|GFile|load_weights|list_files|H5File|\w*(Record|Line|Csv)Dataset|\w+_dataset_from_directory)$"
@@ -66,7 +66,7 @@ def fingerprints(config: dict[str, Any]) -> dict[str, Any]:
     parts = _parts(_targets(config))
     data = config.get("data") or {}
     found = {key: data[key] for key in ("dataset",) if data.get(key) is not None}
-    if data.get("path") is not None:
+    if isinstance(data.get("path"), str):
         found["path"] = _listing(Path(data["path"]).expanduser())
     files = {*_named_in_code(parts), *_named_in_config(config)}
     return {
@@ -305,9 +305,10 @@ def _named_in_code(parts: Mapping[str, Part]) -> Iterator[str]:
 
 
 def _named_in_config(config: dict[str, Any]) -> Iterator[str]:
+    own_place = isinstance((config.get("data") or {}).get("path"), str)
     for key, value in _strings(config):
-        if key == "data.path" or key.endswith("_target_") or not value or "\0" in value:
-            continue  # the path has a place of its own
+        if (key == "data.path" and own_place) or key.endswith("_target_") or not value or "\0" in value:
+            continue
         path = _absolute(value)
         if os.path.isfile(path):
             yield path

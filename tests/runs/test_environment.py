@@ -129,3 +129,8 @@ def test_a_variable_that_changes_bits_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
     assert "computed in another environment: TF_ENABLE_ONEDNN_OPTS 0 -> unset" in train(*run, cwd=tmp_path).stderr
     assert "in another environment: TF_ENABLE_ONEDNN_OPTS 0 -> unset" in train("--multirun", *run, cwd=tmp_path).stderr
+    branch = train(f"resume={folder}", "epochs=2", "hydra.run.dir=branch", cwd=tmp_path)
+    assert "another environment, so last bits may differ: TF_ENABLE_ONEDNN_OPTS 0 -> unset" in branch.stderr
+    assert Record(tmp_path / "branch").read()["environment"]["changes"] == [
+        "TF_ENABLE_ONEDNN_OPTS 0 -> unset (after epoch 1)"
+    ]

@@ -112,11 +112,12 @@ def test_show(folder):
 
 
 def test_show_names_the_epochs_that_a_power_cut_took(tmp_path):
-    run = make_run(tmp_path / "outputs" / "x", 1, history_missing=[2])
+    run = make_run(tmp_path / "outputs" / "x", 1, history_missing=[2], validations_missing=[50, 90])
     lines = (run / "history.jsonl").read_text().splitlines(keepends=True)
     (run / "history.jsonl").write_text(lines[0] + lines[2])
     shown = runs("show", str(run), cwd=tmp_path).stdout
     assert "its history lacks 1 epoch, lost as in a power cut: 2\n" in shown
+    assert "its validations lack 2 steps, lost as in a power cut: 50, 90\n" in shown
     assert "best val: accuracy 0.910000\n" in shown and "best val: loss" not in shown
     assert "last val: loss 0.300000  accuracy 0.910000\n" in shown
     *_, one, two, three, curve = shown.splitlines()

@@ -92,6 +92,9 @@ def test_what_is_gone_or_new_is_said_to_be(user_code):
         ("deep", {"er": [{"x": "words.txt"}]}, True),
         ("image_dir", "photos", True),
         ("path", "photos", True),
+        ("paths", ["photos"], True),
+        ("path", {"train": "photos"}, True),
+        ("folders", {"own": [{"train": "photos"}]}, True),
         ("activation", "photos", False),  # a word that a folder has for a name
         ("activation", "relu", False),
     ],
@@ -101,7 +104,8 @@ def test_a_file_that_the_config_names_counts(tmp_path, monkeypatch, key, value, 
     Path("words.txt").write_text("a b")
     Path("photos").mkdir()
     Path("photos/1.png").write_text("1")
-    config = {"model": {key: value.format(here=tmp_path) if isinstance(value, str) else value}}
+    node = {key: value.format(here=tmp_path) if isinstance(value, str) else value}
+    config = {"data" if isinstance(value, dict) else "model": node}
     before = fingerprints(config)
     assert changes(before, config) == []
     Path("words.txt").write_text("b a")
