@@ -11,7 +11,7 @@ from keras import layers
 from src.callbacks.base import Callback
 from src.checkpoints import Checkpoints
 from src.data.pipeline import InMemory
-from src.step_graph import HARMLESS, side_effects
+from src.step_graph import HARMLESS, READS, SUMMARIES, side_effects
 from src.trainer import Trainer
 
 CLASSES, SIZE, BATCH = 3, 4, 4
@@ -81,6 +81,14 @@ def as_image(draw):
     return lambda x, training: tf.reshape(draw(tf.reshape(x, [-1, 2, 2, 1])), [-1, SIZE])
 
 
+def fractional_pooling(*, deterministic: bool) -> tf.Tensor:
+    ratios = [1.0, 1.5, 1.5, 1.0]
+    pooled = tf.raw_ops.FractionalMaxPool(
+        value=tf.ones([1, 8, 8, 1]), pooling_ratio=ratios, deterministic=deterministic, seed=1
+    )
+    return pooled.output[0, 0, 0, 0]
+
+
 RANDOM = {
     "normal": lambda x, training: x + tf.random.normal(tf.shape(x)),
     "uniform": lambda x, training: x + tf.random.uniform(tf.shape(x), seed=3),
@@ -88,7 +96,7 @@ RANDOM = {
     "image": as_image(lambda x: tf.image.random_brightness(x, 0.1)),
     "flip": as_image(tf.image.random_flip_left_right),
     "shuffle": lambda x, training: tf.random.shuffle(x),
-    "pooling": lambda x, training: x + tf.nn.fractional_max_pool(tf.ones([1, 8, 8, 1]), 1.5, seed=1)[0][0, 0, 0, 0],
+    "pooling": lambda x, training: x + fractional_pooling(deterministic=False),
     "keras_seed": lambda x, training: x + keras.random.normal([SIZE]),
     "branch": in_a_branch,
     "loop": in_a_loop,
@@ -221,7 +229,7 @@ def harmless(inputs, training):
     tf.print("seen", output_stream="file:///dev/null")
     tf.summary.scalar("seen", tf.reduce_sum(inputs), step=0)
     rows = tf.map_fn(lambda row: row + 1, inputs)
-    rows = rows + tf.random.stateless_normal(tf.shape(rows), seed=[1, 2])
+    rows = rows + tf.random.stateless_normal(tf.shape(rows), seed=[1, 2]) + fractional_pooling(deterministic=True)
     return tf.debugging.check_numerics(rows, "finite") + tf.ensure_shape(
         tf.numpy_function(np.tanh, [inputs], tf.float32, stateful=False), inputs.shape
     )
@@ -351,6 +359,71 @@ def test_a_harmless_op_holds_nothing(op):
     (definition,) = [o.op_def for o in graph.graph.get_operations() if o.type == op]
     assert definition.is_stateful and side_effects(graph) == []
     np.testing.assert_array_equal(call(), call())
+
+
+def test_reads_and_summaries_are_no_effects():
+    ops, variable = tf.raw_ops, tf.Variable([[1.0, 2.0]])
+    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, default_value=0.0)
+    event = {"writer": ops.SummaryWriter(), "step": 0}
+    calls = {
+        "ReadVariableOp": lambda: variable.read_value(),
+        "ResourceGather": lambda: ops.ResourceGather(resource=variable.handle, indices=[0], dtype=tf.float32),
+        "ResourceGatherNd": lambda: ops.ResourceGatherNd(resource=variable.handle, indices=[[0]], dtype=tf.float32),
+        "VariableShape": lambda: ops.VariableShape(input=variable.handle),
+        "VarIsInitializedOp": lambda: ops.VarIsInitializedOp(resource=variable.handle),
+        "LookupTableFindV2": lambda: table.lookup(tf.constant([1], tf.int64)),
+        "LookupTableSizeV2": lambda: table.size(),
+        "LookupTableExportV2": lambda: table.export(),
+        "WriteSummary": lambda: ops.WriteSummary(**event, tensor=1.0, tag="tag", summary_metadata=""),
+        "WriteScalarSummary": lambda: ops.WriteScalarSummary(**event, tag="tag", value=1.0),
+        "WriteHistogramSummary": lambda: ops.WriteHistogramSummary(**event, tag="tag", values=[1.0]),
+        "WriteImageSummary": lambda: ops.WriteImageSummary(
+            **event, tag="tag", tensor=tf.zeros([1, 1, 1, 1]), bad_color=tf.zeros([1], tf.uint8)
+        ),
+        "WriteAudioSummary": lambda: ops.WriteAudioSummary(**event, tag="tag", tensor=[[[0.0]]], sample_rate=8e3),
+        "WriteRawProtoSummary": lambda: ops.WriteRawProtoSummary(**event, tensor=""),
+        "FlushSummaryWriter": lambda: ops.FlushSummaryWriter(writer=event["writer"]),
+    }
+    assert set(calls) == READS | SUMMARIES
+    for op, call in calls.items():
+
+        def read_or_write(call=call):
+            call()  # of some the result is an operation, which a graph does not return
+
+        graph = tf.function(read_or_write, autograph=False).get_concrete_function()
+        assert op in [node.type for node in graph.graph.get_operations()]
+        assert side_effects(graph) == [], op
+
+
+def test_a_write_is_followed_through_what_passes_its_variable_on():
+    variable = tf.Variable(0.0)
+
+    def write(handle):
+        tf.raw_ops.AssignAddVariableOp(resource=handle, value=1.0)
+        return tf.constant(0)
+
+    ways = {
+        "alone": lambda handle: write(handle),
+        "identity": lambda handle: write(tf.identity(handle)),
+        "several": lambda handle: write(tf.raw_ops.IdentityN(input=[tf.constant(0), handle])[1]),
+        "function": lambda handle: tf.function(write)(handle),
+        "returned": lambda handle: write(tf.function(lambda handle: (tf.constant(0), handle))(handle)[1]),
+        "branch": lambda handle: tf.cond(tf.constant(True), lambda: write(handle), lambda: 0),
+        "case": lambda handle: tf.switch_case(tf.constant(0), [lambda: write(handle), lambda: 0]),
+        "loop": lambda handle: tf.while_loop(lambda i: i < 2, lambda i: [i + 1 + write(handle)], [0]),
+    }
+    for kind, way in ways.items():
+        graph = tf.function(lambda way=way: way(variable.handle), autograph=False).get_concrete_function()
+        (effect,) = side_effects(graph)
+        assert effect.op == "AssignAddVariableOp" and effect.resource is variable.handle, kind
+
+
+def test_functions_that_any_op_calls_are_looked_into():
+    def call():
+        return tf.data.Dataset.range(2).map(lambda i: tf.random.uniform([])).reduce(0.0, tf.add)
+
+    graph = tf.function(call, autograph=False).get_concrete_function()
+    assert "RandomUniform" in {effect.op for effect in side_effects(graph)}
 
 
 @pytest.mark.parametrize(("dropout", "effects"), [(0.0, 0), (0.5, 1)])
