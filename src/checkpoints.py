@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from src.files import delete, fsync_folders, replace
+from src.files import delete, fsync_folders, literal, replace
 from src.manifest import (
     CheckpointError,
     DamagedCheckpoint,
@@ -95,7 +95,8 @@ class Checkpoints:
         prefix = newest_good(self.directory)
         if prefix is not None:
             _check_manifest(prefix, state.manifest())
-            state.tensors().read(str(prefix)).assert_consumed()
+            with literal(prefix) as name:
+                state.tensors().read(name).assert_consumed()
             state.load_progress()
         return prefix
 
@@ -109,11 +110,12 @@ class Checkpoints:
             averages, manifest = state.averages(), state.manifest()
             _check_manifest(prefix, {group: manifest[group] for group in ("model", *["optimizer"][: len(averages)])})
             variables = [v.value for v in state.model.variables]
-            tf.train.Checkpoint(model=variables).read(str(prefix)).expect_partial()
-            if averages:
-                reader = tf.train.load_checkpoint(str(prefix))
-                for place, variable in averages.items():
-                    variable.assign(reader.get_tensor(_key("optimizer", place)))
+            with literal(prefix) as name:
+                tf.train.Checkpoint(model=variables).read(name).expect_partial()
+                if averages:
+                    reader = tf.train.load_checkpoint(name)
+                    for place, variable in averages.items():
+                        variable.assign(reader.get_tensor(_key("optimizer", place)))
             state.holds_averages = bool(averages)
         return prefix
 
@@ -196,9 +198,10 @@ def _described(variable: list[Any] | None) -> str:
 
 
 def _verify_tensors(prefix: Path, state: TrainState) -> None:
-    reader = tf.train.load_checkpoint(str(prefix))
-    for group, variables in state.variables().items():
-        for place, variable in enumerate(variables):
-            read = reader.get_tensor(_key(group, place))
-            if np.asarray(read).tobytes() != variable.numpy().tobytes():
-                raise DamagedCheckpoint(f"{variable.path} reads back as another value")
+    with literal(prefix) as name:
+        reader = tf.train.load_checkpoint(name)
+        for group, variables in state.variables().items():
+            for place, variable in enumerate(variables):
+                read = reader.get_tensor(_key(group, place))
+                if np.asarray(read).tobytes() != variable.numpy().tobytes():
+                    raise DamagedCheckpoint(f"{variable.path} reads back as another value")

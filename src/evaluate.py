@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from src.config import ConfigError
+from src.files import literal
 from src.logs import escape_unprintable, importing
 from src.machine import available_cores
 from src.manifest import listed
@@ -138,7 +139,8 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
         print(f"note: the checkpoints in {best} have been removed; the SavedModel alone is measured", file=sys.stderr)
     serve = weights = None
     if saved_model.is_dir():
-        loaded = tf.saved_model.load(str(saved_model))
+        with literal(saved_model) as name:
+            loaded = tf.saved_model.load(name)
         serve = loaded.signatures["serving_default"]
         weights = getattr(loaded, "weights", None)
     else:

@@ -7,8 +7,11 @@ for parent, folders, files in walk(folder): ...
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +40,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     """A new folder beside this one, to be filled; whole, it takes this one's place, and not before."""
     temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
     old = folder.with_name(f"{temporary.name}-old")
-    for left in folder.parent.glob(f".tmp-*-{folder.name}*"):
+    for left in folder.parent.glob(f".tmp-*-{glob.escape(folder.name)}*"):
         delete(left)
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -51,6 +54,18 @@ def replacing(folder: Path) -> Iterator[Path]:
     finally:
         delete(temporary)
         delete(old)
+
+
+@contextmanager
+def literal(path: Path) -> Iterator[str]:
+    """A name for TensorFlow of a checkpoint or SavedModel to read: it takes brackets and stars for a pattern."""
+    if not re.search(r"[*?\[\\]", str(path)):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "link")
+        link.symlink_to(path.parent.resolve())
+        yield str(link / path.name)
 
 
 def fsync(path: Path) -> None:

@@ -470,7 +470,9 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _matching(pattern: str) -> list[Path]:
-    return _images(map(Path, sorted(glob.glob(pattern, recursive=True))), _fixed_part(Path(pattern)))
+    fixed = _fixed_part(Path(pattern))
+    names = os.path.join(glob.escape(str(fixed)), os.path.relpath(pattern, fixed))
+    return _images(map(Path, sorted(glob.glob(names, recursive=True))), fixed)
 
 
 def _images(paths: Iterable[Path], top: Path) -> list[Path]:
@@ -489,5 +491,5 @@ def _is_output(path: Path, top: Path) -> bool:
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The folders before the first part that stands for several."""
-    return next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
+    """The folders before the first part that stands for several; one that is there stands for itself."""
+    return next(parent for parent in pattern.parents if parent.is_dir() or not glob.has_magic(str(parent)))

@@ -160,7 +160,8 @@ def train(
     try:
         value, signal_number = _fit(cfg, record, before, listen=listen, threads=threads)
     except KeyboardInterrupt:
-        _end(record, "interrupted", None)
+        if (record.read() or {}).get("status") == "running":  # not while the result is printed
+            _end(record, "interrupted", None)
         raise
     except SystemExit as exit_:
         error = EarlyExit(f"sys.exit({exit_.code!r}) was called before the run was over")

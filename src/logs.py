@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
+from unicodedata import category
 
 from src.machine import settle_keras_backend
 
@@ -20,6 +21,12 @@ def escape_unprintable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def escaped(name: object) -> str:
+    r"""A file's name, or a message with one, as one line: `a\nb` has a backslash, and nothing moves the cursor."""
+    unsafe = ("Cc", "Cs", "Zl", "Zp")  # control characters, stray bytes, ends of lines and paragraphs
+    return "".join(c.encode("unicode_escape").decode() if category(c) in unsafe else c for c in str(name))
 
 
 class ConsoleHandler(logging.StreamHandler):

@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from src.arguments import Parser
-from src.files import replace
+from src.files import literal, replace
 from src.image_files import (
     FEW_BITS,
     MASKS,
@@ -48,7 +48,7 @@ from src.image_files import (
     find_images,
     resized,
 )
-from src.logs import escape_unprintable, importing
+from src.logs import escape_unprintable, escaped, importing
 from src.machine import available_cores
 from src.pictures import mask_png, overlay, png
 from src.runs.collection import find_run
@@ -98,18 +98,18 @@ def main() -> None:
         files, base = find_images(arguments.images, leave_out=[output / MASKS, output / OVERLAYS])
         check_output(output, files, base)
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(escaped(error))
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        parser.error(f"{output} cannot be made ({error.strerror}); give another folder as --output")
+        parser.error(f"{escaped(output)} cannot be made ({error.strerror}); give another folder as --output")
     try:
         code = predict(run, record, files, base=base, output=output)
     except KeyboardInterrupt:
         print("interrupted; the same command does all images again", file=sys.stderr)
         code = 130
     except Exception as error:
-        print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)
+        print(f"error: {escaped(str(error) or repr(error))}", file=sys.stderr)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
@@ -140,7 +140,7 @@ def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: P
     with _progress(len(files)) as advance, ThreadPoolExecutor(available_cores()) as pool:
         for file, result in predictions(model, files, read, write, pool):
             if isinstance(result, BadImage):
-                print(f"skipped: {file}: {result}", file=sys.stderr)
+                print(f"skipped: {escaped(file)}: {escaped(result)}", file=sys.stderr)
                 skipped.append({"file": str(file), "reason": str(result)})
             else:
                 done.append(result)
@@ -149,18 +149,18 @@ def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: P
     path = write.end({"run": str(run), "id": record.get("id")}, done, skipped)
     for entry in done:
         if "class" in entry:
-            print(f"{entry['file']}  {entry['class']}  {entry['probabilities'][entry['class']]:.4f}")
-    print(path)
+            print(f"{escaped(entry['file'])}  {escaped(entry['class'])}  {entry['probabilities'][entry['class']]:.4f}")
+    print(escaped(path))
     if read.dark:
         print(
-            f"warning: {counted(len(read.dark), 'image')} (first: {read.dark[0]}) of 16 bits have no value that needs "
-            f"more than {FEW_BITS}: dark as they are to the model. If they have fewer bits, save them with 8",
+            f"warning: {counted(len(read.dark), 'image')} (first: {escaped(read.dark[0])}) of 16 bits have no value "
+            f"that needs more than {FEW_BITS}: dark as they are to the model. If they have fewer bits, save them "
+            "with 8",
             file=sys.stderr,
         )
     print(f"{counted(len(done), 'image')} in {seconds:.1f} s, {len(done) / seconds:.3g} a second", file=sys.stderr)
     if skipped:
-        lines = [f"  {entry['file']}: {entry['reason']}" for entry in skipped]
-        print(f"error: {len(skipped)} of {len(files)} images were skipped:", *lines, sep="\n", file=sys.stderr)
+        print(f"error: {len(skipped)} of {len(files)} images were skipped, as said above", file=sys.stderr)
     return 1 if skipped else 0
 
 
@@ -206,7 +206,8 @@ def load_model(saved_model: Path) -> Model:
     with importing():
         import tensorflow as tf
 
-        loaded = tf.saved_model.load(str(saved_model))
+        with literal(saved_model) as name:
+            loaded = tf.saved_model.load(name)
         from src.data.pipeline import to_float
     signature = loaded.signatures["serving_default"]
     ((name, takes),) = signature.structured_input_signature[1].items()
@@ -325,7 +326,7 @@ class Writer:
         """Empty the list of earlier results, which new ones make untrue, but for the names of all pictures."""
         if any((self._output / name).exists() for name in (MASKS, RESULTS)):
             print(
-                f"note: {self._output} has earlier results; masks and overlays of other images stay there, "
+                f"note: {escaped(self._output)} has earlier results; masks and overlays of other images stay there, "
                 f"and {RESULTS} lists only the new ones",
                 file=sys.stderr,
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from contextlib import ExitStack
@@ -38,6 +39,7 @@ from src.files import delete
 from src.job import prepare_and_keep, report, run_directory
 from src.logs import escape_unprintable
 from src.machine import settle_keras_backend
+from src.manifest import listed
 from src.runs.commands import quoted
 from src.runs.environment import environment, environment_changes
 from src.runs.identity import register_resolvers
@@ -48,6 +50,11 @@ log = logging.getLogger(__name__)
 
 EXIT_FAILED, EXIT_WRONG = 1, 2
 _failures: list[Exception] = []
+_directories: list[Path] = []  # of the run that this command is about
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came while no training listened to signals."""
 
 
 def main() -> None:
@@ -61,9 +68,9 @@ def main() -> None:
         _command(sys.argv[1:])
     except SystemExit as ended:
         code = ended.code
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        code = 130
+    except KeyboardInterrupt as stopped:
+        print(f"interrupted{_what_is_left()}", file=sys.stderr)
+        code = 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
     except Exception as error:
         if show_trace:
             traceback.print_exc()
@@ -76,6 +83,22 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _terminate(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise Terminated
+
+
+def _what_is_left() -> str:
+    if not _directories:
+        return "; the same command does what is left"
+    saved = any(listed(directory / "checkpoints") for directory in _directories)
+    return (
+        "; the same command goes on from the last checkpoint"
+        if saved
+        else " before the first checkpoint; the same command starts anew"
+    )
 
 
 def _command(argv: list[str]) -> None:
@@ -125,6 +148,9 @@ def _single(cfg: DictConfig) -> None:
         action, set_aside = job.decide_run(cfg, directory, rerun=cfg.rerun)
         print(f"{action}{', what is there being set aside' if set_aside else ''}\n{directory}")
         return
+    _directories.append(directory)
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
     with ExitStack() as stack:
         try:
             stack.enter_context(hold(lock_path(directory), wait=cfg.wait))

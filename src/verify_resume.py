@@ -21,8 +21,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from src.config import ConfigError, compose
+from src.files import literal
 from src.logs import importing
 from src.runs.record import Record
 
@@ -155,21 +157,16 @@ def compare(run: Path, straight: Path) -> list[str]:
 
     Of the summaries, what is written once an epoch must be equal, and no step may be there twice.
     """
-    import tensorflow as tf
-
     from src.callbacks.summaries import read_scalars
 
     different = []
     for folder in ("checkpoints", "checkpoints/best"):
-        readers = [tf.train.load_checkpoint(str(path / folder)) for path in (run, straight)]
-        names = [
-            sorted(set(reader.get_variable_to_shape_map()) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}) for reader in readers
-        ]
-        if names[0] != names[1]:
+        tensors = [_tensors(path / folder) for path in (run, straight)]
+        if tensors[0].keys() != tensors[1].keys():
             different.append(f"{folder} (names)")
             continue
-        for name in names[0]:
-            one, other = (reader.get_tensor(name) for reader in readers)
+        for name in sorted(tensors[0]):
+            one, other = (found[name] for found in tensors)
             if (one.tobytes() if hasattr(one, "tobytes") else one) != (
                 other.tobytes() if hasattr(other, "tobytes") else other
             ):
@@ -193,6 +190,16 @@ def compare(run: Path, straight: Path) -> list[str]:
         if twice or (key[1] not in WITHIN_EPOCHS and str(points) != str(expected)):
             different.append(f"summaries {'/'.join(key)}{' (a step twice)' if twice else ''}")
     return different
+
+
+def _tensors(folder: Path) -> dict[str, Any]:
+    """Those of the newest checkpoint, by name."""
+    import tensorflow as tf
+
+    with literal(folder) as path:
+        reader = tf.train.load_checkpoint(path)
+        names = set(reader.get_variable_to_shape_map()) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+        return {name: reader.get_tensor(name) for name in names}
 
 
 def _trial(overrides: list[str], directory: Path, straight: Path, plan: list[int], every_steps: int) -> Trial:

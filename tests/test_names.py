@@ -13,6 +13,7 @@ import pytest
 from src.data.folder_layout import Example, find_layout
 from src.data.image_data import DataError
 from src.data.image_folder import image_folder, split_examples
+from src.verify_resume import compare
 from tests import forks
 from tests.folders import save, write_classes, write_pairs
 from tests.helpers import only_run, train
@@ -50,6 +51,22 @@ def test_commands_take_names_that_are_no_text(tmp_path):
     assert looked.returncode == 0 and "c\\udce4ts" in looked.stdout, looked.stderr
     compared = forks.run("src.compare", ["outputs/pets"], cwd=tmp_path)
     assert compared.returncode == 0, compared.stderr
+
+
+def test_brackets_and_stars_in_a_name_stand_for_themselves(tmp_path):
+    """In a run's folder and in the data's: trained, resumed, evaluated and predicted, which TensorFlow globs for."""
+    write_classes(tmp_path / "p[1]*?", {"cats": 9, "dogs": 9})
+    options = ["data=class_folder", "data.path='p[1]*?'", "model=mlp", "epochs=1", "hydra.run.dir='r[1]*?/\\[a]'"]
+    options += ["~data.transforms", "~callback.images"]
+    assert "saved; the same command goes on from there" in train(*options, "max_seconds=1e-9", cwd=tmp_path).stderr
+    resumed = train(*options, cwd=tmp_path)
+    assert resumed.returncode == 0 and "continuing after step" in resumed.stderr, resumed.stderr
+    [run] = (path.parent for path in tmp_path.glob("r*/*/run.json"))
+    evaluated = forks.run("src.evaluate", [str(run)], cwd=tmp_path)
+    assert evaluated.returncode == 0 and "SavedModel" in evaluated.stdout, evaluated.stderr
+    predicted = forks.run("src.predict", [str(run), "p[1]*?/d*/**/*.png"], cwd=tmp_path)
+    assert predicted.returncode == 0 and predicted.stdout.count("p[1]*?/dogs/") == 9, predicted.stderr
+    assert compare(run, run) == []
 
 
 def test_a_broken_file_is_named_whatever_its_name(tmp_path):

@@ -104,6 +104,7 @@ def test_images_of_all_kinds_and_sizes_beside_broken_ones(run, tmp_path):
     file[len(file) // 2] ^= 255
     (images / "flipped.PNG").write_bytes(file)
     (images / "empty.png").touch()
+    (images / "of\n2 lines\x1b[1m.png").touch()
     (images / "text.jpeg").write_text("no image")
     (images / "notes.txt").write_text("not asked for")
     broken = {
@@ -111,17 +112,18 @@ def test_images_of_all_kinds_and_sizes_beside_broken_ones(run, tmp_path):
         "flipped.PNG": "broken PNG file",
         "empty.png": "it is empty",
         "text.jpeg": "it is no image",
+        "of\n2 lines\x1b[1m.png": "it is empty",
     }
 
     result = predict(run, images, "--output", output, cwd=tmp_path)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stdout == f"{output / 'predictions.json'}\n"
     told = [line for line in result.stderr.splitlines() if line.startswith("skipped: ")]
-    repeated = result.stderr.split("error: 4 of 14 images were skipped:\n")[1].splitlines()
-    assert len(told) == len(repeated) == len(broken)
+    assert len(told) == len(broken) and result.stderr.count(str(images)) == len(broken)
+    assert result.stderr.endswith("error: 5 of 15 images were skipped, as said above\n")
     for name, reason in broken.items():
-        for lines in (told, repeated):
-            assert any(f"{images / name}: " in line and reason in line for line in lines)
+        shown = name.replace("\n", "\\n").replace("\x1b", "\\x1b")
+        assert any(f"{images / shown}: " in line and reason in line for line in told)
 
     found = masks(output)
     wanted = {
@@ -287,6 +289,7 @@ def test_twelve_megapixels_need_less_than_a_gigabyte(run, tmp_path):
         (["RUN", "none/*.png"], 2, "no image matches 'none/*.png'; images end in .png"),
         (["RUN", "a.png", "b.png"], 2, "there is no file or folder b.png"),
         (["RUN", "empty"], 2, "no image in the folder empty"),
+        (["RUN", "2\nlines"], 2, "there is no file or folder 2\\nlines"),
         (["RUN", "a.png", "--output", "a.png"], 2, "a.png cannot be made (File exists); give another"),
         (["RUN", "a.png", "--ouput", "x"], 2, "unrecognized arguments: --ouput"),
         (["RUN", "a.png", "--output", "ds"], 2, "ds/masks/a.png.png is there and is none of ds/predictions.json; give"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import time
 
 import pytest
 
+from src.runs.record import Record
 from tests.helpers import ROOT
+from tests.runs.made import add_checkpoint
 
 PROGRAM = """
 import time
@@ -31,6 +34,29 @@ def test_first_asks_second_ends(first):
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 128 + signal.SIGTERM
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("number", "saved", "said"),
+    [
+        (signal.SIGTERM, True, "interrupted; the same command goes on from the last checkpoint\n"),
+        (signal.SIGINT, False, "interrupted before the first checkpoint; the same command starts anew\n"),
+    ],
+)
+def test_before_training_begins(tmp_path, number, saved, said):
+    """While TensorFlow is imported, which takes longer than to see that the record is there."""
+    command = [sys.executable, "-m", "src.train", "data=digits", "model=mlp", "hydra.run.dir=run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    record = Record(tmp_path / "run")
+    while (record.read() or {}).get("status") != "running" and process.poll() is None:
+        time.sleep(0.01)
+    if saved:
+        add_checkpoint(tmp_path / "run" / "checkpoints")
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert stderr == said and process.returncode == 128 + number
+    assert record.read()["status"] == "interrupted"
 
 
 def test_handlers_are_put_back():

@@ -23,7 +23,7 @@ from src.callbacks.base import Callback
 from src.checkpoints import best_weights
 from src.data.image_data import ImageData
 from src.data.pipeline import to_float
-from src.files import replacing
+from src.files import literal, replacing
 from src.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,8 @@ def _check_same(module: tf.Module, path: Path, shape: tuple[int | None, ...], dt
     values = np.random.default_rng(0).integers(0, 256, [3, *(size or ANY_SIZE for size in shape)], dtype=np.uint8)
     inputs = tf.constant(values) if dtype == tf.uint8 else tf.cast(to_float(tf.constant(values)), dtype)
     expected = module.serve(inputs)
-    served = tf.saved_model.load(str(path)).signatures["serving_default"]
+    with literal(path) as name:
+        served = tf.saved_model.load(name).signatures["serving_default"]
     (name,) = served.structured_input_signature[1]
     written = served(**{name: inputs})
     for name, value in expected.items():
