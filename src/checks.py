@@ -5,7 +5,9 @@ check_values(cfg)       # ConfigError: epochs is 0; it must be an integer at lea
 
 from __future__ import annotations
 
+import glob
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -384,8 +386,8 @@ def _scores(metrics: dict[str, Any]) -> list[str]:
 
 def _check_paths(cfg: DictConfig, origins: Origins) -> None:
     """The user's own data must be there, and what the project's data options take as a folder be the name of one."""
-    ours = new_name(str(OmegaConf.select(cfg, "data._target_"))).startswith("src.data.")
-    for name in PATHS_OF_DATA if ours else ():
+    target = new_name(str(OmegaConf.select(cfg, "data._target_")))
+    for name in PATHS_OF_DATA if target.startswith("src.data.") else ():
         key = f"data.{name}"
         value = resolved_node(cfg, key)
         may_be_null = name != "path" or name not in cfg.data
@@ -394,6 +396,13 @@ def _check_paths(cfg: DictConfig, origins: Origins) -> None:
             raise ConfigError(
                 f"{origins.named(key)}{key} is {_shown(value)}{'' if value is None else f', {_kind(value)}'}; "
                 f"it must be the name of one folder{', or null' * may_be_null}{quoted}"
+            )
+    if target == "src.data.sources.digit_scenes":
+        folder = str(Path(cfg.data.get("data_dir") or os.environ.get("TFDS_DATA_DIR") or "~").expanduser().absolute())
+        if glob.has_magic(folder):
+            raise ConfigError(
+                f"data.data_dir, or the environment variable TFDS_DATA_DIR, is {folder!r}, and TensorFlow Datasets "
+                "takes *, ? and [ for a pattern; give another folder"
             )
     path = OmegaConf.select(cfg, "data.path")
     if isinstance(path, str) and "://" not in path and not Path(path).expanduser().exists():

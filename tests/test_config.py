@@ -98,7 +98,7 @@ STOP = "callback=early_stopping "
         ("+data.transforms.flp.p=0.5", ["data.transforms.flp has no _target_", "shift"]),
         ("data=digits monitor=val/loss", ["monitor=val/loss", "mode=min or mode=max"]),
         # no override, or a sweep without --multirun
-        ("epochs", ["'epochs'", "key=value"]),
+        ("epochs", ["'epochs'", "give epochs=..."]),
         ("=5", ["'=5'", "key=value"]),
         ("epochs==5", ["'epochs==5'", "key=value"]),
         ("epochs=[1", ["'epochs=[1'", "key=value"]),
