@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from src import targets
+from src.errors import ConfigError
 from src.moved import new_name
 from src.origins import Origins, leaves
 from src.runs.decision import STALE
@@ -51,10 +52,6 @@ PATHS_OF_DATA = ("path", "data_dir", "cache_dir")
 NOWHERE = Origins()
 
 Check = tuple[Callable[[Any], bool], str]
-
-
-class ConfigError(ValueError):
-    """The command or the config is wrong; the message names the key, the value and the way out."""
 
 
 def number(low: float, *, above: bool = False, high: float = math.inf, optional: bool = False) -> Check:

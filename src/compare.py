@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.arguments import Parser
+from src.command import run_command
 from src.comparison import CompareError
 from src.comparison.columns import differing, known_keys, metric_names, resolve
 from src.comparison.diff import RESULT, differences
@@ -80,21 +81,9 @@ for directories, and metrics of training are left out.
 exit codes: 0; 2 where the command is wrong or there is no run; 130 after Ctrl-C"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    _never_fail_on_a_character()
-    try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
-        _run(arguments)
-        sys.stdout.flush()
-    except CompareError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # whoever read it has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+def main(argv: Sequence[str]) -> None:
+    """The command line."""
+    _run(_parse(argv))
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -271,12 +260,5 @@ def _write(text: str, output: Path | None) -> None:
     print(output)
 
 
-def _never_fail_on_a_character() -> None:
-    """What a terminal's encoding lacks is printed as its number."""
-    for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

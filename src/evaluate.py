@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.config import ConfigError
+from src.command import EXIT_FAILED, EXIT_WRONG, run_command
+from src.errors import ConfigError
 from src.files import literal
-from src.logs import escape_unprintable, importing
+from src.logs import importing
 from src.machine import available_cores
 from src.manifest import listed
 from src.runs.collection import find_run
@@ -49,26 +50,20 @@ USAGE = f"""usage: python -m src.evaluate RUN [split={"|".join(SPLITS)}]
 Prints loss and metrics; the confusion matrix and the worst examples go to RUN/evaluation/<split>"""
 
 
-def main() -> None:
-    """The command line; exits with 0, 1 where it fails or the two disagree, 2 for a wrong command."""
-    escape_unprintable()
-    arguments = sys.argv[1:]
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit code: 0, or 1 where the two disagree or nothing can be written."""
     if not arguments or {"-h", "--help"} & set(arguments):
         print(USAGE)
-        sys.exit(0 if arguments else 2)
-    try:
-        word, split = _parse(arguments)
-        run = _run_of(word)
-        cfg = load_config(run)
-        record = Record(run).read() or {}
-        if changed := changes(record.get("fingerprints") or {}, identity_config(cfg)):
-            print(f"note: changed since this run: {', '.join(changed)}", file=sys.stderr)
-        if changed := environment_changes(record.get("environment") or {}, environment()):
-            print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
-        evaluation = evaluate(cfg, run, split)
-    except Exception as error:
-        print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        return 0 if arguments else EXIT_WRONG
+    word, split = _parse(arguments)
+    run = _run_of(word)
+    cfg = load_config(run)
+    record = Record(run).read() or {}
+    if changed := changes(record.get("fingerprints") or {}, identity_config(cfg)):
+        print(f"note: changed since this run: {', '.join(changed)}", file=sys.stderr)
+    if changed := environment_changes(record.get("environment") or {}, environment()):
+        print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
+    evaluation = evaluate(cfg, run, split)
     _print_metrics(evaluation)
     _print_findings(evaluation)
     sys.stdout.flush()
@@ -77,8 +72,7 @@ def main() -> None:
     disagree = disagreements(ours, exported)
     if disagree:
         print(f"error: best weights and SavedModel disagree in {', '.join(disagree)}", file=sys.stderr)
-    if disagree or not written:
-        sys.exit(1)
+    return EXIT_FAILED if disagree or not written else 0
 
 
 def load_config(run: Path) -> DictConfig:
@@ -231,4 +225,4 @@ def _print_classes(rows: list[dict[str, Any]], *, of_pixels: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from src.arguments import Parser
+from src.command import run_command
 from src.files import literal, replace
 from src.image_files import (
     FEW_BITS,
@@ -48,7 +49,7 @@ from src.image_files import (
     find_images,
     resized,
 )
-from src.logs import escape_unprintable, escaped, importing
+from src.logs import escaped, importing
 from src.machine import available_cores
 from src.pictures import mask_png, overlay, png
 from src.runs.collection import find_run
@@ -81,16 +82,15 @@ class Model:
     scores: int | None
 
 
-def main() -> None:
-    """The command line; exits with 0, 1 where it fails or an image cannot be read, 2 for a wrong command."""
-    escape_unprintable()
+def main(argv: list[str]) -> int:
+    """The command line; returns the exit code: 1 where an image cannot be read."""
     parser = Parser(
         prog="python -m src.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", help="a run's directory, outputs/<name>/<label>-<id>, or its id")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="a file, a folder, or a quoted pattern with * or **")
     parser.add_argument("--output", metavar="DIR", type=Path, help="where results go; RUN/predictions by default")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args(argv)
     try:
         found = find_run(arguments.run)
         run, record = found.directory, found.values
@@ -103,17 +103,7 @@ def main() -> None:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"{escaped(output)} cannot be made ({error.strerror}); give another folder as --output")
-    try:
-        code = predict(run, record, files, base=base, output=output)
-    except KeyboardInterrupt:
-        print("interrupted; the same command does all images again", file=sys.stderr)
-        code = 130
-    except Exception as error:
-        print(f"error: {escaped(str(error) or repr(error))}", file=sys.stderr)
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # taking TensorFlow down in order would take most of a second
+    return predict(run, record, files, base=base, output=output)
 
 
 def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: Path, output: Path) -> int:
@@ -415,4 +405,4 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, interrupted=lambda: "interrupted; the same command does all images again")

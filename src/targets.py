@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from src.control_flow import control_flow_on_tensor
+from src.errors import control_flow_on_tensor
 from src.moved import new_name
 from src.spelling import did_you_mean
 

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import traceback
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src import job
+from src.command import run_command
 from src.config import (
     CONFIG_DIR,
     CONFIG_NAME,
@@ -37,7 +35,6 @@ from src.config import (
 )
 from src.files import delete
 from src.job import prepare_and_keep, report, run_directory
-from src.logs import escape_unprintable
 from src.machine import settle_keras_backend
 from src.manifest import listed
 from src.runs.commands import quoted
@@ -48,46 +45,13 @@ from src.runs.record import Record
 
 log = logging.getLogger(__name__)
 
-EXIT_FAILED, EXIT_WRONG = 1, 2
 _failures: list[Exception] = []
 _directories: list[Path] = []  # of the run that this command is about
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came while no training listened to signals."""
-
-
 def main() -> None:
     """The command line; exits with 0 completed, 1 failed, 2 wrong command or config, 128 + n ended by signal n."""
-    escape_unprintable()  # no result is lost for want of a letter
-    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the end of training
-    show_trace = bool(os.environ.get("HYDRA_FULL_ERROR"))
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves exceptions, and what is said of them, to us
-    code: Any = 0
-    try:
-        _command(sys.argv[1:])
-    except SystemExit as ended:
-        code = ended.code
-    except KeyboardInterrupt as stopped:
-        print(f"interrupted{_what_is_left()}", file=sys.stderr)
-        code = 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
-    except Exception as error:
-        if show_trace:
-            traceback.print_exc()
-        print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)
-        code = EXIT_WRONG if isinstance(error, ConfigError) else EXIT_FAILED
-    if "tensorflow" in sys.modules and isinstance(code, int):
-        # All is written. Taking TensorFlow down in order would take most of a second.
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
-def _terminate(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise Terminated
+    run_command(_command, interrupted=lambda: f"interrupted{_what_is_left()}")
 
 
 def _what_is_left() -> str:
@@ -102,6 +66,7 @@ def _what_is_left() -> str:
 
 
 def _command(argv: list[str]) -> None:
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves exceptions, and what is said of them, to us
     register_resolvers()
     arguments = parse_command(argv)
     flags = [argument for argument in argv if argument not in arguments.overrides]
@@ -149,8 +114,6 @@ def _single(cfg: DictConfig) -> None:
         print(f"{action}{', what is there being set aside' if set_aside else ''}\n{directory}")
         return
     _directories.append(directory)
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
     with ExitStack() as stack:
         try:
             stack.enter_context(hold(lock_path(directory), wait=cfg.wait))

@@ -25,8 +25,8 @@ import keras
 import tensorflow as tf
 
 from src.callbacks.base import Callback
-from src.control_flow import control_flow_on_tensor
 from src.data.pipeline import Batches, as_batches, failure
+from src.errors import control_flow_on_tensor
 from src.loss_scale import LossScale
 from src.losses import is_mean
 from src.state import TrainState, kept

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.config import ConfigError, compose
+from src.command import EXIT_FAILED, run_command
+from src.config import compose
 from src.files import literal
 from src.logs import importing
 from src.runs.record import Record
@@ -49,8 +50,8 @@ class Trial:
     differences: tuple[str, ...]
 
 
-def main() -> None:
-    """The command line."""
+def main(argv: list[str]) -> int:
+    """The command line; returns the exit code: 1 where a trial differs."""
     parser = argparse.ArgumentParser(prog="python -m src.verify_resume", description=__doc__.partition("\n\n")[0])
     parser.add_argument("overrides", nargs="*", help="as for python -m src.train")
     parser.add_argument("--trials", type=int, default=3)
@@ -58,25 +59,21 @@ def main() -> None:
     parser.add_argument("--every-steps", type=int, default=7, help="between two checkpoints within an epoch")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
     parser.add_argument("--seed", type=int, default=0, help="of the steps to kill at")
-    arguments = parser.parse_intermixed_args()
-    try:
-        compose(arguments.overrides)
-        with importing():
-            import tensorflow  # noqa: F401
-        with tempfile.TemporaryDirectory(prefix="verify_resume-") as folder:
-            failed = verify(
-                arguments.overrides,
-                Path(folder),
-                trials=arguments.trials,
-                kills=arguments.kills,
-                every_steps=arguments.every_steps,
-                jobs=arguments.jobs,
-                seed=arguments.seed,
-            )
-    except (ConfigError, Unexpected) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
-    sys.exit(1 if failed else 0)
+    arguments = parser.parse_intermixed_args(argv)
+    compose(arguments.overrides)
+    with importing():
+        import tensorflow  # noqa: F401
+    with tempfile.TemporaryDirectory(prefix="verify_resume-") as folder:
+        failed = verify(
+            arguments.overrides,
+            Path(folder),
+            trials=arguments.trials,
+            kills=arguments.kills,
+            every_steps=arguments.every_steps,
+            jobs=arguments.jobs,
+            seed=arguments.seed,
+        )
+    return EXIT_FAILED if failed else 0
 
 
 def verify(
@@ -229,4 +226,4 @@ def newest_step(directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

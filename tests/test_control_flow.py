@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from src.control_flow import control_flow_on_tensor
 from src.data.pipeline import InMemory
+from src.errors import control_flow_on_tensor
 from src.targets import TargetError, build
 from src.trainer import Trainer
 

@@ -256,6 +256,7 @@ def test_a_model_of_any_size_and_of_300_classes_and_a_record_without_names(tmp_p
 WITH_PEAK = """
 import os
 from pathlib import Path
+from src.command import run_command
 from src.predict import main
 
 leave = os._exit
@@ -265,7 +266,7 @@ def tell(code):
     leave(code)
 
 os._exit = tell
-main()
+run_command(main)
 """
 
 

@@ -14,15 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.arguments import Parser
-from src.config import ConfigError, compose
+from src.command import run_command
+from src.config import compose
 from src.files import replace
-from src.logs import ConsoleHandler, escape_unprintable, importing
+from src.logs import ConsoleHandler, importing
 from src.machine import available_cores
 from src.text import counted, print_table, size, table
 
@@ -32,9 +32,8 @@ if TYPE_CHECKING:  # imports TensorFlow
 SHOWN_CLASSES = 30  # --json has all
 
 
-def main() -> None:
-    """The command line; exits with 0, 1 where it fails, 2 for a wrong command or config."""
-    escape_unprintable()
+def main(argv: list[str]) -> None:
+    """The command line."""
     parser = Parser(
         prog="python -m src.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,26 +44,13 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print all as one JSON object")
     parser.add_argument("--config-dir", metavar="DIR", help="a further folder of options")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args(argv)
     if arguments.examples < 1:
         parser.error(f"--examples is {arguments.examples}; it must be at least 1")
     logger = logging.getLogger("src")
     logger.addHandler(ConsoleHandler())
     logger.setLevel(logging.INFO)
-    code = 0
-    try:
-        _look(arguments)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # whoever read it has seen enough
-        os._exit(0)
-    except Exception as error:
-        print(f"error: {error}" if str(error) else f"error: {error!r}", file=sys.stderr)
-        code = 2 if isinstance(error, ConfigError) else 1
-    sys.stderr.flush()
-    os._exit(code)  # taking TensorFlow down in order would take most of a second
+    _look(arguments)
 
 
 def _look(arguments: argparse.Namespace) -> None:
@@ -141,4 +127,4 @@ def show(found: Look) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

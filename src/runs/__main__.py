@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from src.arguments import Parser
+from src.command import EXIT_FAILED, run_command
+from src.errors import ConfigError
 from src.runs.clean import Plan, make_plan, remove_checkpoints, remove_leftover
 from src.runs.collection import find_run, find_runs
 from src.runs.details import print_details
@@ -24,32 +25,20 @@ from src.runs.listing import SHOWN_STATUSES, newest_first, print_rows, read_row
 from src.runs.lock import Locked
 from src.text import counted, print_table, size, table as new_table
 
-OK, EXIT_FAILED, EXIT_WRONG, EXIT_INTERRUPTED = 0, 1, 2, 130
+OK = 0
 ABOUT = "Look at runs, and make room. Needs no TensorFlow."
 CLEAN = """Remove checkpoints of completed runs, except of the best of each name and monitor. They are there to resume
 from; records, logs, summaries and SavedModels stay, and the same command still finds the result. Runs that can go on,
 that a process is using, or that others branch from are left alone."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, 1 where not all could be done, 2 for a wrong command."""
+def main(argv: Sequence[str]) -> int:
+    """The command line; returns the exit code: 0, or 1 where not all could be done."""
     arguments = _parser().parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")  # whatever a record holds can be printed
     try:
-        code = arguments.command(arguments)
-        sys.stdout.flush()
+        return arguments.command(arguments)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_WRONG
-    except KeyboardInterrupt:
-        print("\ninterrupted; what is left of it, the same command removes", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read it has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    return code
+        raise ConfigError(str(error)) from error
 
 
 def _parser() -> Parser:
@@ -187,4 +176,4 @@ def _warn(warnings: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main, interrupted=lambda: "\ninterrupted; what is left of it, the same command removes")

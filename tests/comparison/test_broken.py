@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from src import compare
 from src.comparison import page
 from src.comparison.rows import read_rows
+from tests.commands import compare
 from tests.comparison.made import make_run, rewrite
 
 with tempfile.TemporaryDirectory() as _folder:
@@ -61,7 +61,7 @@ def records(draw) -> Any:
 def compared(*arguments: str) -> tuple[int, str, str]:
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = compare.main(arguments)
+        code = compare(list(arguments))
     return code, out.getvalue(), err.getvalue()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from src.compare import main
 from src.comparison.diff import differences
+from tests.commands import compare as main
 from tests.comparison.made import make_run, rewrite, rows_in
 
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from src.compare import main
 from src.comparison.effects import effects
 from src.comparison.made_of import unlike
+from tests.commands import compare as main
 from tests.comparison.made import groups_in, make_run, rewrite, rows_in
 
 RATE = "optimizer.learning_rate"

@@ -13,11 +13,11 @@ from html import unescape
 import numpy as np
 import pytest
 
-from src.compare import main
 from src.comparison import page
 from src.comparison.charts import MOST_CURVES, colours, curves, scatters
 from src.comparison.columns import differing
 from src.pictures import png
+from tests.commands import compare as main
 from tests.comparison.made import groups_in, make_run, rewrite, rows_in
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

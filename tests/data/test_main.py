@@ -122,7 +122,7 @@ def test_the_command(tmp_path):
 
 def test_a_reader_that_has_seen_enough(tmp_path):
     """As `| head`: the command ends without a word, wherever the pipe is found to be closed."""
-    code = "from src.data import __main__ as command; command._look = lambda _: print('x' * {}); command.main()"
+    code = "from src.command import run_command; run_command(lambda argv: print('x' * {}))"
     for length in (10, 1_000_000):  # which is written when the command ends, or at once
         reader, writer = os.pipe()
         os.close(reader)

@@ -15,12 +15,12 @@ import pytest
 
 from src.manifest import newest_good
 from src.runs import branch, clean
-from src.runs.__main__ import main
 from src.runs.branch import begin_branch, branches_of, find_parent
 from src.runs.clean import make_plan, remove_checkpoints
 from src.runs.lock import Locked, hold, lock_path
 from src.runs.record import Record
 from src.verify_resume import WATCHED, command, compare, finish, run_until
+from tests.commands import runs as main
 from tests.helpers import DIGITS, ROOT, only_run, run_module, train
 from tests.runs.made import contents, make_run
 

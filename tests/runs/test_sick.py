@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from src import compare
-from src.runs.__main__ import main
 from src.runs.record import BadRecord, Record
+from tests.commands import compare, runs as main
 from tests.comparison.test_broken import VALUES, paths
 from tests.runs.made import make_run
 
@@ -101,7 +100,7 @@ def test_a_record_that_is_none(tmp_path, text):
     check(tmp_path, sick, said=str(sick / "run.json"))
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        assert compare.main([str(tmp_path)]) == 0
+        assert compare([str(tmp_path)]) == 0
     assert f"warning: {sick} is left out" in err.getvalue()
 
 
