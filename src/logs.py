@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import logging
 import os
 import sys
@@ -14,13 +13,6 @@ from typing import TextIO
 from unicodedata import category
 
 from src.machine import settle_keras_backend
-
-
-def escape_unprintable() -> None:
-    """What an output cannot encode is escaped from now on, as letters that are not its own or a name's stray bytes."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def escaped(name: object) -> str:

@@ -18,9 +18,14 @@ PRUNE_SIGNAL = signal.SIGUSR2  # ends a run as the others do, and says that it i
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, PRUNE_SIGNAL)
 
 
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """SIGNALS, and SIGHUP, which a closed terminal sends, unless nohup has it ignored."""
+    return SIGNALS if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*SIGNALS, signal.SIGHUP)
+
+
 @contextmanager
 def stop_on_signals(interrupt: Callable[[str], None], *, second_ends: bool = True) -> Iterator[list[int]]:
-    """Call `interrupt(reason)` at the first of SIGNALS; yields the list of those received.
+    """Call `interrupt(reason)` at the first of `ending_signals`; yields the list of those received.
 
     Args:
         second_ends: whether a second signal ends the process at once, or changes nothing.
@@ -28,6 +33,7 @@ def stop_on_signals(interrupt: Callable[[str], None], *, second_ends: bool = Tru
     Outside of the main thread, where Python allows no handlers, it does nothing.
     """
     received: list[int] = []
+    numbers = ending_signals()
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
@@ -36,7 +42,7 @@ def stop_on_signals(interrupt: Callable[[str], None], *, second_ends: bool = Tru
 
     def watch() -> None:
         while number := int.from_bytes(os.read(reader, 1) or b"\0"):
-            if number not in SIGNALS:
+            if number not in numbers:
                 continue
             if received and second_ends:
                 os._exit(128 + number)
@@ -45,7 +51,7 @@ def stop_on_signals(interrupt: Callable[[str], None], *, second_ends: bool = Tru
             received.append(number)
             interrupt(signal.Signals(number).name)
 
-    handlers = {number: signal.signal(number, lambda number, frame: None) for number in SIGNALS}
+    handlers = {number: signal.signal(number, lambda number, frame: None) for number in numbers}
     old_descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     thread = threading.Thread(target=watch, daemon=True, name="signals")
     thread.start()

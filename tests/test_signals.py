@@ -23,7 +23,9 @@ with stop_on_signals(lambda reason: print(reason, flush=True)) as received:
 """
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "first", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP], ids=lambda number: number.name
+)
 def test_first_asks_second_ends(first):
     process = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
@@ -57,6 +59,16 @@ def test_before_training_begins(tmp_path, number, saved, said):
     _, stderr = process.communicate(timeout=60)
     assert stderr == said and process.returncode == 128 + number
     assert record.read()["status"] == "interrupted"
+
+
+def test_a_hang_up_that_nohup_ignores_ends_nothing():
+    command = [sys.executable, "-c", f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{PROGRAM}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "SIGINT\n"
+    process.kill()
 
 
 def test_handlers_are_put_back():

@@ -25,7 +25,7 @@ from typing import Any, Literal, Protocol
 from src.machine import memory_kills
 from src.runs.lock import Locked, hold, holder_of
 from src.runs.record import BadRecord, Record
-from src.signals import PRUNE_SIGNAL
+from src.signals import PRUNE_SIGNAL, ending_signals
 from src.sweeps.child import run_job
 from src.sweeps.plan import Job, Source
 from src.sweeps.processes import Ended, Pool, Server, Start
@@ -157,7 +157,8 @@ class Sweep:
         self.record = SweepRecord.create(folder, sweep_id=sweep_id, command=command, settings=settings)
 
     def __enter__(self) -> Sweep:
-        self._handlers = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}.intersection(ending_signals())
+        self._handlers = {number: signal.signal(number, self._hear) for number in numbers}
         return self
 
     def __exit__(self, *exception: object) -> None:
