@@ -156,8 +156,8 @@ def train(
     if action == "reuse":
         return report(record, note="already completed, reused")
     before = record.read() or {}
-    _begin(record, cfg, before, overrides)
     try:
+        _begin(record, cfg, before, overrides)
         value, signal_number = _fit(cfg, record, before, listen=listen, threads=threads)
     except KeyboardInterrupt:
         if (record.read() or {}).get("status") == "running":  # not while the result is printed
