@@ -51,6 +51,14 @@ def pytest_collection_finish(session):
     gc.set_threshold(*CHILD_GC_THRESHOLDS)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--exhaustive", action="store_true", help="also what is marked exhaustive: half an hour")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.option.exhaustive:
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))

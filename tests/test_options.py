@@ -30,6 +30,16 @@ from tests.prepared import write_labels, write_pets
 
 NO_PART_OF_A_RUN = {"hydra", "search"}
 OPTIONS = sorted(path for path in CONFIG_DIR.glob("*/*.yaml") if path.parent.name not in NO_PART_OF_A_RUN)
+# What others of their kind stand for, or that takes long; an option that is new is tried.
+EXHAUSTIVE = {
+    "data": {"digit_scenes", "oxford_iiit_pet"},
+    "debug": {"fast", "profile"},
+    "loss": {"cross_entropy", "dice", "sparse_categorical_crossentropy", "tversky"},
+    "metric": {"accuracy", "segmentation"},
+    "model": {"unet", "unet_mobilenet_v2"},
+    "optimizer": {"adadelta", "adafactor", "adagrad", "adam", "adamax", "ftrl", "lion", "nadam", "rmsprop", "sgd"},
+    "schedule": {"constant", "cosine", "exponential", "piecewise", "polynomial"},
+}
 # Small graphs, for groups that are about something else.
 QUICK = {"optimizer": ("optimizer=sgd", "optimizer.learning_rate=0.02"), "schedule": ("schedule=constant",)}
 SMALL_UNET = ("model=unet", "model.depth=1", "model.filters=4")
@@ -131,7 +141,12 @@ def bits(value) -> bytes:
     return np.asarray(value).tobytes()
 
 
-@pytest.mark.parametrize("path", OPTIONS, ids=named)
+def marked(path: Path):
+    exhaustive = path.stem in EXHAUSTIVE.get(path.parent.name, ())
+    return pytest.param(path, id=named(path), marks=[pytest.mark.exhaustive] if exhaustive else [])
+
+
+@pytest.mark.parametrize("path", map(marked, OPTIONS))
 def test_an_option(path, tmp_path, places):
     cfg = compose(overrides(path, places))
     if "image_size" in cfg.data:

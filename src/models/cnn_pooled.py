@@ -4,7 +4,8 @@
 
     model = cnn_pooled(input_shape=(64, 64, 3), num_classes=3)
 
-Source of the global average pooling: Lin, Chen & Yan 2013, "Network In Network".
+The greatest value of each channel, where "Network In Network" (Lin, Chen & Yan 2013) takes the mean: what is seen
+counts as much wherever it lies and however little of the picture it fills.
 """
 
 import keras
@@ -23,10 +24,10 @@ def cnn_pooled(
     normalization: str = "batch",
     activation: str = "relu",
 ) -> keras.Model:
-    """`depth` 3x3 convolutions, 2x2 max-pooling between them, and the mean of each channel over the picture.
+    """`depth` 3x3 convolutions, 2x2 max-pooling between them, and each channel's maximum over the picture.
 
     Maps float32 images [N, H, W, C] in [0, 1] to float32 logits [N, num_classes]. The first convolution has `filters`
-    channels, each further one twice as many. `dropout` in [0, 1) applies to the means. `normalization` (`batch`,
+    channels, each further one twice as many. `dropout` in [0, 1) applies to the maxima. `normalization` (`batch`,
     `layer`, `group` or `none`) comes after each convolution, before its `activation`, a name of
     `src.models.parts.ACTIVATIONS`.
 
@@ -50,7 +51,7 @@ def cnn_pooled(
         x = activated(x, activation, name=f"{activation}_{i}")
         if i < depth:
             x = layers.MaxPooling2D(name=f"pool_{i}")(x)
-    x = layers.GlobalAveragePooling2D(name="means")(x)
+    x = layers.GlobalMaxPooling2D(name="maxima")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     # float32 under any dtype policy, as the contract says.
