@@ -21,6 +21,7 @@ from src.checkpoints import Checkpoints
 from src.config import ConfigError
 from src.data.pipeline import InMemory
 from src.evaluate import load_config
+from src.files import replace, replacing
 from src.models.mlp import mlp
 from src.runs.checked import read_history
 from src.runs.record import Record
@@ -113,6 +114,33 @@ def test_a_file_is_fsynced_once_a_checkpoint(tmp_path, monkeypatch):
     assert appended.count(run / "history.jsonl") == 3
     assert max(map(appended.count, appended)) <= 3 + 4  # ends of epochs, and checkpoints within them
     assert disk.fsyncs.count(run / "summaries" / "train") == 1
+
+
+def test_the_name_of_a_new_file_is_fsynced_with_it_and_once(tmp_path, monkeypatch):
+    record, disk = Record(tmp_path), Disk(tmp_path, monkeypatch)
+    for append, expected in (
+        (record.append_epoch, ["history.jsonl", "."]),
+        (record.append_validation, ["validations.jsonl", "."]),
+        (record.append_epoch, ["history.jsonl"]),
+    ):
+        disk.fsyncs.clear()
+        append(json.loads(LINES[0]))
+        record.make_durable()
+        assert disk.fsyncs == [tmp_path / name for name in expected]
+
+
+def test_what_takes_another_s_place_is_on_the_disk_before(tmp_path, monkeypatch):
+    disk = Disk(tmp_path, monkeypatch)
+    for at_once in (False, True):
+        disk.fsyncs.clear()
+        replace(tmp_path / "file", "text", at_once=at_once)
+        [before, *after] = disk.fsyncs
+        assert before.parent == tmp_path and before.name.startswith(".tmp-") and after == [tmp_path] * at_once
+    disk.fsyncs.clear()
+    with replacing(tmp_path / "folder") as new:
+        (new / "inner").mkdir(parents=True)
+        (new / "inner" / "file").touch()
+    assert set(disk.fsyncs[:3]) == {new, new / "inner", new / "inner" / "file"} and disk.fsyncs[3:] == [tmp_path]
 
 
 class Lossy(Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import unicodedata
@@ -86,6 +87,16 @@ def test_names_that_are_no_text_draw_their_own_splits():
     assert [os.fsdecode(b"%d\xff" % n) in drawn for n in range(40)] != [
         os.fsdecode(b"%d\xfe" % n) in drawn for n in range(40)
     ]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_splits_are_drawn_by_names_as_they_are_spelt(form):
+    """Else images that a Mac has named would change their splits."""
+    names = [unicodedata.normalize(form, f"é{number}") for number in range(40)]
+    examples = [Example(name, None, f"{name}.png") for name in names]
+    drawn = split_examples(examples, val_share=0.25, test_share=0, seed=3)["val"]
+    by_hash = sorted(names, key=lambda name: hashlib.sha256(f"3/{name}".encode()).digest())
+    assert {example.name for example in drawn} == set(by_hash[-10:])
 
 
 @pytest.mark.parametrize(("image", "mask"), [(NFC, NFD), (NFD, NFC), (NFD, NFD)])

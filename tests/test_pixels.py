@@ -29,6 +29,7 @@ from src import predict
 from src.data import sources
 from src.data.image_data import DataError, ImageData
 from src.data.image_folder import image_folder
+from src.data.oddities import Oddities
 from src.data.tfds_sets import tfds_images
 from src.image_files import BadImage, read_image, read_mask, resized, resized_nearest
 from tests.folders import png, save
@@ -509,6 +510,18 @@ class TestOrientations:
         assert "name no orientation" in caplog.text and "1" in caplog.text
 
 
+def test_a_turn_that_is_found_late_is_told_once(caplog):
+    """As of an example of a large set, which is first read while training."""
+    oddities = Oddities("mine", apply_exif=None)
+    oddities.add("a", image=1, mask=1)
+    oddities.tell(bit_depth=None)
+    assert not caplog.messages
+    for name in ("b", "c"):
+        oddities.add(name, image=6, mask=1)
+    (warning,) = caplog.messages
+    assert warning.startswith("mine: b turned by EXIF data that its mask has not")
+
+
 @pytest.mark.parametrize("source", ["folder", "TFDS", "TFDS array"])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14])
 def test_values_of_few_bits_that_are_stored_in_16(source, bits, tmp_path):
@@ -593,6 +606,7 @@ def wrong_metadata():
     for name, text in {
         "long profile": chunk(b"iCCP", b"x\0\0" + zlib.compress(LONG)),
         "long text": chunk(b"tEXt", b"x\0" + LONG),
+        "longer EXIF in plain text": chunk(b"tEXt", b"Raw profile type exif\0" + 3 * LONG),
         "long packed text": chunk(b"zTXt", b"x\0\0" + zlib.compress(LONG)),
         "many texts": 100 * chunk(b"tEXt", b"Raw profile type exif\0" + LONG[:1_000_000]),
         "many packed texts": 100 * chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(LONG[:1_000_000])),
@@ -661,8 +675,16 @@ def test_an_example_without_a_label_is_told_alike_in_all_splits(split, held, tmp
     assert tfds_images(dataset="mine", ignore_label=-1, **options).num_classes == 3
 
 
-@pytest.mark.parametrize("source", ["masks", "classes", "TFDS", "arrays"])
-def test_one_class_is_refused_whatever_the_source(source, tmp_path):
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("masks", "the masks in .* have no label but 0; two classes are needed"),
+        ("classes", "nor a folder for each of two or more classes"),
+        ("TFDS", "the data has 1 class, .* give at least two"),
+        ("arrays", "the data has 1 class, .* give at least two"),
+    ],
+)
+def test_one_class_is_refused_whatever_the_source(source, message, tmp_path):
     blank, options = np.zeros((4, 4, 1), np.uint8), {"batch_size": 2, "seed": 0}
     for number in range(4):
         for kind in {"masks": ("images", "masks"), "classes": ("cats",)}.get(source, ()):
@@ -674,5 +696,5 @@ def test_one_class_is_refused_whatever_the_source(source, tmp_path):
         "TFDS": lambda: tfds_images(dataset="mine", data_dir=str(tmp_path), **options),
         "arrays": lambda: ImageData(train=(np.stack([blank] * 4), np.zeros(4, np.int32)), num_classes=1, **options),
     }.get(source, lambda: image_folder(path=str(tmp_path), **options))
-    with pytest.raises(ValueError, match=r"two classes|two or more classes|1 class, .*at least two"):
+    with pytest.raises(ValueError, match=message):
         make()

@@ -10,13 +10,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from src.build import build_data
 from src.callbacks.export import export
+from src.config import compose
+from src.data.digit_scenes.digits import load_digits
 from src.data.image_data import UNDERSTOOD, DataError, ImageData
 from src.data.transforms import Augment, Brightness, Flip, Noise, Shift
 from src.predict import load_model
 from src.preflight import misfit, squashed, target_problems
 from src.state import TrainState
-from tests.helpers import ROOT, only_run, run_module
+from tests.helpers import ROOT, only_run, run_module, train
 
 RANDOM = np.random.default_rng(0)
 N = 40
@@ -207,6 +210,29 @@ def test_a_loss_or_metric_that_takes_probabilities_is_refused(node, refused):
                       for k in ("loss", "loss.losses.a")] if refused else [])  # fmt: skip
     metric = {"_target_": "keras.metrics.SparseCategoricalCrossentropy"}
     assert len(target_problems({"metric": {"nats": metric}}, {})) == 1
+
+
+def test_a_run_looks_at_its_data_first(monkeypatch):
+    images, labels = load_digits()
+    monkeypatch.setattr("src.data.sources.load_digits", lambda: (images.astype(np.uint16), labels))
+    with pytest.raises(DataError, match=r"uint16 \[n, 8, 8, 1\].*neither pixels nor features"):
+        build_data(compose(["data=digits", "model=mlp"]))
+
+
+SURE = """import keras
+from src.models.mlp import mlp
+
+def model(**options):
+    logits = mlp(**options)
+    return keras.Model(logits.inputs, keras.layers.Softmax()(logits.outputs[0]))
+"""
+
+
+def test_a_run_of_probabilities_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(SURE)
+    done = train("data=digits", "model=mlp", "model._target_=mine.model", "epochs=1", cwd=tmp_path)
+    assert done.returncode == 2 and "the model gives probabilities" in done.stderr, done.stderr
+    assert not list(tmp_path.glob("outputs/**/ckpt-*"))
 
 
 FEATURES = '''"""Two classes of float inputs."""

@@ -14,6 +14,7 @@ from src.runs.provenance import COMPUTING, NOT_COMPUTING, PROJECT, changes, diff
 from tests.helpers import ROOT
 
 MODEL = {"model": {"_target_": "mine.model"}}
+NO_TEXT = os.fsdecode(b"\xff.png"), os.fsdecode(b"\xfe.png")
 
 
 @pytest.fixture
@@ -168,18 +169,20 @@ def test_a_run_of_digits_does_not_reach_the_scenes():
         (lambda folder: (folder / "a" / "1.png").write_text("longer"), False),
         (lambda folder: os.utime(folder / "a" / "1.png", (1, 1)), False),
         (lambda folder: (folder / "a" / "1.png").rename(folder / "a" / "2.png"), False),
+        (lambda folder: (folder / NO_TEXT[0]).rename(folder / NO_TEXT[1]), False),
         (lambda folder: (folder / "a" / "3.png").touch(), False),
         (lambda folder: (folder / "a" / "1.png").unlink(), False),
         (lambda folder: (folder / "a" / "1.png").read_text(), True),
         (lambda folder: folder.rename(folder.with_name("moved")).rename(folder), True),
         (lambda folder: None, True),
     ],
-    ids=["size", "time", "name", "new", "gone", "read", "moved", "nothing"],
+    ids=["size", "time", "name", "a name that is no text", "new", "gone", "read", "moved", "nothing"],
 )
 def test_data_at_a_path_is_its_names_sizes_and_times(tmp_path, change, same):
     folder = tmp_path / "images"
     (folder / "a").mkdir(parents=True)
     (folder / "a" / "1.png").write_text("one")
+    (folder / NO_TEXT[0]).write_text("two")
     config = {"data": {"path": str(folder), "dataset": "mine:1.0.0"}}
     before = fingerprints(config)
     assert before["data"]["dataset"] == "mine:1.0.0"
