@@ -120,3 +120,11 @@ def test_a_reference_is_shown_as_what_it_resolves_to(tmp_path):
         "unknown": "${elsewhere}",
     }
     assert not any("data.batch_size" in settings for settings in rows.values()), "it follows, and no run says it"
+
+
+def test_what_all_have_typed_as_a_reference_is_shown_too(tmp_path):
+    rate = "optimizer.learning_rate"
+    for value in (0.5, 0.25):
+        config = {"optimizer.epsilon": value, rate: None}
+        make_run(tmp_path, f"{value}", typed=[f"{rate}=${{optimizer.epsilon}}"], config=config, derived={rate: value})
+    assert {row.settings.get(rate) for row in rows_in(tmp_path)} == {0.5, 0.25}
