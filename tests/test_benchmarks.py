@@ -106,6 +106,7 @@ def test_sweeps_are_measured_against_fresh_processes_and_joblib_with_equal_resul
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_sweeps_are_issued_again_and_their_parent_s_memory_is_sampled(capsys):
     assert main(["sweeps", "again", "memory", "--share", "0.02"]) == 0
     printed = capsys.readouterr().out
@@ -114,6 +115,7 @@ def test_sweeps_are_issued_again_and_their_parent_s_memory_is_sampled(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_loop_is_measured_against_fit_and_agrees_with_it():
     command = [sys.executable, "-m", "benchmarks", "loop", "--case", "cnn", "--quick", "--repeats", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

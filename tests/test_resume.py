@@ -18,7 +18,7 @@ LEAN = ["callback.export=null", "callback.images=null", "callback.hparams=null"]
 SHORTER = ["epochs=3", "trainer.validate_every_steps=17"]  # which also writes validations.jsonl
 SHORT = [*(override for override in ALL_STATE if not override.startswith("epochs=")), *SHORTER, *LEAN]
 WATCHED = ("log_every_steps=1", "trainer.steps_per_call=1")
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGUSR1)  # SIGTERM is as SIGINT: the campaign has it
 
 
 def finish(directory):
@@ -45,11 +45,11 @@ def straight(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_three_kills(straight, capsys):
-    """The fourth is in the next test: before the first checkpoint."""
-    assert verify(SHORT, straight.parents[1], trials=1, kills=3, every_steps=7, seed=1) == 0
+def test_two_kills(straight, capsys):
+    """The third is in the next test: before the first checkpoint."""
+    assert verify(SHORT, straight.parents[1], trials=1, kills=2, every_steps=7, seed=1) == 0
     printed = capsys.readouterr().out
-    assert "1 of 1 trials equal to the straight run, 3 kills" in printed
+    assert "1 of 1 trials equal to the straight run, 2 kills" in printed
     assert int(printed.rpartition("after a kill: ")[2].partition(",")[0]) <= 7
 
 
@@ -64,7 +64,7 @@ def test_signals_lose_no_step(straight, tmp_path):
     run_until(slow, directory, step=3)
     assert Record(directory).read()["status"] == "running" and newest_step(directory) == 0
     log = directory / "train.log"
-    for number, step in zip(SIGNALS, (20, 70, 120), strict=True):
+    for number, step in zip(SIGNALS, (20, 70), strict=True):
         before = newest_step(directory)
         outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(slow, **outputs)
@@ -86,6 +86,7 @@ def test_signals_lose_no_step(straight, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_full_disk_fails_with_one_line_and_goes_on_when_there_is_room(straight, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

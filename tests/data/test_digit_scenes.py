@@ -168,6 +168,7 @@ def test_prepared_folder_is_not_written_to(data_dir: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_processes_that_start_at_once_prepare_one_set(tmp_path: Path) -> None:
     processes = [_start(tmp_path) for _ in range(4)]
     for process in processes:

@@ -94,6 +94,7 @@ def test_the_pets_are_what_tfds_reads(folder):
     assert set(np.unique(masks)) == {0, 1, 2} and (images.dtype, masks.dtype) == (np.uint8, np.uint8)
 
 
+@pytest.mark.exhaustive
 def test_the_miniature_trains_through_the_command(folder, tmp_path):
     options = ["model=unet_mobilenet_v2", "epochs=1", "batch_size=4", "data.image_size=32", "data.limit=0.2", *LEAN]
     result = train("data=oxford_iiit_pet", f"data.data_dir={folder}", *options, cwd=tmp_path)

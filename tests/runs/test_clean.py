@@ -299,6 +299,7 @@ def checksum(run):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_real_runs(tmp_path):
     """After clean the completed run is reused and cannot be branched from; the killed one ends with the same bits."""
     config = [*DIGITS, "epochs=3", "model.dropout=0.2"]

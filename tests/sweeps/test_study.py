@@ -468,6 +468,7 @@ def study_command(*overrides: str, n_trials: int) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_one_nan_and_one_crash_among_ten_trials(tmp_path):
     kinds = ["nan_weights", "raise", *(f"good{number}" for number in range(8))]
     command = study_command(
