@@ -9,7 +9,7 @@ import glob
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,6 +48,8 @@ RUN_PATHS = ("directory", "best", "picture", "record")
 
 # What options of src.data take as the name of a folder.
 PATHS_OF_DATA = ("path", "data_dir", "cache_dir")
+
+FILLED_IN = ("run", "parent")
 
 NOWHERE = Origins()
 
@@ -233,6 +235,35 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
     else:
         hint = did_you_mean(key, [*folders, *(k for k in keys if k not in fixed)]) or ". --cfg job lists all"
     raise ConfigError(f"{override.input_line}: there is no key {key!r}{hint}")
+
+
+def check_read(cfg: DictConfig, origins: Origins, *, roots: Collection[str]) -> None:
+    """Every key at the top must be a root file's, a group's, or one that another value refers to.
+
+    Args:
+        roots: the files of `origins` that are no option of a group.
+    """
+    for key in FILLED_IN:
+        if file := next((file for file, content in origins.files if key in content and file not in roots), None):
+            raise ConfigError(f"{file}: {key} is filled in by the run itself and cannot be given")
+    groups = [folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir() and folder.name not in OPTIONAL_GROUPS]
+    declared = [key for file, content in origins.files if file in roots for key in content]
+    unread = [str(key) for key in cfg if key not in {*groups, *declared}]
+    if not unread:
+        return
+    plain = plain_values(cfg)
+    referred = re.findall(r"\$\{(\w+)", " ".join(str(value) for _, value in leaves(plain)))
+    for key in unread:
+        if key in OPTIONAL_GROUPS and plain[key]:
+            raise ConfigError(
+                f"{origins.named(key)}nothing reads what is below {key!r}: an option of {key} is for the whole config, "
+                "and so begins with the line # @package _global_ (and no byte order mark before it)"
+            )
+        if key not in {*referred, *OPTIONAL_GROUPS}:
+            known = {*groups, *declared} - {*HIDDEN}
+            keys = [".".join(path) for path, value in leaves(plain) if path[0] in known and not _interpolated(value)]
+            near = did_you_mean(key, [*groups, *declared, "defaults", *keys])
+            raise ConfigError(f"{origins.named(key)}there is no key {key!r}, so nothing would read it{near}")
 
 
 def _option(group: str, option: str) -> dict[str, Any]:

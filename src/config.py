@@ -108,6 +108,7 @@ class _Base:
     cfg: DictConfig
     plain: dict[str, Any]
     origins: Origins
+    roots: set[str]  # the files that are no option of a group
 
 
 class _Loader(ConfigLoaderImpl):
@@ -115,6 +116,7 @@ class _Loader(ConfigLoaderImpl):
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         self.files: list[tuple[str, dict[str, Any]]] = []
+        self.roots: set[str] = set()
         return super().load_configuration(*args, **kwargs)
 
     def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
@@ -122,6 +124,8 @@ class _Loader(ConfigLoaderImpl):
         if loaded.path and loaded.path.startswith("file://"):
             path = Path(loaded.path.removeprefix("file://"), f"{default.config_path}.yaml")
             self.files.append((_shown(path), checks.plain_values(cast(DictConfig, loaded.config))))
+            if "/" not in str(default.config_path):
+                self.roots.add(_shown(path))
         return loaded
 
 
@@ -157,6 +161,7 @@ class _Composer:
             checks.check_key(override, base.plain, self._options)
         cfg = self.compose_unchecked(parsed)
         origins = base.origins.with_overrides({o.key_or_group: str(o.input_line) for o in self._values(parsed)})
+        checks.check_read(cfg, origins, roots=base.roots)
         values = checks.resolved(cfg)
         checks.check_targets(values, origins)
         checks.check_run_paths(values, origins)
@@ -223,7 +228,7 @@ class _Composer:
             plain = checks.plain_values(cfg)
             plugins = {name: checks.resolved_node(cfg, f"hydra.{name}") for name in ("launcher", "sweeper")}
             hydra_settings.check_settings(plain["hydra"], plugins)
-            self._bases[key] = _Base(cfg=cfg, plain=plain, origins=Origins(self.loader.files))
+            self._bases[key] = _Base(cfg=cfg, plain=plain, origins=Origins(self.loader.files), roots=self.loader.roots)
         return self._bases[key]
 
     def _check_search_path(self, options: list[Override]) -> None:
@@ -288,6 +293,8 @@ def check_sweep(overrides: list[str], *, config_dir: str | None = None, config_n
     for override in parsed:
         if override.is_sweep_override() and override.is_hydra_override():
             raise ConfigError(f"{override.input_line}: {override.key_or_group} is of the whole sweep; give one value")
+        if override.is_sweep_override() and override.key_or_group == "search":
+            raise ConfigError(f"{override.input_line}: a sweep searches one space; type a command for each")
     checks.check_twice(parsed)
     first = [_first(override) for override in parsed]
     return compose([*first, "hydra.mode=MULTIRUN"], config_dir=config_dir, config_name=config_name)

@@ -259,7 +259,7 @@ def test_a_folder_of_configs_may_bring_groups_and_a_root(tmp_path, monkeypatch):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     for folder in ("mine", str(tmp_path / "mine")):
-        assert compose(["+my=one"], config_dir=folder).my.a == 1
+        assert compose(["+my=one", "epochs=${my.a}"], config_dir=folder).epochs == 1
         assert compose([], config_dir=folder, config_name="alt").epochs == 7
 
 

@@ -87,6 +87,8 @@ BEFORE_TENSORFLOW = {
     "data=digit_scenes data.data_dir=[a]": ["data.data_dir is ['a'], a list", "one folder, or null"],
     "+run.dir=x": ["run.dir", "filled in by the run"],
     "resume=nowhere": ["resume=nowhere is no run", "outputs/"],
+    "+other.key=1": ["there is no key 'other', so nothing would read it"],
+    "+optimizer@other=sgd": ["there is no key 'other', so nothing would read it"],
     "model._target_=os.system": ["'os.system'", "src.models", "cannot be allowed by a line in conf/targets.txt"],
     "+callback.x.patience=3": ["callback.x has no _target_", "early_stopping"],
     "hydra.launcher.n_job=2": ["'hydra.launcher.n_job'", "Did you mean hydra.launcher.n_jobs?"],
@@ -109,7 +111,17 @@ OF_FILES = {
         ("epochs: [1", ["x.yaml, line 3 cannot be read", "expected ',' or ']'"]),
         ("callback: {export: {directory: /home/x}}", ["x.yaml: callback.export.directory is '/home/x'", "run.dir"]),
         ("hydra: {job: {env_set: {PATH: here}}}", ["hydra.job.env_set.PATH", "your shell"]),
+        ("epoch: 1", ["x.yaml: there is no key 'epoch', so nothing would read it", "Did you mean epochs?"]),
+        ("optimiser: {learning_rate: 0.1}", ["x.yaml: there is no key 'optimiser'", "Did you mean optimizer?"]),
+        ("learning_rate: 0.1", ["x.yaml: there is no key 'learning_rate'", "optimizer.learning_rate"]),
+        ("default: [{override /model: unet}]", ["x.yaml: there is no key 'default'", "Did you mean defaults?"]),
+        ("run: {total_steps: 5}", ["x.yaml: run is filled in by the run itself"]),
     ],
+    "debug/x.yaml": [
+        ("epochs: 1", ["x.yaml: nothing reads what is below 'debug'", "begins with the line # @package _global_"]),
+        ("\ufeff# @package _global_\nepochs: 1", ["x.yaml: nothing reads what is below 'debug'", "byte order mark"]),
+    ],
+    "search/x.yaml": [("hydra: {sweeper: {n_trials: 3}}", ["x.yaml: nothing reads what is below 'search'"])],
     "model/x.yaml": [
         ("_target_: src.models.unet.unet\nfilters: ???", ["model/x.yaml: model.filters must be given"]),
     ],
@@ -285,3 +297,9 @@ def test_every_file_of_the_project_passes_its_own_checks(tmp_path):
     (tmp_path / "experiment" / "again.yaml").write_text(text)
     again = compose([*DIGITS, "experiment=again"], config_dir=str(tmp_path))
     assert again.model == compose(list(DIGITS)).model and Path(ROOT, "conf", "targets.txt").is_file()
+
+
+def test_a_key_of_ones_own_that_others_refer_to_is_read(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "x.yaml").write_text("# @package _global_\nwidth: 24\nmodel: {filters: '${width}'}\n")
+    assert compose(["experiment=x"], config_dir=str(tmp_path)).model.filters == 24
