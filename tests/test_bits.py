@@ -80,6 +80,7 @@ def test_a_run_that_fails_is_no_comparison(tmp_path, monkeypatch):
         bits.compare_trees(ROOT, ROOT, {"wrong": (*SMALL, "batch_size=0")}, tmp_path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_change_that_computes_something_else_is_found(tmp_path):
     """Against a copy in which one rate is another: what uses it differs in all three, what does not is equal."""

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -27,15 +28,23 @@ def trained(seed: int = 0, epochs: int = 1):
     return trainer
 
 
-@pytest.fixture
-def saved(tmp_path):
-    """Three checkpoints of a growing run, newest last, with the weights of each."""
-    checkpoints, trainer, held = Checkpoints(tmp_path, max_to_keep=3), small_trainer(), []
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    checkpoints, trainer, held = Checkpoints(folder, max_to_keep=3), small_trainer(), []
     images, labels = digits(64)
     for epochs in (1, 2, 3):
         trainer.fit(InMemory(images, labels, batch_size=16, shuffle_seed=0), epochs=epochs)
         checkpoints.save(trainer.state)
         held.append(weights(trainer))
+    return folder, held
+
+
+@pytest.fixture
+def saved(saved_once, tmp_path):
+    """Three checkpoints of a growing run, newest last, with the weights of each."""
+    folder, held = saved_once
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     return tmp_path, held
 
 
@@ -184,6 +193,7 @@ def save_for_ever(folder: str) -> None:
         checkpoints.save(trainer.state)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_killed_saves(tmp_path):
     """kill -9 at random moments of saving: each time the newest whole checkpoint is found, nothing else stays."""

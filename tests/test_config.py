@@ -294,7 +294,7 @@ def command(draw):
     return [f"{key}={draw(st.sampled_from(choices[key]))}" if choices[key] else key for key in keys]
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
 @given(overrides=command())
 def test_composing_once_for_a_set_of_options_gives_what_hydra_gives(overrides):
     composer = config._composer(None, "train")

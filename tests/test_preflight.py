@@ -147,6 +147,7 @@ print(status("VmHWM") - before, need.gradients + need.least, need.gradients + ne
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_estimate_holds_of_a_real_step(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

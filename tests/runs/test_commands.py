@@ -46,7 +46,7 @@ def made(folder: Path, overrides: list[str]) -> tuple[Path, str]:
     return make_run(folder / "outputs" / "x", 1, overrides=overrides, config_hash=hash_, checkpoints=False), hash_
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(NASTY)
 @example("")
 @example("null")

@@ -7,6 +7,7 @@ import pytest
 from benchmarks.sweeps import starts
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_sweeps_started_together_share_their_runs(tmp_path):
     row = starts(tmp_path, 4, jobs=3)
