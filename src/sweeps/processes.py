@@ -162,11 +162,11 @@ class Server:
         self._ended: list[Ended] = []
         sys.stdout.flush()
         sys.stderr.flush()
-        self.pid = os.fork()
+        parent, self.pid = os.getpid(), os.fork()
         if self.pid == 0:
             try:
                 self._connection.close()
-                _serve(theirs, start, prepare)
+                _serve(parent, theirs, start, prepare)
             except ConnectionError:  # the parent is dead
                 pass
             except BaseException:
@@ -222,11 +222,12 @@ class Server:
             self._ended.append(Ended(*values))
 
 
-def _serve(connection: Connection, start: Start, prepare: Callable[[], None] | None) -> None:
+def _serve(parent: int, connection: Connection, start: Start, prepare: Callable[[], None] | None) -> None:
     """The server's life."""
     os.setpgrp()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    _die_with(parent, signal.SIGKILL)  # while it imports, it hears of nothing
     if prepare:
         prepare()
     gc.freeze()  # a collection in a child would copy the pages of all that is here

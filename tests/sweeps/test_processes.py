@@ -257,3 +257,15 @@ def test_an_early_server_imports_while_the_parent_works(tmp_path):
     assert all_ended(pool, 1)["a"].exit_code == 0
     assert json.loads((tmp_path / "a").read_text())["imported"]
     pool.close()
+
+
+def test_a_server_that_is_still_importing_dies_with_its_parent():
+    code = "import os, time; from src.sweeps.processes import Server; pid = Server('fork', lambda: time.sleep(60)).pid"
+    command = [sys.executable, "-c", f"{code}; print(pid, flush=True); os._exit(0)"]
+    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    server = Path("/proc", parent.stdout.readline().strip(), "stat")
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while (alive := server.exists() and ") Z " not in server.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive
