@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections import Counter
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -55,10 +56,24 @@ def pytest_addoption(parser):
     parser.addoption("--exhaustive", action="store_true", help="also what is marked exhaustive: half an hour")
 
 
+def _is_left_out(item):
+    return item.get_closest_marker("exhaustive") is not None
+
+
+def _beyond_samples(items):
+    """Of each parametrised test marked sample(n), all cases but the first n."""
+    seen = Counter()
+    for item in items:
+        if marker := item.get_closest_marker("sample"):
+            seen[item.function] += 1
+            if seen[item.function] > marker.args[0]:
+                yield item
+
+
 def pytest_collection_modifyitems(config, items):
     if not config.option.exhaustive:
-        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-        config.hook.pytest_deselected(items=left_out)
+        left_out = set(filter(_is_left_out, items)) | set(_beyond_samples(items))
+        config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))

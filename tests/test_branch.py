@@ -98,6 +98,7 @@ def test_another_architecture_is_refused(parent, tmp_path):
     assert len(found.stderr.splitlines()) < 6
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_clean_leaves_the_parent_of_a_branch_that_it_cannot_see(parent, tmp_path):
     """The branch was typed elsewhere, by a link; its command goes on after the clean."""

@@ -91,6 +91,7 @@ def test_a_completed_run(completed):
     assert epoch["step"] == record["step"] and epoch["val/accuracy"] == record["best"]["value"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "command",
     [RUN, RUN[::-1], (*RUN, "seed=0", "log_every_steps=5"), (*RUN, "trainer.steps_per_call=7", "stale=reuse")],
@@ -107,6 +108,7 @@ def test_typed_again_it_is_reused_without_tensorflow(completed, command):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -189,6 +191,7 @@ def test_a_sweep_gives_each_job_its_directory_and_reuses_what_is_there(project):
     assert single.returncode == 0 and "reused" in single.stdout
 
 
+@pytest.mark.exhaustive
 def test_a_sweep_takes_a_folder_of_options(project):
     folder = project / "options" / "model"
     folder.mkdir(parents=True)
@@ -271,6 +274,7 @@ def test_a_lost_record_does_not_pass_old_checkpoints_for_new(project):
     assert "the earlier run is kept in" in result.stderr and "continuing" not in result.stderr
 
 
+@pytest.mark.exhaustive
 def test_xla(project):
     result = train(*RUN, *LEAN, "trainer.jit_compile=true", cwd=project)
     assert result.returncode == 0, result.stderr
@@ -281,6 +285,7 @@ def test_jobs_that_share_a_process_share_its_threads(project):
     assert result.returncode == 2 and "in one sweep, whose jobs share a process" in result.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_launcher_of_hydras_own(project):
     result = train("--multirun", "hydra/launcher=basic", *RUN, "seed=0,1", cwd=project)
     assert result.returncode == 0 and result.stdout.count("reused") == 1, result.stderr

@@ -90,6 +90,7 @@ def test_a_best_within_an_epoch_has_the_numbers_of_its_own_step_everywhere(best_
         assert of_best[f"best_epoch/{name}"] == (best["step"], pytest.approx(math.nan, nan_ok=True))
 
 
+@pytest.mark.exhaustive
 def test_seeds_are_put_together_as_an_independent_calculation_does(trained):
     expected: dict[str, list[float]] = defaultdict(list)
     for path in trained.glob("outputs/digits/*/run.json"):

@@ -77,6 +77,7 @@ def fit(kind: str, decorate) -> Trainer:
     return trainer
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", PARTS)
 def test_python_that_asks_a_tensor_is_named_before_the_first_step(kind):
     with pytest.raises(ValueError, match=r"test_control_flow\.py:\d+, `.*@tf.function") as caught:

@@ -62,6 +62,7 @@ def truth(run):
     return images.numpy(), targets.numpy().astype(int), served["logits"].numpy()
 
 
+@pytest.mark.exhaustive
 def test_confusion_classes_and_worst_examples_are_those_of_numpy(run, truth):
     result = evaluate(run, cwd=run)
     assert result.returncode == 0, result.stderr
@@ -135,6 +136,7 @@ def test_without_checkpoints_the_saved_model_is_measured_and_replaces_what_was_t
     assert json.loads((copy / "evaluation" / "val" / "metrics.json").read_text())["metrics"].keys() == {"saved_model"}
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_cannot_be_written_has_its_metrics_printed(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / run.name, ignore=shutil.ignore_patterns("evaluation"))
     (copy / "evaluation").touch()

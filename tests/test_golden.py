@@ -41,6 +41,7 @@ def first_losses(overrides: str, run_dir) -> list[float]:
     return recorder.losses
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("overrides", GOLDEN)
 def test_first_five_losses(overrides, tmp_path):
     np.testing.assert_allclose(first_losses(overrides, tmp_path), GOLDEN[overrides], rtol=1e-4)

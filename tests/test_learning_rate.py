@@ -76,6 +76,7 @@ def events(folder) -> dict[str, dict[int, list[float]]]:
     return found
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("name", "steps_per_call"),
     [

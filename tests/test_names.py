@@ -26,6 +26,7 @@ def load(path, **options):
     return image_folder(path=str(path), batch_size=4, seed=0, val_share=0, test_share=0, **options)
 
 
+@pytest.mark.exhaustive
 def test_commands_take_names_that_are_no_text(tmp_path):
     """A folder, a class and files: trained on, evaluated, predicted, looked at and reused."""
     root = write_classes(tmp_path / "pets", {"cats": 9, "dogs": 9})

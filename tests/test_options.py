@@ -32,13 +32,27 @@ NO_PART_OF_A_RUN = {"hydra", "search"}
 OPTIONS = sorted(path for path in CONFIG_DIR.glob("*/*.yaml") if path.parent.name not in NO_PART_OF_A_RUN)
 # What others of their kind stand for, or that takes long; an option that is new is tried.
 EXHAUSTIVE = {
-    "data": {"digit_scenes", "oxford_iiit_pet"},
+    "callback": {"default"},
+    "data": {"digit_scenes", "image_folder", "oxford_iiit_pet"},
     "debug": {"fast", "profile"},
-    "loss": {"cross_entropy", "dice", "sparse_categorical_crossentropy", "tversky"},
-    "metric": {"accuracy", "segmentation"},
+    "experiment": {"digits_fast"},
+    "loss": {"cross_entropy", "dice", "focal", "sparse_categorical_crossentropy", "tversky"},
+    "metric": {"accuracy", "classification", "segmentation"},
     "model": {"unet", "unet_mobilenet_v2"},
-    "optimizer": {"adadelta", "adafactor", "adagrad", "adam", "adamax", "ftrl", "lion", "nadam", "rmsprop", "sgd"},
-    "schedule": {"constant", "cosine", "exponential", "piecewise", "polynomial"},
+    "optimizer": {
+        "adadelta",
+        "adafactor",
+        "adagrad",
+        "adam",
+        "adamax",
+        "ftrl",
+        "lamb",
+        "lion",
+        "nadam",
+        "rmsprop",
+        "sgd",
+    },
+    "schedule": {"constant", "cosine", "exponential", "one_cycle", "piecewise", "polynomial"},
 }
 # Small graphs, for groups that are about something else.
 QUICK = {"optimizer": ("optimizer=sgd", "optimizer.learning_rate=0.02"), "schedule": ("schedule=constant",)}

@@ -84,6 +84,7 @@ def assert_alike(ours, whole, *, rtol=2e-4):
 KINDS = ("sparse_categorical_crossentropy", "focal weights", "combo")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("name", "ignore_label"),
     [
@@ -104,6 +105,7 @@ class Penalises(layers.Layer):
         return inputs
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("scaled", [False, True])
 def test_regularisers_count_once_and_scaled_losses_too(scaled):
     def dense():
@@ -115,6 +117,7 @@ def test_regularisers_count_once_and_scaled_losses_too(scaled):
         assert_alike(ours, whole)
 
 
+@pytest.mark.exhaustive
 def test_the_second_pass_draws_what_the_first_drew():
     """As a mean over examples shows, whose gradient needs no second pass."""
     loss = CrossEntropy()
@@ -122,6 +125,7 @@ def test_the_second_pass_draws_what_the_first_drew():
     assert_alike(fitted(lambda y, x: loss(y, x), **options), fitted(loss, **options))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(class_weights=WEIGHTS)], ids=["mean", "weighted"])
 def test_a_layer_that_mixes_examples_is_named(loss, caplog):
     normal = (lambda: layers.BatchNormalization(name="mixes"), lambda: layers.Dropout(0.1), layers.LayerNormalization)

@@ -224,6 +224,7 @@ def test_a_classifier_tells_the_class_and_five_probabilities(tmp_path):
         )
 
 
+@pytest.mark.exhaustive
 def test_a_model_of_any_size_and_of_300_classes_and_a_record_without_names(tmp_path):
     class Brightness(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8, name="image")])
@@ -270,6 +271,7 @@ run_command(main)
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_twelve_megapixels_need_less_than_a_gigabyte(run, tmp_path):
     save(tmp_path / "photo.jpg", np.kron(COLOURS[blocks()], np.ones([94, 125, 1], np.uint8))[:3000, :4000])

@@ -63,6 +63,7 @@ def test_so_is_a_sweep_of_results(command):
     assert "sweep.json cannot be written" in found.stderr
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("more", ["seed=1", "rerun=true"])
 def test_what_would_write_says_so(command, more):
     found = command(*LEAN, more)

@@ -44,6 +44,7 @@ def copy(tmp_path_factory):
     return folder
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "overrides",
     ["data=digits model=linear model.use_bias=false metric=top3", "data=squares model=linear"],

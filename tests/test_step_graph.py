@@ -153,6 +153,7 @@ class Warming(keras.optimizers.schedules.LearningRateSchedule):
         return 0.01 / counting(self._variable, tf.constant(1.0))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("place", "options"),
     [
@@ -290,6 +291,7 @@ RESUMABLE = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", RESUMABLE)
 def test_what_a_checkpoint_holds_resumes_exactly_and_validation_changes_nothing(kind, tmp_path):
     def fitted(epochs, folder, val):
@@ -454,6 +456,7 @@ class Mine(keras.Model):
     pass
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("method", ["train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"])
 @pytest.mark.parametrize("base", [keras.Model, keras.Sequential])
 def test_a_model_that_steps_by_itself_is_refused(method, base):
@@ -485,6 +488,7 @@ class AddsLoss(layers.Layer):
         return inputs
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "layer",
     [

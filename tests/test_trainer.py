@@ -91,6 +91,7 @@ class Recorder(Callback):
         self.calls.append("close")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("case", CASES)
 def test_two_epochs_equal_keras_fit(case):
     """Same losses (1e-5) and weights (1e-4) as compile/fit, from equal weights, order and batches."""
@@ -178,6 +179,7 @@ def test_short_last_batch_counts_for_what_it_holds():
     assert recorder.epochs[0]["train/loss"] == pytest.approx((32 * first + last) / 33, rel=1e-6)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("steps_per_call", [1, 7, None])
 def test_calls_of_any_length_train_the_same_bits(steps_per_call):
     images, labels = digits(100)
@@ -200,6 +202,7 @@ def test_calls_end_where_callbacks_ask():
         assert isinstance(metrics[key], float)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("poison", "steps_per_call"), [(math.nan, 10), (math.inf, 1)])
 def test_non_finite_loss_stops_within_its_step_before_the_weights(poison, steps_per_call):
     images, labels = digits(96)
@@ -261,6 +264,7 @@ class InterruptAt(Callback):
             self.trainer.interrupt("SIGTERM")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("step", [1, 6, 7, 9])
 def test_interrupted_training_goes_on_with_the_same_bits(step):
     """Interrupted after any step, also the last of an epoch, before its validation."""
@@ -337,6 +341,7 @@ def test_metrics_are_read_only():
         small_trainer(callbacks={"meddle": Meddle()}).fit(InMemory(images, labels, batch_size=16), epochs=1)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -351,6 +356,7 @@ def test_wrong_arguments(options, message):
         small_trainer(**options)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("monitor", "labels_shape", "message"),
     [
@@ -416,6 +422,7 @@ class StopBelow(Callback):
         return "low enough" if state.step >= 4 else None
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("steps_per_call", [1, 3, 100])
 def test_a_stop_within_an_epoch_does_not_depend_on_the_length_of_calls(steps_per_call):
     data = InMemory(*digits(100), batch_size=10)

@@ -92,6 +92,7 @@ def test_before_the_first_step_there_are_no_averages(tmp_path):
         assert_same(trained_weights(trainer), trained_weights(small_trainer()))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("parts", [2, 4, 16])
 @pytest.mark.parametrize("count", [48, 41])  # 41: the last batch has 9 examples
 def test_a_batch_in_parts_trains_as_a_whole_one(parts, count):
@@ -130,6 +131,7 @@ def test_parts_count_by_what_is_not_ignored():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_a_scaled_loss_trains_as_a_plain_one():
     """Bit for bit: a power of two changes only exponents."""
     plain, scaled = small_trainer(), small_trainer(loss_scaling=True)
@@ -162,6 +164,7 @@ def test_a_loss_that_is_nan_is_no_matter_of_scale():
         trainer.fit(batches(16), epochs=1)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_learns_and_resumes_exactly(precision, tmp_path):
 
@@ -290,6 +293,7 @@ def test_a_metric_may_give_several_numbers():
             small_trainer(metrics=metrics).check(batches(), None)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("batch_size", [1, 4, 6])
 def test_ignored_targets_count_nowhere(batch_size):
     """Neither in the loss nor in any metric, however the examples fall into batches; against NumPy."""
@@ -345,6 +349,7 @@ def test_variables_are_put_back_whatever_happens():
     np.testing.assert_array_equal(variable, [1, 2])
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("options", "message"),
     [

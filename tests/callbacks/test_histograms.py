@@ -41,6 +41,7 @@ def test_each_weight_and_the_gradient_norms_once_an_epoch(tmp_path, steps_per_ca
         assert (buckets[0, 0], buckets[-1, 1]) == pytest.approx((min(expected), max(expected)), rel=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_training_is_the_same_with_and_without(tmp_path):
     (one, norms), (other, same) = (fit(tmp_path / str(on), enabled=on) for on in (False, True))
     assert_same(weights(one), weights(other))

@@ -77,6 +77,7 @@ def test_the_best_epoch(run):
     assert {tag for split, tag in read_scalars(run / "summaries") if not split} == set(last)
 
 
+@pytest.mark.exhaustive
 def test_written_once_however_often_it_is_resumed(run):
     """An interrupted run is no success yet."""
     interrupt = InterruptAt(6)

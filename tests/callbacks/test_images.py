@@ -57,6 +57,7 @@ def predicted(trainer, images) -> np.ndarray:
     return trainer.model(to_float(tf.constant(images)), training=False).numpy().argmax(-1)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("stream", [False, True], ids=["arrays", "stream"])
 @pytest.mark.parametrize("val", [True, False], ids=["val", "no val"])
 def test_labels(tmp_path, stream, val):
@@ -130,6 +131,7 @@ def random_trainer(**options):
     return make_trainer(keras.Model(inputs, outputs), **options)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("stream", "make"), [(True, small_trainer), (False, random_trainer)], ids=["stream", "random when it predicts"]
 )

@@ -49,6 +49,7 @@ def stopped() -> bool:
     return True
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("options", "steps"),
     [({}, 11), ({"first_step": 1, "last_step": 4}, 4), ({"first_step": 25, "last_step": 1000}, 6)],
@@ -61,6 +62,7 @@ def test_the_asked_steps(tmp_path, options, steps):
     assert stopped()
 
 
+@pytest.mark.exhaustive
 def test_not_twice_in_a_run(tmp_path):
     """Resumed past it, or from before it."""
     trainer = fit(tmp_path)
@@ -80,12 +82,14 @@ def test_interrupted_within_it(tmp_path):
     assert steps_in(path) == 6 and stopped()
 
 
+@pytest.mark.exhaustive
 def test_a_run_resumed_past_it_is_not_profiled(tmp_path):
     trainer = fit(tmp_path / "before", enabled=False)
     fit(tmp_path / "after", trainer=trainer, epochs=4)
     assert profiles(tmp_path / "after") == []
 
 
+@pytest.mark.exhaustive
 def test_training_is_the_same_with_and_without(tmp_path):
     one, other = (fit(tmp_path / str(on), enabled=on) for on in (False, True))
     assert_same(weights(one), weights(other))

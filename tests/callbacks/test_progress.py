@@ -166,6 +166,7 @@ def test_a_run_on_a_terminal(shown):
     assert found.cursor_shown
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_killed_process_leaves_the_cursor(tmp_path):
     """It cannot bring it back, so it never hides it for long; Ctrl-C twice ends as abruptly."""

@@ -82,6 +82,7 @@ def test_graph_of_the_model(tmp_path):
     assert "dense" in names
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("torn", [False, True])
 def test_no_step_twice_after_a_resume(tmp_path, torn):
     """A run that went on past its last checkpoint and died writes only what is missing."""

@@ -140,6 +140,7 @@ def test_scene_arguments_are_checked() -> None:
         compose_scene("train", -1)
 
 
+@pytest.mark.exhaustive
 def test_stored_set_reads_back_as_composed(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         stored = prepare(data_dir)
@@ -185,6 +186,7 @@ def test_processes_that_start_at_once_prepare_one_set(tmp_path: Path) -> None:
     assert prepare(tmp_path).info.splits["val"].num_examples == SPLIT_SIZES["val"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_killed_preparation_is_cleaned_up_and_repeated(tmp_path: Path, small: dict[str, int]) -> None:
     process = _start(tmp_path)

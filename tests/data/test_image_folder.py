@@ -225,6 +225,7 @@ def spoil(root: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.exhaustive
 def test_six_of_200_images_are_broken(tmp_path):
     """As a user sees it: all are named in one go and nothing trains; left out, the others do."""
     reasons = spoil(write_pairs(tmp_path / "photos", count=200, suffix=".jpg"))

@@ -370,6 +370,7 @@ def test_a_broken_image_is_named(tmp_path):
         load(tmp_path, "broken", image_size=4)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_without_network_the_answer_comes_soon(tmp_path):
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), CLOSED)

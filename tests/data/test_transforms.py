@@ -87,6 +87,7 @@ def whole():
     return augment, images, masks, apply(augment, images, masks)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 8, 9, 16, 33, 64])
 def test_same_bytes_whatever_the_batch_size(whole, batch_size):
     augment, images, masks, expected = whole
@@ -115,6 +116,7 @@ def test_same_bytes_eager_in_a_graph_and_in_tf_data(whole):
         np.testing.assert_array_equal(in_data[i], all_of_them)
 
 
+@pytest.mark.exhaustive
 def test_same_bytes_in_a_fresh_process_with_other_threads():
     threads = 2 if tf.config.threading.get_intra_op_parallelism_threads() == 1 else 1
     code = (

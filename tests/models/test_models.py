@@ -286,6 +286,7 @@ def test_unfrozen_encoder_moves():
     assert not np.array_equal(norm.moving_mean, before)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("build", "options"), [(cnn, {}), (mlp, {}), (unet, {"filters": 4, "depth": 1})])
 def test_overfits_one_batch(build, options):
     keras.utils.set_random_seed(0)

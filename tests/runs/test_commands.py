@@ -90,6 +90,7 @@ def test_what_is_told_once_or_filled_in_is_not_shown(tmp_path, monkeypatch):
     assert shown_command(directory) == [*SET, "resume=outputs/x/y", "max_seconds=9"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["moved", "my runs, [1]", "it's ü", "a=b ${seed}", "1e3", "null", "back\\"])
 def test_a_run_elsewhere_names_its_directory(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -93,6 +93,7 @@ def plain(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.exhaustive
 def test_keras_json_changes_no_bit(plain, tmp_path):
     settings = {"floatx": "float16", "image_data_format": "channels_first", "epsilon": 1e-3, "backend": "jax"}
     (tmp_path / "keras.json").write_text(json.dumps(settings))

@@ -112,6 +112,7 @@ def test_a_sick_history(tmp_path, line):
     check(tmp_path, sick, said=None)
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=150, deadline=None)
 @given(place=..., value=VALUES)
 def test_any_value_anywhere(place: int, value: Any):

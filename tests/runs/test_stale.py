@@ -77,6 +77,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("file", "content", "named"),
     [
@@ -124,6 +125,7 @@ def net(**options):
     assert "before a change of file lib/helper.py" in train(*MINE, NET, cwd=tmp_path).stderr
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_ended_half_way_does_not_go_on_with_other_code(tmp_path):
     write(tmp_path, {"mine/__init__.py": b"", "mine/models.py": b"from src.models.mlp import mlp as net\n"})
     fault = ("+callback.fault._target_=tests.faults.Fault", "+callback.fault.kind=once", "+callback.fault.marker=there")
@@ -137,6 +139,7 @@ def test_a_run_that_ended_half_way_does_not_go_on_with_other_code(tmp_path):
     assert found.returncode == 0 and "continuing after step" in found.stderr, found.stderr
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("file", "old", "new", "named"),
     [

@@ -137,6 +137,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_run_of_a_sweep_is_the_run_typed_alone(tmp_path):
     """Forked or spawned: the same directory, record and bits."""
@@ -174,6 +175,7 @@ def test_a_run_of_a_sweep_is_the_run_typed_alone(tmp_path):
             assert "epoch 1/1" in (same / "train.log").read_text()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_sweep_over_names_keeps_its_record_above_them(tmp_path):
     result = train("--multirun", *QUICK, "name=a,b", cwd=tmp_path)

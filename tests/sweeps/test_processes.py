@@ -124,6 +124,7 @@ def pool(start):
     pool.close()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("function", "arguments", "exit_code", "error"),
     [

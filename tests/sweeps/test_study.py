@@ -368,6 +368,7 @@ def returned(value):
     return JobReturn(status=status, _return_value=value)
 
 
+@pytest.mark.exhaustive
 def test_other_launchers_run_batches(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     batches = []
@@ -434,6 +435,7 @@ def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path, monkeypatch
     assert "failed: these do not go together" in capsys.readouterr().err
 
 
+@pytest.mark.exhaustive
 def test_trials_of_other_code_are_asked_about(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
@@ -528,6 +530,7 @@ def test_killed_and_continued_no_trial_is_lost_or_double(tmp_path):
     assert best[1].endswith(f"{RATE}={study.best_params[RATE]!r}")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_pruned_run_is_stopped_and_goes_on_by_its_own_command(tmp_path):
     command = study_command(
@@ -557,6 +560,7 @@ def test_a_pruned_run_is_stopped_and_goes_on_by_its_own_command(tmp_path):
     assert Record(runs[1]).read()["status"] == "pruned"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_with_a_launcher_of_hydras_own(tmp_path):
     command = study_command(

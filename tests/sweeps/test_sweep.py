@@ -158,6 +158,7 @@ def test_equal_ids_run_once_and_share_the_result(tmp_path):
         assert later.add(one).status == "completed"
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("kind", "retries", "status", "tries"),
     [("once", 0, "failed", 1), ("once", 1, "completed", 2), ("fail", 2, "failed", 3), ("wrong", 2, "failed", 1)],
@@ -179,6 +180,7 @@ def test_a_process_that_vanishes_has_failed_and_its_record_says_so(tmp_path):
     assert record["status"] == "failed" and record["error"]["type"] == "ProcessDied" and record["finished"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("kind", "status", "reason"),
     [

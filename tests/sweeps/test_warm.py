@@ -35,6 +35,7 @@ os.waitpid(pid, 0)
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_child_finds_its_modules_imported(tmp_path):
     command = [sys.executable, "-c", CHILD, *DIGITS, "epochs=1"]
