@@ -13,11 +13,13 @@ import errno
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from src.errors import ConfigError, described
@@ -42,7 +44,9 @@ def run_command(
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _terminate)
-    code = exit_code(command, sys.argv[1:], interrupted=interrupted)
+    # As shells do where a word begins with it.
+    argv = [re.sub(r"^([^=]+=)~(?=/|$)", rf"\1{Path.home()}", word) for word in sys.argv[1:]]
+    code = exit_code(command, argv, interrupted=interrupted)
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

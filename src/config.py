@@ -136,9 +136,12 @@ class _Composer:
         self._name = config_name
         search_path = create_config_search_path(str(CONFIG_DIR))
         if config_dir:
+            if not Path(config_dir).is_dir():
+                raise ConfigError(f"--config-dir is {config_dir}, and there is no such folder")
             last = SearchPathQuery(provider="schema")  # as Hydra places it
             search_path.prepend("command-line", f"file://{config_dir}", anchor=last)
         version.setbase("1.3")
+        self._folders = [folder for folder in (config_dir, CONFIG_DIR) if folder]
         self._has_others = config_dir is not None
         self.loader = _Loader(config_search_path=search_path)
         self._hydra = Hydra(task_name=config_name, config_loader=self.loader)
@@ -222,6 +225,10 @@ class _Composer:
                     from_shell=False,
                     with_log_configuration=False,
                 )
+            except UnicodeDecodeError as error:  # which does not say of what file
+                files = (path for folder in self._folders for path in Path(folder).rglob("*.yaml"))
+                file = next((_shown(path) for path in files if error.object in path.read_bytes()), "a file of options")
+                raise ConfigError(f"{file} is no UTF-8 text: {error}; save it as UTF-8") from error
             except (HydraException, OmegaConfBaseException, YAMLError) as error:
                 self._check_settings(options)
                 raise checks.composition_error(error, self._options) from error

@@ -279,3 +279,12 @@ def test_the_benchmark_compares_runs_and_their_broken_ones(capsys):
     assert "60 runs of 20 epochs, 1 of them broken" in printed
     assert re.search(r"^table, seconds: \d+\.\d+ \(goal at most 5: (met|MISSED)\)$", printed, re.M)
     assert re.search(r"^page, output_mb: \d+\.\d+ \(goal at most 15: (met|MISSED)\)$", printed, re.M)
+
+
+def test_a_run_may_be_named_by_its_id(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        make_run(Path("outputs"), name)
+    found = json.loads(Path("outputs/a/run.json").read_text())["id"]
+    assert main([found, "--format=json"]) == 0
+    assert "outputs/a" in (shown := capsys.readouterr().out) and "outputs/b" not in shown

@@ -303,3 +303,12 @@ def test_a_key_of_ones_own_that_others_refer_to_is_read(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "x.yaml").write_text("# @package _global_\nwidth: 24\nmodel: {filters: '${width}'}\n")
     assert compose(["experiment=x"], config_dir=str(tmp_path)).model.filters == 24
+
+
+def test_folders_of_options_and_texts_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"--config-dir is .*nowhere, and there is no such folder"):
+        compose([], config_dir=str(tmp_path / "nowhere"))
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "x.yaml").write_bytes("# @package _global_\n# café\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"experiment/x.yaml is no UTF-8 text: .*save it as UTF-8"):
+        compose(["experiment=x"], config_dir=str(tmp_path))

@@ -21,6 +21,7 @@ from src.text import counted
 
 # What shows that a folder without run.json was to be a run.
 SHORTEST_ID = 4  # digits that are enough, where they are one run's
+ID = re.compile(rf"[0-9a-f]{{{SHORTEST_ID},{ID_DIGITS}}}")
 TRACES = (".hydra", "checkpoints", "history.jsonl", "summaries")
 SET_ASIDE = re.compile(r"-[0-9a-f]{8}\.\d{8}T\d{12}$")
 NO_RECORD = "is left out: it has no run.json, as a run that was killed in its first second"
@@ -77,7 +78,11 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
     traced: dict[Path, Path] = {}  # was to be a run, or has runs in a folder of such a name
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; runs are outputs/<name>/<label>-<id>")
+            if not ID.fullmatch(str(folder)):
+                raise ValueError(f"{folder} is no folder; runs are outputs/<name>/<label>-<id>")
+            run = find_run(str(folder))
+            runs.setdefault(run.directory.resolve(), run)
+            continue
         for parent, names, files in os.walk(folder):
             directory = Path(parent)
             if "run.json" in files:
@@ -109,7 +114,7 @@ def find_run(text: str, *, folder: Path = Path("outputs")) -> Run:
         first = f", such as {inside[0].directory}" if inside else ""
         raise ValueError(f"{text} is no run but a folder with {counted(len(inside), 'run')}{first}; {ways}")
     runs = [run for run in find_runs([folder])[0] if not run.set_aside] if folder.is_dir() else []
-    is_id = re.fullmatch(rf"[0-9a-f]{{{SHORTEST_ID},{ID_DIGITS}}}", text)
+    is_id = ID.fullmatch(text)
     found = [run for run in runs if run.directory.name == text or (is_id and run.values["id"].startswith(text))]
     if not is_id and not found:
         raise ValueError(f"{text} is no run: {ways}")
