@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -26,7 +25,7 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run all; SystemExit where not all were completed. Other launchers than the local one get one batch."""
         from src.config import expand
-        from src.sweeps.local import prepare_for_others
+        from src.sweeps.local import in_one_process, prepare_for_others
 
         jobs = expand(arguments)
         if local := getattr(self.launcher, "local", None):
@@ -35,7 +34,7 @@ class GridSweeper(Sweeper):
                 raise SystemExit(exit_code)
             return None
         assert self.launcher is not None and self.config is not None
-        prepare_for_others(jobs, self.config, in_one_process=isinstance(self.launcher, BasicLauncher))
+        prepare_for_others(jobs, self.config, in_one_process=in_one_process(self.config))
         results = self.launcher.launch(jobs, initial_job_idx=0)
         for result in results:
             _ = result.return_value  # raises what the job raised

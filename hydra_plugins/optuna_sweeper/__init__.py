@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -34,6 +33,7 @@ class OptunaSweeper(Sweeper):
             import optuna  # noqa: F401
         except ModuleNotFoundError as error:
             raise ConfigError("hydra/sweeper=optuna needs optuna: pip install -e '.[search]'") from error
+        from src.sweeps.local import in_one_process
         from src.sweeps.search import Search
         from src.sweeps.study import Options
 
@@ -43,8 +43,6 @@ class OptunaSweeper(Sweeper):
         if local := getattr(self.launcher, "local", None):
             exit_code = search.run(local)
         else:
-            exit_code = search.run_in_batches(
-                self.launcher.launch, in_one_process=isinstance(self.launcher, BasicLauncher)
-            )
+            exit_code = search.run_in_batches(self.launcher.launch, in_one_process=in_one_process(self.config))
         if exit_code:
             raise SystemExit(exit_code)

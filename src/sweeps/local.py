@@ -211,6 +211,11 @@ def prepare_for_others(overrides: Sequence[Sequence[str]], config: DictConfig, *
     SweepRecord.create(sweeps_folder(planned), sweep_id=sweep_id(planned), settings=OmegaConf.to_yaml(config))
 
 
+def in_one_process(config: DictConfig) -> bool:
+    """Whether the jobs of a sweep with this config share a process, as those of Hydra's own launcher do."""
+    return str(config.hydra.launcher.get("_target_")).endswith(".BasicLauncher")
+
+
 def check_threads(configs: Sequence[DictConfig]) -> None:
     """Raise ConfigError where jobs that share a process differ in what is set once a process."""
     if len(threads := {cfg.trainer.threads for cfg in configs}) > 1:
