@@ -151,7 +151,7 @@ def test_probes_show_each_value_alone():
         ("a=tag(log,choice(1,2))", "log is no tag"),
         ("a=glob(*)", "list the values"),
         ("a=choice()", "empty choice"),
-        ("a", "write key=value"),
+        ("a", "give a=..."),
     ],
 )
 def test_what_is_wrong_is_named(typed, message):
