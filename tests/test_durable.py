@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.errors import errors
+from src import job
 from src.callbacks.base import Callback
 from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.events import EventFiles
@@ -283,3 +284,16 @@ def test_a_failing_call_never_leaves_a_completed_run_without_something(tmp_path)
     if row.remark.startswith("skipped"):
         pytest.skip(row.remark)
     assert (row.tries, row.held) == (1, 1), row
+
+
+def test_a_run_that_cannot_begin_leaves_no_record(tmp_path, monkeypatch):
+    """Which the same command would take for that of another run."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(job, "decide_run", lambda cfg, directory: ("start", False))
+    monkeypatch.setattr(job, "_begin", full)
+    with pytest.raises(OSError, match="No space"):
+        job.train(None, tmp_path, overrides=[])
+    assert list(tmp_path.iterdir()) == []
