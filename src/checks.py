@@ -5,6 +5,7 @@ check_values(cfg)       # ConfigError: epochs is 0; it must be an integer at lea
 
 from __future__ import annotations
 
+import functools
 import glob
 import math
 import os
@@ -237,33 +238,47 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
     raise ConfigError(f"{override.input_line}: there is no key {key!r}{hint}")
 
 
+def folders_of_options() -> set[str]:
+    """The project's groups, `hydra` among them."""
+    return {folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()}
+
+
 def check_read(cfg: DictConfig, origins: Origins, *, roots: Collection[str]) -> None:
     """Every key at the top must be a root file's, a group's, or one that another value refers to.
 
     Args:
-        roots: the files of `origins` that are no option of a group.
+        roots: the files of `origins` that are no option of the project's groups.
     """
     for key in FILLED_IN:
         if file := next((file for file, content in origins.files if key in content and file not in roots), None):
             raise ConfigError(f"{file}: {key} is filled in by the run itself and cannot be given")
-    groups = [folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir() and folder.name not in OPTIONAL_GROUPS]
-    declared = [key for file, content in origins.files if file in roots for key in content]
-    unread = [str(key) for key in cfg if key not in {*groups, *declared}]
+    known = {*(folders_of_options() - set(OPTIONAL_GROUPS)), *_keys_of_root()}
+    known |= {key for file, content in origins.files if file in roots for key in content}
+    unread = [str(key) for key in cfg if key not in known]
     if not unread:
         return
     plain = plain_values(cfg)
-    referred = re.findall(r"\$\{(\w+)", " ".join(str(value) for _, value in leaves(plain)))
+    references = " ".join(value for _, value in leaves(plain) if _interpolated(value))
     for key in unread:
         if key in OPTIONAL_GROUPS and plain[key]:
             raise ConfigError(
                 f"{origins.named(key)}nothing reads what is below {key!r}: an option of {key} is for the whole config, "
                 "and so begins with the line # @package _global_ (and no byte order mark before it)"
             )
-        if key not in {*referred, *OPTIONAL_GROUPS}:
-            known = {*groups, *declared} - {*HIDDEN}
-            keys = [".".join(path) for path, value in leaves(plain) if path[0] in known and not _interpolated(value)]
-            near = did_you_mean(key, [*groups, *declared, "defaults", *keys])
+        if key not in OPTIONAL_GROUPS and not re.search(rf"(?<![\w-])(?<!\w\.){re.escape(key)}(?![\w-])", references):
+            keys = [
+                ".".join(path)
+                for path, value in leaves(plain)
+                if path[0] in known - {*HIDDEN} and not _interpolated(value)
+            ]
+            near = did_you_mean(key, [*sorted(known), "defaults", *keys])
             raise ConfigError(f"{origins.named(key)}there is no key {key!r}, so nothing would read it{near}")
+
+
+@functools.cache
+def _keys_of_root() -> list[str]:
+    """What the project reads at the top, whichever file says it."""
+    return [str(key) for key in cast(DictConfig, OmegaConf.load(CONFIG_DIR / "train.yaml"))]
 
 
 def _option(group: str, option: str) -> dict[str, Any]:

@@ -19,7 +19,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NoReturn
 
 from src.errors import ConfigError, described
@@ -44,9 +43,10 @@ def run_command(
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _terminate)
-    # As shells do where a word begins with it.
-    argv = [re.sub(r"^([^=]+=)~(?=/|$)", rf"\1{Path.home()}", word) for word in sys.argv[1:]]
-    code = exit_code(command, argv, interrupted=interrupted)
+    code = exit_code(command, [_with_home(word) for word in sys.argv[1:]], interrupted=interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)  # nothing is left but to print the rest
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -85,6 +85,12 @@ def exit_code(
             traceback.print_exc()
         print(f"error: {described(error)}", file=sys.stderr)
         return EXIT_WRONG if isinstance(error, ConfigError) else EXIT_FAILED
+
+
+def _with_home(word: str) -> str:
+    """`key=~/a` with the home folder, as shells have it where a word begins so."""
+    key, sign, value = word.partition("=")
+    return key + sign + re.sub(r"(?:(?<=,)|^)~(?=[/,]|$)", lambda _: os.path.expanduser("~"), value)
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -129,6 +135,7 @@ def set_up_streams() -> None:
             stream = open(number, "w", closefd=False)  # noqa: SIM115
         if type(stream) is not io.TextIOWrapper:
             continue
-        encoding, by_line = stream.encoding, stream.line_buffering
-        own = OutputStream(stream.detach(), encoding, "backslashreplace", line_buffering=by_line)
+        options = (stream.encoding, "backslashreplace", None, stream.line_buffering, stream.write_through)
+        own = OutputStream(stream.detach(), *options)
         setattr(sys, name, own)
+        setattr(sys, f"__{name}__", own)

@@ -124,7 +124,7 @@ class _Loader(ConfigLoaderImpl):
         if loaded.path and loaded.path.startswith("file://"):
             path = Path(loaded.path.removeprefix("file://"), f"{default.config_path}.yaml")
             self.files.append((_shown(path), checks.plain_values(cast(DictConfig, loaded.config))))
-            if "/" not in str(default.config_path):
+            if str(default.config_path).partition("/")[0] not in checks.folders_of_options():
                 self.roots.add(_shown(path))
         return loaded
 

@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
 
+# What no message of the project's own is.
+UNEXPECTED = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError)
+_SYMBOLIC = re.compile(r"symbolic `?(tf\.)?Tensor|SymbolicTensor")
 _PROJECT = str(Path(__file__).resolve().parent) + os.sep
 _STANDARD = os.path.realpath(sysconfig.get_path("stdlib")) + os.sep
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -31,9 +35,11 @@ class ConfigError(ValueError):
 def described(error: BaseException) -> str:
     """What to print of an error: its message; of one from the user's own code also what raised it, and where."""
     message = str(error) or repr(error)
-    if isinstance(error, ConfigError) or not (line := users_line(error)):
+    line = None if isinstance(error, ConfigError) else users_line(error)
+    if not line and (not isinstance(error, UNEXPECTED) or type(error).__module__ != "builtins"):
         return message
-    return f"{type(error).__name__}: {message}\n  {line}\n  HYDRA_FULL_ERROR=1 before the command shows the whole trace"
+    where = f"\n  {line}" if line else ""
+    return f"{type(error).__name__}: {message}{where}\n  HYDRA_FULL_ERROR=1 before the command shows the whole trace"
 
 
 def users_line(error: BaseException) -> str | None:
@@ -47,12 +53,14 @@ def users_line(error: BaseException) -> str | None:
 def control_flow_on_tensor(error: BaseException) -> str | None:
     """Which line asked a tensor for its value, and the way out, where this was the reason; None for another error."""
     users = [frame for frame in _frames(error) if not frame[0].co_filename.startswith(_PROJECT)]
-    if "symbolic `tf.Tensor`" not in str(error) or not users:
+    if not _SYMBOLIC.search(str(error)) or not users:
         return None
+    where, source, name = _shown(*users[-1])
+    function = "the function" if name.startswith("<") else name
     return (
-        "{}, `{}`: Python cannot decide by a tensor while the graph is made; decorate {} with @tf.function, or use "
-        "tf.where, tf.cond or tf.while_loop"
-    ).format(*_shown(*users[-1]))
+        f"{where}, `{source}`: a tensor has no value yet while the graph is made; decorate {function} with "
+        "@tf.function, or use tf.where, tf.cond or tf.while_loop"
+    )
 
 
 def _frames(error: BaseException) -> Iterator[tuple[CodeType, int]]:

@@ -177,10 +177,10 @@ def train(
 
 def _end(record: Record, status: str, error: Exception | None) -> None:
     log.debug("ended by an exception", exc_info=True)
-    described = error and {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+    cause = error and {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
     with suppress(OSError):  # as on a full disk, which must not hide the error
         if record.read():  # else it could not even begin, and nothing may be there that is no record of a run
-            record.update(status=status, finished=_now(), error=described)
+            record.update(status=status, finished=_now(), error=cause)
 
 
 def _begin(record: Record, cfg: DictConfig, before: dict[str, Any], overrides: list[str]) -> None:

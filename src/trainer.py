@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from src.callbacks.base import Callback
 from src.data.pipeline import Batches, as_batches, failure
-from src.errors import control_flow_on_tensor
+from src.errors import control_flow_on_tensor, users_line
 from src.loss_scale import LossScale
 from src.losses import is_mean
 from src.state import TrainState, kept
@@ -303,6 +303,8 @@ class Trainer:
                 if reason := control_flow_on_tensor(error):
                     raise ValueError(f"{name}: {reason}") from error
                 reason = str(error).strip().splitlines()[-1].strip()
+                if line := users_line(error):
+                    reason = f"{reason}; {line}"
                 raise ValueError(
                     f"{name} cannot compare the model's outputs {outputs.dtype.name} {outputs.shape} with the "
                     f"targets {targets.dtype.name} {targets.shape}; choose what fits together ({reason})"

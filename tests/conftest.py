@@ -71,7 +71,7 @@ def _beyond_samples(items):
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.option.exhaustive:
+    if not (config.option.exhaustive or config.option.keyword or any("::" in word for word in config.args)):
         left_out = set(filter(_is_left_out, items)) | set(_beyond_samples(items))
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

@@ -86,11 +86,21 @@ def test_an_error_of_the_users_own_code_names_its_kind_and_line(tmp_path, capsys
     assert said.startswith("error: IndexError: list index out of range\n") and "mine.py:2, in build: return siz" in said
     assert exit_code(wrong, []) == 2 and capsys.readouterr().err == "error: epochs is 0\n"
     assert described(ValueError("")) == "ValueError('')"
+    assert described(KeyError("b")).startswith("KeyError: 'b'\n")  # of the project's own
+
+
+@pytest.mark.parametrize("flags", [["-u"], []], ids=str)
+def test_what_is_printed_is_out_at_once_where_python_is_told_so(tmp_path, flags):
+    code = "import os; from src.command import set_up_streams; set_up_streams(); print('said'); os._exit(0)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("PYTHONUNBUFFERED", None)
+    done = subprocess.run([sys.executable, *flags, "-c", code], env=env, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == ("said\n" if flags else "")
 
 
 def test_a_home_folder_is_meant_where_shells_leave_it(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     code = "from src.command import run_command; run_command(lambda argv: print(*argv))"
-    words = ["data.path=~/pets", "--output=~", "a=b=~/c", "~callback.images", "name=~x"]
+    words = ["data.path=~/pets,~/b", "--output=~", "a=b=~/c", "~callback.images", "name=~x"]
     done = subprocess.run([sys.executable, "-c", code, *words], env=env, stdout=subprocess.PIPE, text=True, check=True)
-    assert done.stdout.split() == [f"data.path={tmp_path}/pets", f"--output={tmp_path}", *words[2:]]
+    assert done.stdout.split() == [f"data.path={tmp_path}/pets,{tmp_path}/b", f"--output={tmp_path}", *words[2:]]

@@ -57,7 +57,19 @@ def model(inner=None):
     return keras.Model(inputs, layers.Dense(3)(outputs))
 
 
+def in_a_range(decorate):
+    @decorate
+    def summed(targets, outputs):
+        value = tf.reduce_mean(outputs)
+        for _ in range(tf.shape(outputs)[0]):
+            value = value + 1.0
+        return value
+
+    return summed
+
+
 PARTS = {
+    "range": lambda decorate: {"loss": in_a_range(decorate), "model": model()},
     "loss": lambda decorate: {"loss": loss(decorate), "model": model()},
     "layer": lambda decorate: {"model": model(layer(decorate, training_only=True))},
     "metric": lambda decorate: {
@@ -65,7 +77,12 @@ PARTS = {
         "model": model(),
     },
 }
-WRONG_LINES = {"loss": "if value > 1:", "layer": "for _ in tf.range(3):", "metric": "while count < 3.0:"}
+WRONG_LINES = {
+    "range": "for _ in range(tf.shape(outputs)[0]):",
+    "loss": "if value > 1:",
+    "layer": "for _ in tf.range(3):",
+    "metric": "while count < 3.0:",
+}
 
 
 def fit(kind: str, decorate) -> Trainer:

@@ -299,10 +299,20 @@ def test_every_file_of_the_project_passes_its_own_checks(tmp_path):
     assert again.model == compose(list(DIGITS)).model and Path(ROOT, "conf", "targets.txt").is_file()
 
 
-def test_a_key_of_ones_own_that_others_refer_to_is_read(tmp_path):
+@pytest.mark.parametrize("reference", ["${width}", "${ width }", "${..width}", "${[width]}", "${oc.select:width,1}"])
+def test_a_key_of_ones_own_that_others_refer_to_is_read(tmp_path, reference):
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "x.yaml").write_text("# @package _global_\nwidth: 24\nmodel: {filters: '${width}'}\n")
+    text = f"# @package _global_\nwidth: 24\nmodel: {{filters: '{reference}'}}\n"
+    (tmp_path / "experiment" / "x.yaml").write_text(text)
     assert compose(["experiment=x"], config_dir=str(tmp_path)).model.filters == 24
+
+
+def test_a_root_of_ones_own_may_lie_in_folders_and_say_more(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "more.yaml").write_text("# @package _global_\nepochs: 7\nprecision: null\nmy_note: x\n")
+    (tmp_path / "base" / "root.yaml").write_text("# @package _global_\ndefaults: [/train, more, _self_]\nmine: 1\n")
+    cfg = compose([], config_dir=str(tmp_path), config_name="base/root")
+    assert (cfg.epochs, cfg.my_note, cfg.mine) == (7, "x", 1)
 
 
 def test_folders_of_options_and_texts_that_cannot_be_read_are_named(tmp_path):

@@ -226,7 +226,8 @@ def _serve(parent: int, connection: Connection, start: Start, prepare: Callable[
     """The server's life."""
     os.setpgrp()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.SIG_DFL)
     _die_with(parent, signal.SIGKILL)  # while it imports, it hears of nothing
     if prepare:
         prepare()
