@@ -205,6 +205,10 @@ def composition_error(error: Exception, options: Callable[[str], list[str]] = la
             f"{group}={option} is chosen, and {group} has no option {option!r}; it has {', '.join(known) or 'none'}"
             f"{did_you_mean(option, known)}"
         )
+    if unplaced := re.search(rf"In '(({'|'.join(OPTIONAL_GROUPS)})/[^']+)': Could not override '[^']+@", message):
+        return ConfigError(
+            f"{unplaced[1]}.yaml: its first line must be # @package _global_, as it changes other groups"
+        )
     return ConfigError(f"{message}; write it without +" if "Multiple values" in message else message)
 
 

@@ -44,6 +44,8 @@ from src import checks, hydra_settings
 from src.checks import CONFIG_DIR, ConfigError, check_monitor
 from src.origins import Origins
 from src.runs.branch import find_parent
+from src.runs.collection import ID, find_run
+from src.runs.commands import quoted
 from src.runs.identity import register_resolvers
 
 __all__ = [
@@ -334,8 +336,12 @@ def branch(overrides: list[str]) -> list[str]:
         return overrides
     if named[-1].is_sweep_override():
         raise ConfigError(f"{named[-1].input_line}: a sweep branches from one run; type a command for each")
+    text = str(named[-1].value())
     try:
-        parent = find_parent(Path(str(named[-1].value())))
+        if ID.fullmatch(text) and not Path(text).exists() and Path("outputs").is_dir():
+            text = str(find_run(text).directory)
+            overrides = [word for word in overrides if word != named[-1].input_line] + [f"resume={quoted(text)}"]
+        parent = find_parent(Path(text))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     own = {override.key_or_group for override in parsed} | NOT_INHERITED

@@ -23,6 +23,7 @@ from types import CodeType
 # What no message of the project's own is.
 UNEXPECTED = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError)
 _SYMBOLIC = re.compile(r"symbolic `?(tf\.)?Tensor|SymbolicTensor")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PROJECT = str(Path(__file__).resolve().parent) + os.sep
 _STANDARD = os.path.realpath(sysconfig.get_path("stdlib")) + os.sep
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -34,28 +35,36 @@ class ConfigError(ValueError):
 
 def described(error: BaseException) -> str:
     """What to print of an error: its message; of one from the user's own code also what raised it, and where."""
-    message = str(error) or repr(error)
+    message = plain_message(error)
     line = None if isinstance(error, ConfigError) else users_line(error)
-    if not line and (not isinstance(error, UNEXPECTED) or type(error).__module__ != "builtins"):
+    if not line:
         return message
-    where = f"\n  {line}" if line else ""
-    return f"{type(error).__name__}: {message}{where}\n  HYDRA_FULL_ERROR=1 before the command shows the whole trace"
+    return f"{type(error).__name__}: {message}\n  {line}\n  HYDRA_FULL_ERROR=1 before the command shows the whole trace"
+
+
+def plain_message(error: BaseException) -> str:
+    """What it says, without the colours that Keras gives it."""
+    return _COLOURS.sub("", str(error) or repr(error))
 
 
 def users_line(error: BaseException) -> str | None:
-    """`mine.py:7, in build: x = y[0]`, the last line of the user's in the traceback; None if the project's is later."""
+    """`mine.py:7, in build: x = y[0]`, the last line of the traceback that no installed package has.
+
+    None for what the project itself says, which raises none of UNEXPECTED.
+    """
     frames = list(_frames(error))
-    if not frames or frames[-1][0].co_filename.startswith(_PROJECT):
+    is_meant = not isinstance(error, UNEXPECTED) or type(error).__module__ != "builtins"
+    if not frames or (is_meant and frames[-1][0].co_filename.startswith(_PROJECT)):
         return None
     return "{0}, in {2}: {1}".format(*_shown(*frames[-1]))
 
 
 def control_flow_on_tensor(error: BaseException) -> str | None:
     """Which line asked a tensor for its value, and the way out, where this was the reason; None for another error."""
-    users = [frame for frame in _frames(error) if not frame[0].co_filename.startswith(_PROJECT)]
-    if not _SYMBOLIC.search(str(error)) or not users:
+    frames = list(_frames(error))  # the last may lie in src/models, where users put models of their own
+    if not _SYMBOLIC.search(str(error)) or not frames:
         return None
-    where, source, name = _shown(*users[-1])
+    where, source, name = _shown(*frames[-1])
     function = "the function" if name.startswith("<") else name
     return (
         f"{where}, `{source}`: a tensor has no value yet while the graph is made; decorate {function} with "

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from src.errors import control_flow_on_tensor, users_line
+from src.errors import control_flow_on_tensor, plain_message, users_line
 from src.moved import new_name
 from src.spelling import did_you_mean
 
@@ -175,9 +175,11 @@ def build(node: Any, *, key: str, **arguments: Any) -> Any:
     try:
         return function(*positional, **made, **arguments)
     except (TypeError, ValueError, ImportError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        if line := users_line(error):
-            reason = control_flow_on_tensor(error) or f"{type(error).__name__}: {reason}; {line}"
+        reason = " ".join(plain_message(error).split())
+        if control := control_flow_on_tensor(error):
+            reason = control
+        elif line := users_line(error):
+            reason = f"{type(error).__name__}: {reason}; {line}"
         raise TargetError(f"{key} ({node['_target_']}): {reason}") from error
 
 

@@ -46,8 +46,10 @@ def test_a_branch_goes_on_as_the_parent_would_have(parent, tmp_path):
 
     moved = tmp_path / "elsewhere"
     shutil.copytree(run, moved)
-    again = train(f"resume={moved}", "epochs=4", cwd=tmp_path)
-    assert "already completed, reused" in again.stdout
+    shutil.copytree(run, tmp_path / "outputs" / "digits" / run.name)
+    for named in (moved, of_parent["id"][:6]):
+        again = train(f"resume={named}", "epochs=4", cwd=tmp_path)
+        assert "already completed, reused" in again.stdout, again.stderr
     assert len(branches(tmp_path)) == 1
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from src.command import exit_code
-from src.errors import ConfigError, described
+from src.errors import ConfigError, control_flow_on_tensor, described
 from tests.helpers import ROOT, only_run
 
 TINY = ["data=digits", "model=mlp", "model.hidden_units=[8]", "epochs=1", "~callback.images"]
@@ -86,7 +86,9 @@ def test_an_error_of_the_users_own_code_names_its_kind_and_line(tmp_path, capsys
     assert said.startswith("error: IndexError: list index out of range\n") and "mine.py:2, in build: return siz" in said
     assert exit_code(wrong, []) == 2 and capsys.readouterr().err == "error: epochs is 0\n"
     assert described(ValueError("")) == "ValueError('')"
-    assert described(KeyError("b")).startswith("KeyError: 'b'\n")  # of the project's own
+    assert exit_code(lambda argv: control_flow_on_tensor(None), []) == 1  # a mistake of the project's own
+    said = capsys.readouterr().err
+    assert said.startswith("error: AttributeError: ") and "src/errors.py:" in said and "HYDRA_FULL_ERROR" in said
 
 
 @pytest.mark.parametrize("flags", [["-u"], []], ids=str)

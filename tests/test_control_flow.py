@@ -12,6 +12,7 @@ from src.data.pipeline import InMemory
 from src.errors import control_flow_on_tensor
 from src.targets import TargetError, build
 from src.trainer import Trainer
+from tests.helpers import ROOT
 
 BARE, DECORATED = (lambda function: function), tf.function
 
@@ -111,5 +112,18 @@ def test_a_layer_is_named_where_the_model_is_built(monkeypatch):
 
 
 def test_other_errors_are_left_as_they_are():
-    for error in (TypeError("a tensor of another kind"), ValueError("Using a symbolic `tf.Tensor` without a frame")):
+    for error in (TypeError("another kind"), ValueError("Using a symbolic `tf.Tensor` without a frame")):
         assert control_flow_on_tensor(error) is None
+
+
+def test_a_model_among_the_projects_own_is_named_too(tmp_path, monkeypatch):
+    """Where README puts it; and Keras's colours are left out."""
+    path = ROOT / "src" / "models" / "mine_that_is_not_there.py"
+    gate = "class Gate(layers.Layer):\n    def call(self, x):\n        return x if x[0, 0] > 0 else -x\n"
+    text = f"from keras import layers\n{gate}"
+    namespace: dict = {"__name__": "src.models.mine_that_is_not_there"}
+    exec(compile(text, path, "exec"), namespace)
+    monkeypatch.setattr("src.targets.resolve", lambda *_, **__: lambda: model(namespace["Gate"]()))
+    with pytest.raises(TargetError, match=r"mine_that_is_not_there.py:4, .*@tf.function") as caught:
+        build({"_target_": "mine.net"}, key="model")
+    assert "\x1b" not in str(caught.value)

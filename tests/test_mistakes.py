@@ -322,3 +322,10 @@ def test_folders_of_options_and_texts_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "experiment" / "x.yaml").write_bytes("# @package _global_\n# café\n".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"experiment/x.yaml is no UTF-8 text: .*save it as UTF-8"):
         compose(["experiment=x"], config_dir=str(tmp_path))
+
+
+def test_an_option_that_changes_other_groups_is_for_the_whole_config(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "x.yaml").write_text("defaults: [{override /data: digits}]\n")
+    with pytest.raises(ConfigError, match=r"experiment/x.yaml: its first line must be # @package _global_"):
+        compose(["experiment=x"], config_dir=str(tmp_path))
