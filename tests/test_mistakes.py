@@ -177,11 +177,11 @@ def test_in_a_command(command):
     check_answer(str(refused.value), BEFORE_TENSORFLOW[command])
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("zzz", "the newest: {1}, {0}"), ("{id}", ". Did you mean {0}?")])
+@pytest.mark.parametrize(("typed", "meant"), [("zzz", "the newest: {1}, {0}"), ("{name}", ". Did you mean {0}?")])
 def test_a_run_to_resume_that_is_none_names_those_that_may_be_meant(tmp_path, monkeypatch, typed, meant):
     monkeypatch.chdir(tmp_path)
     runs = [make_run(Path("outputs/x"), number) for number in (1, 2)]
-    typed = typed.format(id=runs[0].name[-8:-2])
+    typed = typed.format(name=runs[0].name[:-1])
     with pytest.raises(
         ConfigError, match=re.escape(f"resume={typed} is no run") + ".*" + re.escape(meant.format(*runs))
     ):
