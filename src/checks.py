@@ -227,7 +227,7 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
         return
     parent, top = key.rpartition(".")[0], key.partition(".")[0]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
-    folders = [folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()]
+    folders = sorted(folders_of_options())
     fixed = {".".join(path) for path, value in leaves(values) if _interpolated(value)}
     if parent in keys and not siblings:
         hint = f": {parent} is null here. {top} has the options {', '.join(options(top))}"
@@ -242,6 +242,7 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
     raise ConfigError(f"{override.input_line}: there is no key {key!r}{hint}")
 
 
+@functools.cache
 def folders_of_options() -> set[str]:
     """The project's groups, `hydra` among them."""
     return {folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()}

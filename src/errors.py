@@ -14,19 +14,18 @@ from __future__ import annotations
 import linecache
 import os
 import re
-import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
+
+from src.files import is_own
 
 # What no message of the project's own is.
 UNEXPECTED = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError)
 _SYMBOLIC = re.compile(r"symbolic `?(tf\.)?Tensor|SymbolicTensor")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PROJECT = str(Path(__file__).resolve().parent) + os.sep
-_STANDARD = os.path.realpath(sysconfig.get_path("stdlib")) + os.sep
-_INSTALLED = {"site-packages", "dist-packages"}
 
 
 class ConfigError(ValueError):
@@ -75,9 +74,7 @@ def control_flow_on_tensor(error: BaseException) -> str | None:
 def _frames(error: BaseException) -> Iterator[tuple[CodeType, int]]:
     """The code and the line of each frame of a traceback, but of installed packages' and Python's own."""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        path = frame.f_code.co_filename
-        installed = _INSTALLED.intersection(Path(path).parts) or os.path.realpath(path).startswith(_STANDARD)
-        if not installed and not path.startswith("<"):
+        if is_own(frame.f_code.co_filename):
             yield frame.f_code, line
 
 

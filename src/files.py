@@ -11,10 +11,21 @@ import glob
 import os
 import re
 import shutil
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_INSTALLED = {"site-packages", "dist-packages"}
+_STANDARD = tuple({os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib")})
+
+
+def is_own(path: str) -> bool:
+    """Whether a file of code is of neither Python nor an installed package."""
+    if _INSTALLED.intersection(Path(path).parts) or path.startswith("<"):
+        return False
+    return not os.path.realpath(path).startswith(_STANDARD)
 
 
 def replace(path: Path, content: str | bytes, *, at_once: bool = True) -> None:

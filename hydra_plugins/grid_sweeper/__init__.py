@@ -25,7 +25,7 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run all; SystemExit where not all were completed. Other launchers than the local one get one batch."""
         from src.config import expand
-        from src.sweeps.local import in_one_process, prepare_for_others
+        from src.sweeps.local import prepare_for_others
 
         jobs = expand(arguments)
         if local := getattr(self.launcher, "local", None):
@@ -34,7 +34,7 @@ class GridSweeper(Sweeper):
                 raise SystemExit(exit_code)
             return None
         assert self.launcher is not None and self.config is not None
-        prepare_for_others(jobs, self.config, in_one_process=in_one_process(self.config))
+        prepare_for_others(jobs, self.config)
         results = self.launcher.launch(jobs, initial_job_idx=0)
         for result in results:
             _ = result.return_value  # raises what the job raised

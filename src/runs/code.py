@@ -14,13 +14,14 @@ import os
 import pkgutil
 import re
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
+
+from src.files import is_own
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "src"
@@ -35,8 +36,6 @@ _BY_OTHER_MEANS = re.compile(
     rb"\b(globals|locals|vars|eval|exec|__dict__|__getattr__|__subclasses__|__init_subclass__|sys\.modules)\b"
 )
 _IMPORTING = ("import_module", "__import__", "run_module", "find_spec", "files")
-_INSTALLED = {"site-packages", "dist-packages"}
-_STANDARD = tuple({os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib")})
 _contents: dict[str, bytes] = {}
 _search_path: list[str] | None = None
 
@@ -188,13 +187,6 @@ def find(name: str, *, root: Path = ROOT) -> Module | None:
     path = os.path.abspath(spec.origin)
     content = read_once(path) if os.path.isfile(path) else _from(spec.loader, name)
     return Module(name, path, content, is_package=is_package)
-
-
-def is_own(path: str) -> bool:
-    """Whether a file is of neither Python nor an installed package."""
-    if _INSTALLED.intersection(Path(path).parts) or path.startswith("<"):
-        return False
-    return not os.path.realpath(path).startswith(_STANDARD)
 
 
 @functools.cache

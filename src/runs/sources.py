@@ -16,13 +16,12 @@ import functools
 import os
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.files import delete, replacing
+from src.files import delete, is_own, replacing
 from src.runs.outside import SECRET
 from src.runs.provenance import ROOT
 
@@ -32,7 +31,6 @@ PROJECT, ELSEWHERE = "project", "elsewhere"
 _NOT_OF_RUNS = ("tests", "docs", "benchmarks", "README.md")
 _DIFF = ("diff", "-U3", "--submodule=short", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv")
 _PREFIXES = ("--src-prefix=a/", "--dst-prefix=b/")
-_STANDARD = sysconfig.get_path("stdlib")
 _REDIRECTS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # as a hook has them
 
 
@@ -85,7 +83,7 @@ def computing_files(names: Iterable[str]) -> set[Path]:
     files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
     # AutoGraph writes modules of its own, from functions that lie in others.
     written = {name for name in files if name.startswith("__autograph_generated_file")}
-    modules = {Path(file) for name, file in files.items() if file and name not in written and _is_own(file)}
+    modules = {Path(file) for name, file in files.items() if file and name not in written and is_own(file)}
     folders = {path.parent for path in modules}
     return modules | {file for name in names for file in (ROOT / name, Path.cwd() / name) if file.parent in folders}
 
@@ -145,11 +143,6 @@ def _root(folder: Path) -> Path | None:
         return Path(os.path.realpath(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel", "HEAD").split(b"\n")[0])))
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _is_own(file: str) -> bool:
-    path = Path(os.path.abspath(file))
-    return not ({"site-packages", "dist-packages"}.intersection(path.parts) or path.is_relative_to(_STANDARD))
 
 
 def _may_be_kept(file: Path) -> bool:

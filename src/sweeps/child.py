@@ -10,8 +10,8 @@ import logging
 import os
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import run_job as run_in_hydra, setup_globals
+from hydra.experimental.callback import Callback
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
@@ -50,7 +50,7 @@ def run_job(cfg: DictConfig, *, number: int, threads: int, again: bool) -> None:
             cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
         listen = functools.partial(stop_on_signals, second_ends=False)  # its parent says when it must end at once
         returned = run_in_hydra(
-            hydra_context=HydraContext(config_loader=None, callbacks=Callbacks(cfg)),  # type: ignore[arg-type]
+            hydra_context=HydraContext(config_loader=None, callbacks=Callback()),  # type: ignore[arg-type]
             task_function=functools.partial(_task, listen=listen, threads=threads),
             config=cfg,
             job_dir_key="hydra.sweep.dir",

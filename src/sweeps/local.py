@@ -194,7 +194,7 @@ def conclude(sweep: Sweep) -> None:
         print_next(look_commands(folder), sys.stderr)
 
 
-def prepare_for_others(overrides: Sequence[Sequence[str]], config: DictConfig, *, in_one_process: bool) -> None:
+def prepare_for_others(overrides: Sequence[Sequence[str]], config: DictConfig) -> None:
     """Check all jobs that another launcher will run, and set aside what it must not touch.
 
     Raises:
@@ -203,7 +203,7 @@ def prepare_for_others(overrides: Sequence[Sequence[str]], config: DictConfig, *
     source = source_of(config)
     planned = plan(overrides, source)
     configs = [source.compose(job.overrides) for job in planned]
-    if in_one_process:
+    if in_one_process(config):
         check_threads(configs)
     for job, cfg in zip(planned, configs, strict=True):
         with hold(job.lock, wait=cfg.wait):
