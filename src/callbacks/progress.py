@@ -87,8 +87,11 @@ class Progress(Callback):
             loss = float(state.losses[step - first])
             log.debug("loss at step %d: %.6g", step, loss)
             self._screen.losses.append(loss)
+        grows = self._screen.loss is None
         self._screen.loss, self._screen.steps_per_second = metrics["train/loss"], metrics["steps_per_second"]
         self._screen.steps_done()
+        if grows:
+            self._redraw()
 
     def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         shown = "  ".join(f"{name} {measured(value)}" for name, value in _in_tables(metrics).items())
@@ -98,10 +101,19 @@ class Progress(Callback):
         now = self._clock()
         metrics = _in_tables(metrics)
         self._screen.epoch_done(metrics)
+        self._redraw()
         shown = "  ".join(f"{name} {measured(value)}" for name, value in metrics.items())
         star = "  (best)" if state.improved else ""
         log.info("epoch %d/%d  %.1f s  %s%s", state.epoch, self._epochs, now - self._epoch_began, shown, star)
         self._epoch_began = now
+
+    def _redraw(self) -> None:
+        """Where the screen's height changed: a log line and Live's own thread must not both be the first to draw it.
+
+        Live measures what it overwrites before a line is printed, and its thread may draw between the two.
+        """
+        if self._live:
+            self._live.refresh()
 
     def close(self) -> None:
         if self._live:

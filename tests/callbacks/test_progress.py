@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from src.data.pipeline import InMemory
 from src.state import Best
 from src.text import measured
 from tests.helpers import DIGITS, ROOT, only_run
-from tests.terminal import on_terminal
+from tests.terminal import Shown, on_terminal
 from tests.test_trainer import Recorder, digits, small_trainer
 
 
@@ -133,6 +134,40 @@ def test_the_time_left_is_of_this_process_and_smooth(state):
     assert screen.left_seconds() == pytest.approx(90), "only the last minute counts: these steps are ten times slower"
     state.step = 800
     assert screen.left_seconds() is None
+
+
+def test_a_log_line_that_meets_the_screen_as_it_grows(state, caplog):
+    """Live measures what it overwrites, then prints the line: what its own thread draws in between has that height."""
+
+    class Line:
+        def __rich_console__(self, console, options):
+            other = threading.Thread(target=progress._live.refresh)
+            other.start()
+            other.join(10)
+            assert not other.is_alive()
+            yield "an epoch is done"
+
+    class Lines(logging.Handler):
+        def emit(self, record):
+            console.print(Line())
+
+    console = Console(file=io.StringIO(), width=80, height=30, force_terminal=True, color_system=None)
+    progress = Progress(epochs=20, steps_per_epoch=40, console=console)
+    progress.on_train_begin(state)
+    caplog.set_level(logging.INFO, Progress.__module__)
+    logger, handler = logging.getLogger(Progress.__module__), Lines()
+    logger.addHandler(handler)
+    try:
+        progress.on_log(SimpleNamespace(step=401, losses=[0.5]), {"train/loss": 0.5, "steps_per_second": 50.0})
+        console.print(Line())
+        progress.on_epoch_end(state, {"train/loss": 0.5, "val/loss": 0.6, "val/accuracy": 0.9})
+    finally:
+        logger.removeHandler(handler)
+        progress.close()
+    lines = Shown(console.file.getvalue().replace("\n", "\r\n"), "", 0, 80).lines
+    tops = [number for number, line in enumerate(lines) if line.startswith("╭─")]
+    assert len(tops) == 1, "\n".join(lines)
+    assert lines[: tops[0]] == ["an epoch is done"] * 2
 
 
 @pytest.fixture(scope="module")
