@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from src.comparison.rows import Row, Value
+from src.runs.provenance import comparable_data
 
 RESULT = "result"
 HASHED = ("code", "data", "files")
@@ -27,7 +28,9 @@ class Difference(NamedTuple):
 def differences(a: Row, b: Row) -> list[Difference]:
     """All that is not equal, in the order of the parts."""
     ours, theirs = _parts(a), _parts(b)
-    rules = [_dict(row.run.values.get("fingerprints")).get("version") for row in (a, b)]
+    prints = [_dict(row.run.values.get("fingerprints")) for row in (a, b)]
+    ours["data"], theirs["data"] = (dict(_leaves(data)) for data in comparable_data(prints))
+    rules = [values.get("version") for values in prints]
     if rules[0] != rules[1]:  # hashes made by two rules say nothing of each other
         for parts, rule in zip((ours, theirs), rules, strict=True):
             named = {key: value for key, value in parts["data"].items() if key == "dataset"}

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from src.comparison.rows import Row
-from src.runs.provenance import WRITTEN, representative
+from src.runs.provenance import WRITTEN, comparable_data, representative
 
 OF_DATA = ("dataset", "path")
 ABSENT, UNSET = "absent", "unset"
@@ -36,7 +36,8 @@ def differing_parts(rows: Sequence[Row]) -> dict[Part, list[str | None]]:
 
     Code and files are compared among the runs that reach them, and hashes among those made by one rule.
     """
-    told = [dict(_parts(row)) for row in rows]
+    data = comparable_data([_dict(row.run.values.get("fingerprints")) for row in rows])
+    told = [dict(_parts(*pair)) for pair in zip(rows, data, strict=True)]
     for name in dict.fromkeys(part for parts in told for part in parts if part.kind == "variable"):
         for row, parts in zip(rows, told, strict=True):
             if isinstance(_dict(row.run.values.get("environment")).get("variables"), dict):
@@ -108,11 +109,11 @@ def _reason(row: Row, part: Part) -> tuple:
     return tuple(row.settings.get(key) for key in keys)
 
 
-def _parts(row: Row) -> Iterator[tuple[Part, str]]:
+def _parts(row: Row, data: dict[str, Any]) -> Iterator[tuple[Part, str]]:
     prints, environment = (_dict(row.run.values.get(key)) for key in ("fingerprints", "environment"))
     rule = _text(prints.get("version", ""))
-    if data := _dict(prints.get("data")):
-        for name in dict.fromkeys([*OF_DATA, *data]):
+    if data:
+        for name in OF_DATA:
             yield Part("data", name, "" if name == "dataset" else rule), _text(data.get(name, ABSENT))
     for kind, key in (("code", "code"), ("file", "files")):
         for name, value in _dict(prints.get(key)).items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from src.files import walk
 from src.moved import new_name
 from src.runs import code, opened
 from src.runs.code import OF_MANY, PROJECT, ROOT, Part, digest, find, reach
+from src.text import printable
 
 VERSION = 1
 
@@ -43,6 +44,12 @@ WRITTEN = "written"  # by the run itself, so a change of it says nothing
 MOST_READ = 64 * 2**20
 # More files than these, opened by a run's own code, are known by their folders.
 MOST_FILES = 100
+# Which reads of a folder its images, and this file; what their names must end in is src.image_files' SUFFIXES.
+IMAGE_FOLDER, CLASSES_FILE = "src.data.image_folder.image_folder", "classes.txt"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+# What file managers leave behind, and no reader takes for data.
+LITTER = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini", re.IGNORECASE)
+MOST_NAMED = 2  # files that have changed
 # A key that ends so, and what lies below it, may name a folder.
 _FOLDER_KEY = re.compile(r"(path|dir|directory|folder|directorie)s?(\.|$)", re.IGNORECASE)
 # What TensorFlow and HDF5 open out of Python's sight.
@@ -61,13 +68,14 @@ def fingerprints(config: dict[str, Any]) -> dict[str, Any]:
         `version`: of this rule. `code`: a hash of the syntax, without comments and docstrings, of each module that
         the run reaches, as far as it is of no installed package; all that every run goes through is one, `src`.
         `files`: of each file that such a module or the config names. `data`: the data option's `dataset` (name and
-        version), and for a `path` in it a hash of its files' names, sizes and times.
+        version), and for a `path` in it a hash of the names, sizes and times of the files that it reads, how many
+        these are, when (in ns) the last of them changed, and as `path_of_all` the hash with all others, if it differs.
     """
     parts = _parts(_targets(config))
     data = config.get("data") or {}
     found = {key: data[key] for key in ("dataset",) if data.get(key) is not None}
     if isinstance(data.get("path"), str):
-        found["path"] = _listing(Path(data["path"]).expanduser())
+        found |= _data_path(config)
     files = {*_named_in_code(parts), *_named_in_config(config)}
     return {
         "version": VERSION,
@@ -198,16 +206,57 @@ def _how(old: str, new: str) -> str:
     return " (not there any more)" if new == ABSENT else " (not there before)" if old == ABSENT else ""
 
 
+def comparable_data(prints: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The `data` of fingerprints, so that equal files have equal hashes where older ones are of all that lie there."""
+    found = [data if isinstance(data := values.get("data"), dict) else {} for values in prints]
+    read = {str(data["path_of_all"]): data.get("path") for data in found if "path_of_all" in data}
+    named = [{key: value for key, value in data.items() if key in ("dataset", "path")} for data in found]
+    return [{key: read.get(str(value), value) for key, value in data.items()} for data in named]
+
+
 def _data_changes(recorded: dict[str, Any], now: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    old, new = recorded.get("data") or {}, now["data"]
+    old, new = comparable_data([recorded, now])
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    return [_files_of(config["data"]["path"]) if key == "path" in new else f"data {key}" for key in changed]
+    then = recorded.get("data") or {}
+    return [_files_of(config, then, now["data"]) if key == "path" in new else f"data {key}" for key in changed]
 
 
-def _files_of(path: str) -> str:
-    if not Path(path).expanduser().exists():
+def _files_of(config: dict[str, Any], then: dict[str, Any], now: dict[str, Any]) -> str:
+    path = config["data"]["path"]
+    folder = Path(path).expanduser()
+    if not folder.exists():
         return f"data.path={path}, where nothing is any more"
-    return f"the files of data.path={path} (names, sizes or times)"
+    told = f"the files of data.path={path} (names, sizes or times)"
+    if "files" not in then:  # as a run of before
+        return told
+    later = [shown for shown, status in _read_of(folder, config) if status.st_ctime_ns > then["changed_ns"]]
+    more = f" and {len(later) - MOST_NAMED} more" if len(later) > MOST_NAMED else ""
+    named = f", new or changed: {', '.join(map(printable, later[:MOST_NAMED]))}{more}" if later else ""
+    return f"{told}: {then['files']} then, {now['files']} now{named}"
+
+
+def _data_path(config: dict[str, Any]) -> dict[str, Any]:
+    folder = Path(config["data"]["path"]).expanduser()
+    read, of_all = _read_of(folder, config), _listing(folder)
+    found = {
+        "path": _listing_hash(read),
+        "files": len(read),
+        "changed_ns": max((status.st_ctime_ns for _, status in read), default=0),
+    }
+    return found if found["path"] == of_all else {**found, "path_of_all": of_all}
+
+
+def _read_of(folder: Path, config: dict[str, Any]) -> list[tuple[str, os.stat_result]]:
+    """The files of a data option's `path` that count, with their status."""
+    of_images = new_name(str(config["data"].get("_target_"))) == IMAGE_FOLDER
+    return [(shown, status) for shown, status in _files_below(folder) if _is_read(shown, of_images=of_images)]
+
+
+def _is_read(shown: str, *, of_images: bool) -> bool:
+    if not of_images:
+        return not LITTER.fullmatch(os.path.basename(shown))
+    is_hidden = shown != "." and any(part.startswith(".") for part in shown.split(os.sep))
+    return not is_hidden and (os.path.splitext(shown)[1].lower() in IMAGE_SUFFIXES or shown in (".", CLASSES_FILE))
 
 
 # Code
@@ -374,13 +423,18 @@ def _content_hash(path: str, size: int, mtime_ns: int, inode: int) -> str:
 
 def _listing(path: Path) -> str:
     """A hash of the names, sizes and times of a folder's files, or of a file's."""
+    return _listing_hash(_files_below(path))
+
+
+def _files_below(path: Path) -> list[tuple[str, os.stat_result]]:
+    """The files of a folder by their names in it, or a file as `.`, sorted by their paths, each with its status."""
     below = (Path(parent, name) for parent, _, names in walk(path) for name in names)
     files = sorted(file for file in below if file.is_file()) if path.is_dir() else [path]
-    lines = []
-    for file in files:
-        if file.exists():
-            status = file.stat()
-            lines.append(f"{os.path.relpath(file, path)} {status.st_size} {status.st_mtime_ns}")
+    return [(os.path.relpath(file, path), file.stat()) for file in files if file.exists()]
+
+
+def _listing_hash(files: Sequence[tuple[str, os.stat_result]]) -> str:
+    lines = (f"{shown} {status.st_size} {status.st_mtime_ns}" for shown, status in files)
     return digest(os.fsencode("\n".join(lines)))
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from src.comparison.diff import differences
 from src.comparison.effects import effects
 from src.comparison.made_of import unlike
 from tests.commands import compare as main
@@ -121,3 +122,14 @@ def test_many_differences_are_told_in_few_lines(tmp_path):
     for number in range(9):
         rewrite(tmp_path / str(number), **prints(a=str(number)))
     assert warnings_in(tmp_path) == ["0, 1, 2 and 6 more differ in code a; all count"]
+
+
+def test_runs_that_read_the_same_files_are_alike_whatever_lies_beside_them(tmp_path):
+    for number, data in enumerate(
+        [{"path": "all"}, {"path": "read", "path_of_all": "all", "files": 4}, {"path": "read"}]
+    ):
+        make(tmp_path, str(number), number, fingerprints={"version": 1, "data": data})
+    assert warnings_in(tmp_path) == []
+    assert not [found for found in differences(*rows_in(tmp_path)[:2]) if found.part == "data"]
+    make(tmp_path, "3", 3, fingerprints={"version": 1, "data": {"path": "other", "files": 4}})
+    assert warnings_in(tmp_path) == ["0 (and 2 more) and 3 differ in data path; both count"]

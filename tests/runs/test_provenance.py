@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from src.data.folder_layout import find_layout
+from src.image_files import SUFFIXES
 from src.runs import provenance
 from src.runs.code import reach
-from src.runs.provenance import COMPUTING, NOT_COMPUTING, PROJECT, changes, differences, fingerprints
+from src.runs.provenance import COMPUTING, NOT_COMPUTING, PROJECT, changes, comparable_data, differences, fingerprints
+from tests.folders import write_classes
 from tests.helpers import ROOT
 
 MODEL = {"model": {"_target_": "mine.model"}}
@@ -187,8 +191,8 @@ def test_data_at_a_path_is_its_names_sizes_and_times(tmp_path, change, same):
     before = fingerprints(config)
     assert before["data"]["dataset"] == "mine:1.0.0"
     change(folder)
-    told = f"the files of data.path={folder} (names, sizes or times)"
-    assert changes(before, config) == ([] if same else [told])
+    told = f"the files of data.path={folder} (names, sizes or times): 2 then, "
+    assert [change[: len(told)] for change in changes(before, config)] == ([] if same else [told])
 
 
 def test_data_behind_a_link_counts(tmp_path):
@@ -200,7 +204,95 @@ def test_data_behind_a_link_counts(tmp_path):
     config = {"data": {"path": str(folder)}}
     before = fingerprints(config)
     (elsewhere / "1.png").touch()
-    assert changes(before, config) == [f"the files of data.path={folder} (names, sizes or times)"]
+    assert changes(before, config)[0].startswith(f"the files of data.path={folder} (names, sizes or times): 0 then")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    write_classes(tmp_path / "photos", {"cats": 2, "dogs": 2})
+    (tmp_path / "photos" / "notes.txt").write_text("of before")
+    time.sleep(0.02)  # what changes from here on has a later time
+    return tmp_path / "photos"
+
+
+def of_images(folder) -> dict:
+    return {"data": {"_target_": provenance.IMAGE_FOLDER, "path": str(folder)}}
+
+
+def before_files_were_chosen(recorded) -> dict:
+    """As earlier code recorded it: one hash of all that lies in the folder."""
+    data = recorded["data"]
+    return {**recorded, "data": {"path": data.get("path_of_all", data["path"])}}
+
+
+PASSED_OVER = (
+    ".DS_Store",
+    "._000.png",
+    ".thumbs/a.png",
+    "Thumbs.db",
+    "desktop.ini",
+    "README.md",
+    "all.zip",
+    "x",
+    ".png",
+)
+
+
+@pytest.mark.parametrize("name", [f"{part}{name}" for part in ("", "cats/") for name in PASSED_OVER])
+def test_what_the_reader_of_a_folder_passes_over_changes_nothing(photos, name):
+    seen, recorded = find_layout(photos).examples, fingerprints(of_images(photos))
+    (photos / name).parent.mkdir(exist_ok=True)
+    (photos / name).write_text("1")
+    assert find_layout(photos).examples == seen
+    assert changes(recorded, of_images(photos)) == []
+
+
+@pytest.mark.parametrize("name", [*(f"cats/new{suffix}" for suffix in SUFFIXES), "cats/a/b.PNG", "classes.txt"])
+def test_what_it_reads_is_named_where_it_is_new(photos, name):
+    recorded = fingerprints(of_images(photos))
+    (photos / name).parent.mkdir(exist_ok=True)
+    (photos / name).write_text("1")
+    told = f"the files of data.path={photos} (names, sizes or times): 4 then, 5 now, new or changed: {name}"
+    assert changes(recorded, of_images(photos)) == [told]
+
+
+def test_what_has_changed_in_a_folder_is_named_and_what_is_gone_counted(photos):
+    recorded = fingerprints(of_images(photos))
+    (photos / "cats" / "000.png").unlink()
+    assert changes(recorded, of_images(photos))[0].endswith("): 4 then, 3 now")
+    for name in ("cats/001.png", "dogs/000.png", "dogs/001.png"):
+        (photos / name).write_text("other")
+    named = "4 then, 3 now, new or changed: cats/001.png, dogs/000.png and 1 more"
+    assert changes(recorded, of_images(photos))[0].endswith(named)
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._1.png", "Thumbs.db"])
+def test_what_file_managers_leave_counts_for_no_reader(photos, name):
+    config = {"data": {"_target_": "mine.data", "path": str(photos)}}
+    recorded = fingerprints(config)
+    (photos / name).write_text("1")
+    assert changes(recorded, config) == []
+    (photos / "notes.txt").write_text("which this reader may read")
+    assert changes(recorded, config)[0].endswith("5 then, 5 now, new or changed: notes.txt")
+
+
+def test_a_run_of_before_is_known_by_all_files_and_asks_only_where_they_have_changed(photos):
+    recorded = before_files_were_chosen(fingerprints(of_images(photos)))
+    assert recorded["data"]["path"] == provenance._listing(photos)
+    assert changes(recorded, of_images(photos)) == []
+    (photos / "notes.txt").unlink()  # which this record cannot tell from an image
+    assert changes(recorded, of_images(photos)) == [f"the files of data.path={photos} (names, sizes or times)"]
+
+
+def test_it_is_compared_with_later_ones_too(photos):
+    later = fingerprints(of_images(photos))
+    before = before_files_were_chosen(later)
+    (photos / ".DS_Store").touch()
+    litter = fingerprints(of_images(photos))
+    data = comparable_data([before, later, litter])
+    assert data[0] == data[1] == data[2] == {"path": later["data"]["path"]} != before["data"]
+    (photos / "cats" / "new.png").touch()
+    assert comparable_data([later, fingerprints(of_images(photos))])[1] != data[1]
 
 
 def test_data_that_is_gone_is_said_to_be(tmp_path):
