@@ -10,7 +10,7 @@ import glob
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -190,8 +190,17 @@ def check_twice(overrides: Sequence[Override]) -> None:
             )
 
 
-def composition_error(error: Exception, options: Callable[[str], list[str]] = lambda group: []) -> ConfigError:
-    """What Hydra says of a config that it cannot compose; `options` gives those of a group."""
+def composition_error(
+    error: Exception,
+    options: Callable[[str], list[str]] = lambda group: [],
+    folders: Iterable[str | Path] = (CONFIG_DIR,),
+) -> ConfigError:
+    """What Hydra says of a config that it cannot compose.
+
+    Args:
+        options: gives those of a group.
+        folders: where options are.
+    """
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
         reason = ": ".join(text for text in (error.context, error.problem) if text)
         return ConfigError(f"{mark.name}, line {mark.line + 1} cannot be read: {reason}")
@@ -201,15 +210,54 @@ def composition_error(error: Exception, options: Callable[[str], list[str]] = la
     if missing := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
         group, option = missing.groups()
         known = options(group)
+        inner = group.rpartition("/")[2]
+        if not known and inner != group and inner in folders_of_options():  # it has been looked for beside the file
+            return ConfigError(f"{_file_in(message)}: for an option of {inner}, {_way_to_override(inner, option)}")
         return ConfigError(
             f"{group}={option} is chosen, and {group} has no option {option!r}; it has {', '.join(known) or 'none'}"
             f"{did_you_mean(option, known)}"
         )
+    if twice := re.search(
+        r"Multiple values for ([\w/]+)\S*\. To override a value use 'override [^:]+: (\S+)'", message
+    ):
+        return _chosen_twice(twice[1], twice[2], folders)
+    if beside := re.search(rf"Could not override '(?:{'|'.join(OPTIONAL_GROUPS)})/([\w/]+)", message):
+        return ConfigError(f"{_file_in(message)}: for an option of {beside[1]}, {_way_to_override(beside[1])}")
+    if unknown := re.search(r"Could not override '(\w+)'\. No match", message):
+        known = sorted(folders_of_options())
+        hint = did_you_mean(unknown[1], known) or f"; groups are {', '.join(known)}"
+        return ConfigError(f"{_file_in(message)} overrides {unknown[1]}, and there is no such group{hint}")
     if unplaced := re.search(rf"In '(({'|'.join(OPTIONAL_GROUPS)})/[^']+)': Could not override '[^']+@", message):
         return ConfigError(
             f"{unplaced[1]}.yaml: its first line must be # @package _global_, as it changes other groups"
         )
-    return ConfigError(f"{message}; write it without +" if "Multiple values" in message else message)
+    return ConfigError(message)
+
+
+def _file_in(message: str) -> str:
+    """The file that a message of Hydra's is about."""
+    found = re.match(r"In '([^']+)'", message)
+    return f"{found[1]}.yaml" if found else "a file of options"
+
+
+def _way_to_override(group: str, option: str = "...") -> str:
+    return f"the line of its defaults must be `- override /{group}: {option}`"
+
+
+def _chosen_twice(group: str, option: str, folders: Iterable[str | Path]) -> ConfigError:
+    """A file's defaults, or +, choose an option of a group that has one already; Hydra does not say which file."""
+    lines = re.compile(
+        rf"""^(?!.*\boverride\b).*[-\s{{[,"']/{group}(@[\w.]+)?["']?\s*:.*\b{re.escape(option)}\b""", re.MULTILINE
+    )
+    paths = [path for folder in folders for path in sorted(Path(folder).glob("*/**/*.yaml"))]
+    files = [path for path in paths if lines.search(path.read_text(encoding="utf-8", errors="replace"))]
+    if files:
+        shown = ", ".join(os.path.relpath(path) for path in files)
+        return ConfigError(f"{shown}: {group} has an option already, so {_way_to_override(group, option)}")
+    return ConfigError(
+        f"{group} has an option already: give {group}={option} without +, and in a file of options, "
+        f"{_way_to_override(group, option)}"
+    )
 
 
 def check_key(override: Override, values: dict[str, Any], options: Callable[[str], list[str]]) -> None:

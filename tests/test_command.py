@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from src.command import exit_code
-from src.errors import ConfigError, control_flow_on_tensor, described
+from src.errors import LONGEST_LINE, ConfigError, control_flow_on_tensor, described, one_line
 from tests.helpers import ROOT, only_run
 
 TINY = ["data=digits", "model=mlp", "model.hidden_units=[8]", "epochs=1", "~callback.images"]
@@ -89,6 +89,20 @@ def test_an_error_of_the_users_own_code_names_its_kind_and_line(tmp_path, capsys
     assert exit_code(lambda argv: control_flow_on_tensor(None), []) == 1  # a mistake of the project's own
     said = capsys.readouterr().err
     assert said.startswith("error: AttributeError: ") and "src/errors.py:" in said and "HYDRA_FULL_ERROR" in said
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("broken", "broken"),
+        ("\n\x1b[1mbroken\x1b[0m\n\n in  two", "broken in two"),
+        ("word " * 99 + "last", "word " * 99 + "last"),
+        ("word-word " * 99, "word-word " * 49 + "..."),
+        ("", ""),
+    ],
+)
+def test_a_message_on_one_line_ends_after_a_word(message, shown):
+    assert one_line(message) == shown and len(one_line(message)) <= LONGEST_LINE
 
 
 @pytest.mark.parametrize("flags", [["-u"], []], ids=str)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from src.data.pipeline import InMemory
-from src.errors import control_flow_on_tensor
+from src.errors import MADE_LATE, control_flow_on_tensor, described
 from src.targets import TargetError, build
 from src.trainer import Trainer
 from tests.helpers import ROOT
@@ -127,3 +129,52 @@ def test_a_model_among_the_projects_own_is_named_too(tmp_path, monkeypatch):
     with pytest.raises(TargetError, match=r"mine_that_is_not_there.py:4, .*@tf.function") as caught:
         build({"_target_": "mine.net"}, key="model")
     assert "\x1b" not in str(caught.value)
+
+
+class InBranch(layers.Layer):
+    """Keeps a variable that it makes when it is called: in one branch on a tensor, or while training."""
+
+    def __init__(self, make, *, on_tensor):
+        super().__init__()
+        self.make, self.on_tensor, self.count = make, on_tensor, None
+
+    @tf.function
+    def call(self, x, training=False):
+        if tf.reduce_mean(x) > 0.5 if self.on_tensor else training:
+            if self.count is None:
+                self.count = self.make(self)
+            self.count.assign_add(1.0)
+        return x
+
+
+def raw(layer):
+    return tf.Variable(0.0, trainable=False)
+
+
+def weight(layer):
+    return layer.add_weight(shape=(), trainable=False)
+
+
+@pytest.mark.parametrize(("make", "on_tensor"), [(raw, True), (raw, False), (weight, True), (weight, False)])
+def test_a_variable_made_while_a_layer_is_called_is_told_in_our_words_first(monkeypatch, make, on_tensor):
+    monkeypatch.setattr("src.targets.resolve", lambda *_, **__: lambda: model(InBranch(make, on_tensor=on_tensor)))
+    monkeypatch.setitem(PARTS, "variable", lambda _: {"model": build({"_target_": "mine.net"}, key="model")})
+    with pytest.raises(ValueError, match="InBranch") as caught:
+        fit("variable", BARE)
+    told = described(caught.value)
+    assert MADE_LATE in told.partition("\n")[0] and "InBranch.call()" in told and "__autograph" not in told
+    if on_tensor:
+        assert "test_control_flow.py:" in told.splitlines()[0]
+
+
+def test_the_line_of_a_function_that_autograph_has_rewritten_is_the_users(tmp_path):
+    @tf.function
+    def wrong(x):
+        if x > 0:
+            x = x["a"]
+        return x
+
+    with pytest.raises(TypeError) as caught:
+        wrong(tf.zeros([]))
+    line = next(number for number, text in enumerate(Path(__file__).read_text().splitlines(), 1) if 'x["a"]' in text)
+    assert f'test_control_flow.py:{line}, in wrong: x = x["a"]' in described(caught.value)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from src import checks
 from src.config import ConfigError, branch, compose
 from tests.folders import save, write_pairs
 from tests.helpers import DIGITS, ROOT, train
@@ -322,6 +323,47 @@ def test_folders_of_options_and_texts_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "experiment" / "x.yaml").write_bytes("# @package _global_\n# café\n".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"experiment/x.yaml is no UTF-8 text: .*save it as UTF-8"):
         compose(["experiment=x"], config_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("/optimizer: sgd", "of options, the line of its defaults must be {}"),
+        ("{/optimizer: sgd}", "of options, the line of its defaults must be {}"),
+        ("/optimizer@optimizer: sgd", "of options, the line of its defaults must be {}"),
+        ("optimizer: sgd", "for an option of optimizer, the line of its defaults must be {}"),
+        ("override optimizer: sgd", "for an option of optimizer, the line of its defaults must be {}"),
+        ("override /optimiser: sgd", "overrides optimiser, and there is no such group. Did you mean optimizer?"),
+    ],
+)
+@pytest.mark.parametrize("group", ["experiment", "debug"])
+def test_a_group_that_a_file_does_not_override_is_named_with_the_line_to_write(tmp_path, group, line, told):
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text(f"# @package _global_\ndefaults:\n  - {line}\n")
+    with pytest.raises(ConfigError) as caught:
+        compose([f"{group}=mine"], config_dir=str(tmp_path))
+    said = str(caught.value)
+    assert told.format("`- override /optimizer: ") in said and "Multiple values" not in said and "Could not" not in said
+    (tmp_path / group / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - override /optimizer: sgd\n")
+    assert compose([f"{group}=mine"], config_dir=str(tmp_path)).optimizer._target_.endswith("SGD")
+
+
+def test_the_file_without_override_is_named(tmp_path):
+    for name, line in {
+        "mine": "/optimizer: sgd  # mine",
+        "right": "override /optimizer: sgd",
+        "other": "/optimizer: adam",
+    }.items():
+        (tmp_path / "experiment").mkdir(exist_ok=True)
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\ndefaults:\n  - {line}\n")
+    error = Exception("Multiple values for optimizer. To override a value use 'override optimizer: sgd'")
+    said = str(checks.composition_error(error, folders=[tmp_path]))
+    assert said == (
+        f"{os.path.relpath(tmp_path / 'experiment' / 'mine.yaml')}: optimizer has an option already, "
+        "so the line of its defaults must be `- override /optimizer: sgd`"
+    )
+    without = str(checks.composition_error(error, folders=[tmp_path / "experiment"]))
+    assert without.startswith("optimizer has an option already: give optimizer=sgd without +, ")
 
 
 def test_an_option_that_changes_other_groups_is_for_the_whole_config(tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from src.comparison import CompareError
+from src.errors import one_line
 from src.runs.checked import LARGEST, best_metrics, read_history, step_within
 from src.runs.collection import Run, find_run, find_runs
 
@@ -212,7 +213,7 @@ def _reason(values: dict[str, Any], status: str, holder: str | None) -> str:
         return "" if best and best.get("value") is not None else f"has no value of {values['monitor']}"
     error = values.get("error")
     if status == "failed" and isinstance(error, dict):
-        lines = str(error.get("message") or "").strip().splitlines()
-        return ": ".join([str(error.get("type") or "error"), *lines[:1]])
+        told = [str(error.get("type") or "error"), one_line(str(error.get("message") or ""))]
+        return ": ".join(filter(None, told))
     reached = f"at epoch {values.get('epoch') or 0} of {values.get('epochs') or '?'}"
     return f"{reached}, by {holder}" if holder else reached

@@ -15,6 +15,7 @@ from typing import Any
 
 from src.runs import ID_DIGITS
 from src.runs.checked import WrongValue, check_record, read_history
+from src.runs.commands import python
 from src.runs.lock import holder_of, lock_path
 from src.runs.record import STATUSES, BadRecord, Record
 from src.text import counted
@@ -118,9 +119,14 @@ def find_run(text: str, *, folder: Path = Path("outputs")) -> Run:
     found = [run for run in runs if run.directory.name == text or (is_id and run.values["id"].startswith(text))]
     if not is_id and not found:
         raise ValueError(f"{text} is no run: {ways}")
-    if len(found) != 1:
+    if not found:
+        there = (
+            f"of {counted(len(runs), 'run')} below {folder}" if folder.is_dir() else f"as there is no folder {folder}"
+        )
+        raise ValueError(f"there is no run with the id {text}, {there}; {python()} -m src.runs list shows all")
+    if len(found) > 1:
         which = ", ".join(str(run.directory) for run in found)
-        raise ValueError(f"{counted(len(found), 'run')} below {folder} with an id {text}...{which and f': {which}'}")
+        raise ValueError(f"the ids of {len(found)} runs below {folder} begin with {text}; give one of {which}")
     return found[0]
 
 

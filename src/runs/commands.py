@@ -35,12 +35,16 @@ def train_command(directory: Path, values: dict[str, Any]) -> str:
 
     What it did once, as `rerun=true`, is left out, and what a branch fills in.
     """
-    words = [_here(text) for text in values.get("flags") or []]
-    words += [text for text in values["overrides"] if not _TOLD_ONCE.match(text)]
+    words = [_here(text) for text in values.get("flags") or []] + given_options(values)
     usual = Path("outputs", values["name"])
     if f"-{values['id']}" not in directory.name or os.path.abspath(directory.parent) != os.path.abspath(usual):
         words.append(f"hydra.run.dir={quoted(os.path.relpath(directory))}")  # it was given a directory of its own
     return shlex.join([python(), "-m", "src.train", *words])
+
+
+def given_options(values: dict[str, Any]) -> list[str]:
+    """What was typed, less what was done once, as `rerun=true`, and what a branch fills in."""
+    return [text for text in values["overrides"] if not _TOLD_ONCE.match(text)]
 
 
 def _here(flag: str) -> str:

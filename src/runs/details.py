@@ -20,13 +20,14 @@ from src.manifest import listed
 from src.runs import ID_DIGITS
 from src.runs.checked import best_metrics, step_within
 from src.runs.collection import Run, find_runs
-from src.runs.commands import next_commands, train_command
+from src.runs.commands import given_options, next_commands, train_command
 from src.runs.listing import SET_ASIDE, STYLES, local_time, newest_first, shown_status
 from src.runs.sizes import part_sizes
 from src.text import counted, duration, print_table, size, sparkline, table as new_table
 
 EPOCHS = 10  # of the history
 CURVE = 60  # epochs of a metric's curve
+SMALL = 0.01  # as learning rates are
 
 
 def print_details(run: Run, stream: TextIO) -> None:
@@ -45,7 +46,7 @@ def print_details(run: Run, stream: TextIO) -> None:
     section("time", [_times(values)])
     best = best_metrics(values, history) if values.get("best") else {}
     section("result", [_best(values), *_metrics("best", best), *_metrics("last", values["metrics"])])
-    section("options", [" ".join(values["overrides"]) or "all defaults", _parameters(values)])
+    section("options", [" ".join(given_options(values)) or "all defaults", _parameters(values)])
     section("branch", _relatives(run))
     section("environment", _environment(values.get("environment") or {}))
     parts = part_sizes(run.directory)
@@ -110,7 +111,7 @@ def _best(values: dict[str, Any]) -> str:
 
 
 def _six(value: float | None) -> str:
-    return "nan" if value is None else f"{value:.6f}"
+    return "nan" if value is None else _digits(value, 6)
 
 
 def _metrics(which: str, metrics: dict[str, float | None]) -> Iterator[str]:
@@ -180,4 +181,9 @@ def _print_history(epochs: list[dict[str, Any]], monitor: str, stream: TextIO) -
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else json.dumps(value)
+    return _digits(value, 4) if isinstance(value, float) else json.dumps(value)
+
+
+def _digits(value: float, digits: int) -> str:
+    """With so many digits after the point; with as many that count where most of these were zeros."""
+    return f"{value:.{digits}f}" if abs(value) >= SMALL or not value else f"{value:.{digits}g}"

@@ -21,7 +21,7 @@ def test_means_are_over_the_members_with_a_result(tmp_path):
     [group] = groups_in(tmp_path)
     assert group.mean("val/accuracy") == statistics.mean([0.9, 0.8, 0.85])
     assert group.deviation("val/accuracy") == statistics.stdev([0.9, 0.8, 0.85])
-    assert (len(group.counted), group.status, group.reason) == (3, "3 completed, 1 failed", "ValueError: no")
+    assert (len(group.counted), group.status, group.reason) == (3, "3 completed, 1 failed", "ValueError: no good")
     assert group.best.directory.name == "adam-0"
 
 
@@ -71,7 +71,7 @@ def test_what_has_no_final_result_comes_last_however_good(tmp_path):
         *("better", "worse", "unfinished", "pruned", "killed", "failed"),
     ]
     assert [group.reason for group in groups[2:]] == [
-        *("at epoch 2 of 3", "at epoch 3 of 3", "at epoch 3 of 3", "ValueError: no"),
+        *("at epoch 2 of 3", "at epoch 3 of 3", "at epoch 3 of 3", "ValueError: no good"),
     ]
     assert groups[4].status == "interrupted"
 

@@ -125,6 +125,17 @@ def test_show_names_the_epochs_that_a_power_cut_took(tmp_path):
     assert curve == "val/accuracy  ▁ █"
 
 
+def test_show_small_numbers(tmp_path):
+    """With as many digits as larger ones, where a fixed number of places would make them zeros."""
+    run = make_run(tmp_path / "outputs" / "x", 1, best={"value": 1.5e-7, "epoch": 3, "step": 120})
+    rates = {1e-5: "1e-05", 0.00123456: "0.001235", -2e-9: "-2e-09", 0.05: "0.0500", 1.5: "1.5000", 0.0: "0.0000"}
+    epochs = [{"epoch": number, "learning_rate": rate} for number, rate in enumerate(rates, start=1)]
+    (run / "history.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    lines = runs("show", str(run), cwd=tmp_path).stdout.splitlines()
+    assert [line.split() for line in lines[-7:-1]] == [[f"{n}", rate] for n, rate in enumerate(rates.values(), start=1)]
+    assert "result      val/accuracy 1.5e-07, the best (max), in epoch 3" in lines
+
+
 def test_show_a_failed_run(tmp_path):
     error = {"type": "ValueError", "message": "gamma is -1", "traceback": TRACEBACK}
     directory = make_run(tmp_path / "outputs" / "x", 1, status="failed", error=error, checkpoints=False, best=None)
@@ -140,7 +151,13 @@ def test_show_a_killed_run_and_its_branch(tmp_path):
     parent = make_run(digits, 1, status="running", finished=None)
     add_checkpoint(parent / "checkpoints", 2)
     config_hash = json.loads((parent / "run.json").read_text())["config_hash"]
-    overrides = [f"resume={parent}", "epochs=9", "data.path=my data", f"parent.config_hash='{config_hash}'"]
+    overrides = [
+        f"resume={parent}",
+        "epochs=9",
+        "data.path=my data",
+        "stale=reuse",
+        f"parent.config_hash='{config_hash}'",
+    ]
     branch = make_run(
         digits, 2, overrides=overrides, parent={"config_hash": config_hash, "epoch": 3, "step": 120, "checkpoint": "x"}
     )
@@ -149,6 +166,7 @@ def test_show_a_killed_run_and_its_branch(tmp_path):
     assert f"branch      to {branch.relative_to(tmp_path)}, completed\n" in of_parent
     assert f"branch      of {parent.relative_to(tmp_path)}, after epoch 3, step 120\n" in of_branch
     assert f"src.train resume={parent} epochs=9 'data.path=my data'\n" in of_branch
+    assert f"options     resume={parent} epochs=9 data.path=my data\n" in of_branch
 
     branch.rename(tmp_path / "moved")
     assert "'data.path=my data' hydra.run.dir=moved\n" in runs("show", "moved", cwd=tmp_path).stdout
@@ -162,7 +180,7 @@ def test_show_a_killed_run_and_its_branch(tmp_path):
         (["list", "--status", "lost"], "argument --status: invalid choice: 'lost'"),
         (["show", "outputs"], "outputs is no run but a folder with "),
         (["show", "123"], "123 is no run: give its directory, outputs/<name>/<label>-<id>, or 4 to 8 digits of its id"),
-        (["show", "ffffffff"], "0 runs below outputs with an id ffffffff"),
+        (["show", "ffffffff"], "there is no run with the id ffffffff, of 4 runs below outputs; "),
         (["clean", "--keep", "-1"], "argument --keep: '-1' is no count; it must be an integer at least 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -177,4 +195,10 @@ def test_an_id_of_two_runs(tmp_path):
     for name in ("a", "b"):
         make_run(tmp_path / "outputs" / name, 1)
     found = runs("show", "6b86", cwd=tmp_path)
-    assert found.returncode == 2 and "2 runs below outputs with an id 6b86...: outputs/a/" in found.stderr
+    assert (
+        found.returncode == 2
+        and "the ids of 2 runs below outputs begin with 6b86; give one of outputs/a/" in found.stderr
+    )
+    elsewhere = runs("show", "6b86", cwd=tmp_path / "outputs")
+    assert "there is no run with the id 6b86, as there is no folder outputs; " in elsewhere.stderr
+    assert elsewhere.stderr.endswith(" -m src.runs list shows all\n")
