@@ -20,6 +20,7 @@ import json
 import os
 import shlex
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,14 +128,21 @@ def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: P
     write.begin(files)
     began = time.perf_counter()
     done, skipped = [], []
-    with _progress(len(files)) as advance, ThreadPoolExecutor(available_cores()) as pool:
-        for file, result in predictions(model, files, read, write, pool):
-            if isinstance(result, BadImage):
-                print(f"skipped: {escaped(file)}: {escaped(result)}", file=sys.stderr)
-                skipped.append({"file": str(file), "reason": str(result)})
-            else:
-                done.append(result)
-            advance()
+    pool = ThreadPoolExecutor(available_cores())
+    try:
+        with _progress(len(files)) as advance:
+            for file, result in predictions(model, files, read, write, pool):
+                if isinstance(result, BadImage):
+                    print(f"skipped: {escaped(file)}: {escaped(result)}", file=sys.stderr)
+                    skipped.append({"file": str(file), "reason": str(result)})
+                else:
+                    done.append(result)
+                advance()
+    except BaseException:
+        write.stop()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a signal waits for nothing that still runs
     seconds = time.perf_counter() - began
     path = write.end({"run": str(run), "id": record.get("id")}, done, skipped)
     for entry in done:
@@ -285,10 +293,20 @@ class Writer:
         output: the folder.
         base: images are named relative to it.
         class_names: one for each class.
+
+    Attributes:
+        stopped: whether no picture is written any more.
     """
 
     def __init__(self, output: Path, base: Path, class_names: Sequence[str]) -> None:
         self._output, self._base, self._names = output, base, class_names
+        self._writing, self.stopped = threading.Lock(), False
+
+    def stop(self) -> None:
+        """Write no picture any more; when this returns, each is whole or not there."""
+        self.stopped = True
+        with self._writing:
+            pass
 
     def __call__(self, file: Path, image: np.ndarray, answer: Answer) -> dict[str, Any]:
         """Write an image's files.
@@ -306,11 +324,16 @@ class Writer:
         mask_path, overlay_path = pictures_of(file, self._base)
         for path in (mask_path, overlay_path):
             (self._output / path).parent.mkdir(parents=True, exist_ok=True)
-        (self._output / mask_path).write_bytes(mask_png(mask, len(self._names)))
-        (self._output / overlay_path).write_bytes(png(_overlay(image[..., :3], mask, len(self._names))))
+        self._write_picture(mask_path, mask_png(mask, len(self._names)))
+        self._write_picture(overlay_path, png(_overlay(image[..., :3], mask, len(self._names))))
         counts = np.bincount(mask.ravel(), minlength=len(self._names))
         shares = {name: float(n / mask.size) for name, n in zip(self._names, counts, strict=True) if n}
         return {**entry, "mask": str(mask_path), "overlay": str(overlay_path), "shares": shares}
+
+    def _write_picture(self, path: Path, content: bytes) -> None:
+        with self._writing:
+            if not self.stopped:
+                (self._output / path).write_bytes(content)
 
     def begin(self, files: Sequence[Path]) -> None:
         """Empty the list of earlier results, which new ones make untrue, but for the names of all pictures."""

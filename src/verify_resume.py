@@ -17,7 +17,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +39,40 @@ WATCHED = ("log_every_steps=1", "trainer.steps_per_call=1", "callback.summaries.
 WITHIN_EPOCHS = ("batch_loss", "gradient_norm", "learning_rate", "steps_per_second")
 
 
+Start = Callable[..., subprocess.Popen]
+
+
 class Unexpected(RuntimeError):
     """A run ended as it should not."""
+
+
+class Children:
+    """Processes that are ended together, by another thread than those that wait for them."""
+
+    def __init__(self) -> None:
+        self._lock, self._ended = threading.Lock(), False
+        self._started: list[subprocess.Popen] = []
+
+    def start(self, command: list[str], **options: Any) -> subprocess.Popen:
+        """As subprocess.Popen.
+
+        Raises:
+            Unexpected: they have been ended.
+        """
+        with self._lock:
+            if self._ended:
+                raise Unexpected("the trials have been ended")
+            self._started.append(subprocess.Popen(command, **options))
+            return self._started[-1]
+
+    def end(self) -> None:
+        """Kill those that run, and start none any more."""
+        with self._lock:
+            self._ended = True
+        for process in self._started:
+            process.kill()
+        for process in self._started:
+            process.wait()
 
 
 @dataclass(frozen=True)
@@ -80,8 +114,38 @@ def verify(
     overrides: list[str], folder: Path, *, trials: int, kills: int, every_steps: int, jobs: int = 1, seed: int = 0
 ) -> int:
     """Run the trials in `folder`, printing a line for each; returns how many differ from the straight run."""
+    children = Children()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            return _verify(
+                overrides,
+                folder,
+                trials=trials,
+                kills=kills,
+                every_steps=every_steps,
+                seed=seed,
+                pool=pool,
+                start=children.start,
+            )
+        except BaseException:  # the pool waits for its threads, and these for their children
+            pool.shutdown(wait=False, cancel_futures=True)
+            children.end()
+            raise
+
+
+def _verify(
+    overrides: list[str],
+    folder: Path,
+    *,
+    trials: int,
+    kills: int,
+    every_steps: int,
+    seed: int,
+    pool: ThreadPoolExecutor,
+    start: Start,
+) -> int:
     straight, began = folder / "straight" / "run", time.monotonic()
-    finish(overrides, straight)
+    finish(overrides, straight, start=start)
     record = Record(straight).read()
     assert record is not None
     print(f"straight: {record['step']} steps, {record['epoch']} epochs, {time.monotonic() - began:.1f} s", flush=True)
@@ -89,16 +153,16 @@ def verify(
     plans = [sorted(generator.randint(1, record["step"]) for _ in range(kills)) for _ in range(trials)]
 
     def one(number: int) -> Trial:
-        return _trial(overrides, folder / f"trial-{number}" / "run", straight, plans[number], every_steps)
+        directory = folder / f"trial-{number}" / "run"
+        return _trial(overrides, directory, straight, plans[number], every_steps, start=start)
 
     failed = killed = lost = 0
-    with ThreadPoolExecutor(jobs) as pool:
-        for number, trial in enumerate(pool.map(one, range(trials)), start=1):
-            failed, killed = failed + bool(trial.differences), killed + len(trial.killed_at)
-            lost = max([lost, *trial.lost_steps])
-            steps, again = ", ".join(map(str, trial.killed_at)) or "never (it was over)", sum(trial.lost_steps)
-            result = f"DIFFERS in {', '.join(trial.differences)}" if trial.differences else "equal bit for bit"
-            print(f"trial {number}: killed after step {steps}; {again} steps done again; {result}", flush=True)
+    for number, trial in enumerate(pool.map(one, range(trials)), start=1):
+        failed, killed = failed + bool(trial.differences), killed + len(trial.killed_at)
+        lost = max([lost, *trial.lost_steps])
+        steps, again = ", ".join(map(str, trial.killed_at)) or "never (it was over)", sum(trial.lost_steps)
+        result = f"DIFFERS in {', '.join(trial.differences)}" if trial.differences else "equal bit for bit"
+        print(f"trial {number}: killed after step {steps}; {again} steps done again; {result}", flush=True)
     if not killed:
         raise Unexpected("every run was over before it could be killed: give it more epochs")
     print(f"{trials - failed} of {trials} trials equal to the straight run, {killed} kills")
@@ -113,23 +177,31 @@ def command(overrides: list[str], directory: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "src.train", *overrides, f"hydra.run.dir='{directory}'", *more]
 
 
-def finish(overrides: list[str], directory: Path) -> None:
+def finish(overrides: list[str], directory: Path, *, start: Start = subprocess.Popen) -> None:
     """Train to the end.
 
     Raises:
         Unexpected: the exit code is not 0.
     """
-    found = subprocess.run(command(overrides, directory), capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise Unexpected(f"the run in {directory} failed: {found.stderr.strip()[-2000:]}")
+    process = start(command(overrides, directory), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    _, errors = process.communicate()
+    if process.returncode:
+        raise Unexpected(f"the run in {directory} failed: {errors.strip()[-2000:]}")
 
 
-def run_until(command: list[str], directory: Path, *, step: int, signal_number: int = signal.SIGKILL) -> int | None:
+def run_until(
+    command: list[str],
+    directory: Path,
+    *,
+    step: int,
+    signal_number: int = signal.SIGKILL,
+    start: Start = subprocess.Popen,
+) -> int | None:
     """Start a run and send it a signal when `step` is done. Returns the step that was seen, None if it ended before."""
     log = directory / "train.log"
     position = log.stat().st_size if log.exists() else 0
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        process = start(command, stdout=subprocess.DEVNULL, stderr=errors)
         seen = 0
         while process.poll() is None and seen < step:
             time.sleep(POLL_SECONDS)
@@ -199,16 +271,18 @@ def _tensors(folder: Path) -> dict[str, Any]:
         return {name: reader.get_tensor(name) for name in names}
 
 
-def _trial(overrides: list[str], directory: Path, straight: Path, plan: list[int], every_steps: int) -> Trial:
+def _trial(
+    overrides: list[str], directory: Path, straight: Path, plan: list[int], every_steps: int, *, start: Start
+) -> Trial:
     watched = command(overrides, directory, *WATCHED, f"callback.checkpoint.every_steps={every_steps}")
     killed_at, lost = [], []
     for step in plan:
-        seen = run_until(watched, directory, step=step)
+        seen = run_until(watched, directory, step=step, start=start)
         if seen is None:
             break
         killed_at.append(seen)
         lost.append(seen - newest_step(directory))
-    finish([*overrides, *WATCHED, f"callback.checkpoint.every_steps={every_steps}"], directory)
+    finish([*overrides, *WATCHED, f"callback.checkpoint.every_steps={every_steps}"], directory, start=start)
     return Trial(tuple(killed_at), tuple(lost), tuple(compare(directory, straight)))
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 
+import keras
 import pytest
 
+from src import schedules
+from src.callbacks.record import highest_rate
 from src.runs.record import Record
 from src.verify_resume import compare
 from tests.helpers import DIGITS, only_run, run_module, train
@@ -114,3 +117,37 @@ def test_clean_leaves_the_parent_of_a_branch_that_it_cannot_see(parent, tmp_path
     assert "kept: 1 run, from which others branch" in cleaned.stdout
     again = train(*command, cwd=tmp_path / "elsewhere")
     assert again.returncode == 0 and "already completed, reused" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "total", "share"),
+    [
+        ("cosine", 10, 20, 0.5),
+        ("cosine", 100, 104, 0.0021),
+        ("polynomial", 100, 104, 0.03),
+        ("exponential", 100, 104, 0.012),
+        ("one_cycle", 1, 100, 1.0),
+        ("constant", 100, 104, 1.0),
+    ],
+)
+def test_the_highest_rate_that_is_left(schedule, first, total, share):
+    rate = getattr(schedules, schedule)(learning_rate=0.5, steps_per_epoch=1, total_steps=total)
+    optimizer = keras.optimizers.SGD(rate)
+    optimizer.iterations.assign(first)
+    highest = highest_rate(optimizer, first=first, last=total - 1)
+    assert highest == pytest.approx(0.5 * share, rel=0.25) and int(optimizer.iterations) == first
+
+
+def test_a_branch_with_hardly_any_rate_left_says_so(tmp_path):
+    """A schedule is that of all epochs: to add one to twenty leaves its end, to double them its second half."""
+    words = ("data=digits", "model=mlp", "model.hidden_units=[8]", "batch_size=1437", "epochs=20", "~callback.images")
+    assert train(*words, "callback.export=null", "optimizer.learning_rate=0.01", cwd=tmp_path).returncode == 0
+    run = only_run(tmp_path / "outputs" / "digits")
+    said = "this branch trains with a learning rate of "
+    little, much = (train(f"resume={run}", f"epochs={epochs}", cwd=tmp_path).stderr for epochs in (21, 40))
+    line = next(line for line in little.splitlines() if said in line)
+    told = float(line.partition(said)[2].split()[0])
+    (branch,) = tmp_path.glob("outputs/digits/*e21*")
+    assert told == pytest.approx(max(line["learning_rate"] for line in Record(branch).history()), rel=0.01)
+    assert told < 1e-4 and " of 21 epochs, and 20 are done. Give more epochs, " in line
+    assert said not in much and "continuing after step 20" in much
