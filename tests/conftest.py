@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections import Counter
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
+from hypothesis import settings
 
 from src.runs import provenance
 from src.sweeps.processes import CHILD_GC_THRESHOLDS
+
+# In the background of a shell, or under nohup, these would be ignored here and by every command that a test runs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +60,12 @@ def pytest_collection_finish(session):
 
 def pytest_addoption(parser):
     parser.addoption("--exhaustive", action="store_true", help="also what is marked exhaustive: half an hour")
+
+
+def pytest_configure(config):
+    settings.register_profile("default", max_examples=10, deadline=None)
+    settings.register_profile("exhaustive", max_examples=60, deadline=None)
+    settings.load_profile("exhaustive" if config.option.exhaustive else "default")
 
 
 def _is_left_out(item):

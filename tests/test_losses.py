@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from src.losses import CrossEntropy, Tversky, WeightedSum, is_mean
 
@@ -70,7 +70,6 @@ def value(loss, targets, logits) -> float:
     return float(loss(tf.constant(targets), tf.constant(logits)))
 
 
-@settings(deadline=None, max_examples=60)
 @given(batches(), st.sampled_from([0.0, 0.1, 0.5]), st.sampled_from([0.0, 1.0, 2.0]))
 def test_cross_entropy_is_numpys(batch, label_smoothing, focus):
     targets, logits, options = batch
@@ -79,7 +78,6 @@ def test_cross_entropy_is_numpys(batch, label_smoothing, focus):
     assert value(CrossEntropy(**options), targets, logits) == pytest.approx(expected, abs=1e-6, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
 @given(batches(), st.sampled_from([(0.5, 0.5), (0.3, 0.7), (0.0, 1.0)]), st.sampled_from([1.0, 0.75]))
 def test_tversky_is_numpys(batch, costs, exponent):
     targets, logits, options = batch

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from src.metrics import CLASS_SCORES, SCORES, ClassScores, MeanIoU
 
@@ -49,7 +49,6 @@ def all_scores(classes: int, **options) -> ClassScores:
     return ClassScores(num_classes=classes, scores=SCORES, per_class=list(CLASS_SCORES), **options)
 
 
-@settings(deadline=None, max_examples=60)
 @given(cases())
 def test_scores_are_those_of_numpy(case):
     targets, logits, counted, classes = case
@@ -63,7 +62,6 @@ def test_scores_are_those_of_numpy(case):
     assert float(mean_iou.result()) == pytest.approx(expected["mean_iou"], abs=1e-6)
 
 
-@settings(deadline=None, max_examples=20)
 @given(cases())
 def test_mean_iou_is_that_of_keras(case):
     targets, logits, _, classes = case

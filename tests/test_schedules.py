@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from src.schedules import Schedule, constant, cosine, exponential, one_cycle, piecewise, polynomial
 
@@ -50,7 +50,6 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("build", REFERENCES, ids=lambda build: build.__name__)
-@settings(max_examples=25, deadline=None)
 @given(total=st.integers(1, 400), share=st.floats(0, 0.999), peak=st.floats(1e-6, 10), data=st.data())
 def test_against_reference(build, total, share, peak, data):
     warmup = min(round(share * total), total - 1)
@@ -75,7 +74,6 @@ def test_against_reference(build, total, share, peak, data):
         assert at[last] == pytest.approx(peak * options.get("final_fraction", 1), rel=1e-7, abs=1e-16 * peak)
 
 
-@settings(max_examples=20, deadline=None)
 @given(
     boundaries=st.lists(st.floats(0.3, 0.99), min_size=1, max_size=4, unique=True).map(sorted),
     total=st.integers(1, 60),
@@ -96,7 +94,6 @@ def test_piecewise_against_reference(boundaries, total, warmup, data):
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
 @given(
     total=st.integers(1, 60),
     at=st.floats(0.01, 0.99),
@@ -124,7 +121,6 @@ def test_one_cycle_against_reference(total, at, start, final):
 
 
 @pytest.mark.parametrize("build", FALLING, ids=lambda build: build.__name__)
-@settings(max_examples=8, deadline=None)
 @given(total=st.integers(2, 60), share=st.floats(0, 0.999))
 def test_rises_then_falls(build, total, share):
     schedule = build(learning_rate=1.0, steps_per_epoch=7, total_steps=total, warmup_fraction=share)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from src.comparison import page
 from src.comparison.rows import read_rows
@@ -65,7 +65,6 @@ def compared(*arguments: str) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-@settings(max_examples=80, deadline=None)
 @given(record=records(), history=st.sampled_from([HISTORY, HISTORY[:-9], b"\xff", b"3\n", b"[" * 9000]) | st.binary())
 def test_any_record_is_shown_or_named(record, history):
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from src.data.digit_scenes.digits import load_digits
 from src.data.image_data import DataError
@@ -53,7 +53,6 @@ sizes = {"count": st.integers(1, 60), "batch_size": st.integers(1, 70)}
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=60, deadline=None)
 @given(**sizes, seed=st.none() | seeds, epoch=st.integers(0, 1000))
 def test_each_example_once_an_epoch(count, batch_size, seed, epoch):
     batches = indices(count, batch_size=batch_size, seed=seed)
@@ -68,7 +67,6 @@ def test_each_example_once_an_epoch(count, batch_size, seed, epoch):
         np.testing.assert_array_equal(seen, np.arange(count))
 
 
-@settings(max_examples=60, deadline=None)
 @given(seed=seeds, epoch=st.integers(0, 1000), other=st.integers(0, 1000), **sizes)
 def test_order_is_a_function_of_seed_and_epoch(count, batch_size, seed, epoch, other):
     order = indices(count, batch_size=batch_size, seed=seed).order(epoch)
@@ -78,7 +76,6 @@ def test_order_is_a_function_of_seed_and_epoch(count, batch_size, seed, epoch, o
         assert (order != indices(count, batch_size=batch_size, seed=(seed + 1) % 2**32).order(epoch)).any()
 
 
-@settings(max_examples=12, deadline=None)
 @given(batch_size=st.sampled_from([1, 2, 3, 5, 8, 13, 36, 37, 50]), epoch=st.integers(0, 3), seed=st.integers(0, 5))
 def test_augmented_bytes_do_not_depend_on_the_batch(batch_size, epoch, seed):
     whole = dict(zip(range(COUNT), *read(augmented(COUNT, seed=None), epoch)[0][:1], strict=True))

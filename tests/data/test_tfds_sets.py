@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from hypothesis import given, settings
+from hypothesis import given
 
 from src import build
 from src.config import compose
@@ -106,7 +106,6 @@ def test_the_miniature_trains_through_the_command(folder, tmp_path):
     assert values["fingerprints"]["data"] == {"dataset": "oxford_iiit_pet:4.*.*"}
 
 
-@settings(max_examples=12, deadline=None)
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=2),
     resized_to=st.one_of(st.none(), st.tuples(st.integers(1, 40), st.integers(1, 40))),

@@ -7,7 +7,7 @@ import math
 import optuna
 import pytest
 from hydra.core.override_parser.types import Override
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import assume, given, strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from src.config import ConfigError, compose, parse_override
@@ -100,7 +100,6 @@ def test_simple_choices_may_be_null_lists_and_quoted():
 
 
 @given(st.floats(1e-12, 1e3))
-@settings(max_examples=20, deadline=None)
 def test_a_number_is_the_same_in_the_composed_config(value):
     found = space(*DIGITS, "optimizer.learning_rate=interval(0,2000)")
     assert compose(found.overrides({"optimizer.learning_rate": value})).optimizer.learning_rate == value
