@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.framework import config
 
 from src.callbacks.base import Callback
 from src.data.digit_scenes.digits import load_digits
 from src.data.digit_scenes.scenes import compose_scene
 from src.data.pipeline import InMemory
 from src.models.cnn import cnn
+from src.models.mlp import mlp
 from src.models.unet import unet
 from src.state import Best
 from src.trainer import Interrupted, NonFiniteLoss, Trainer
@@ -34,13 +34,13 @@ def scenes(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 CASES = {
-    "cnn": (lambda: cnn(input_shape=(8, 8, 1), num_classes=10), lambda: digits(150)),
-    "unet": (lambda: unet(input_shape=(48, 48, 3), num_classes=11, filters=4), lambda: scenes(40)),
+    "cnn": (lambda: cnn(input_shape=(8, 8, 1), num_classes=10, filters=4, dense=8), lambda: digits(150)),
+    "unet": (lambda: unet(input_shape=(48, 48, 3), num_classes=11, filters=4, depth=1), lambda: scenes(12)),
 }
 
 
 def make_trainer(model: keras.Model, **options) -> Trainer:
-    options.setdefault("optimizer", keras.optimizers.Adam(1e-3))
+    options.setdefault("optimizer", keras.optimizers.SGD(0.05, momentum=0.9))  # its graph is half as large as Adam's
     options.setdefault("metrics", {"accuracy": keras.metrics.SparseCategoricalAccuracy()})
     return Trainer(model=model, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), **options)
 
@@ -49,7 +49,7 @@ def small_trainer(seed: int = 0, *, precision: str = "float32", **options) -> Tr
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
-    model = cnn(input_shape=(8, 8, 1), num_classes=10, filters=4, dense=8, dropout=0.2)
+    model = mlp(input_shape=(8, 8, 1), num_classes=10, hidden_units=(8,), dropout=0.2)
     keras.config.set_dtype_policy("float32")
     return make_trainer(model, **options)
 
@@ -102,7 +102,9 @@ def test_two_epochs_equal_keras_fit(case):
     (images, labels), batch_size = make_data(), 32
 
     recorder = Recorder()
-    trainer = make_trainer(ours, callbacks={"recorder": recorder}, monitor="val/loss")
+    trainer = make_trainer(
+        ours, optimizer=keras.optimizers.Adam(1e-3), callbacks={"recorder": recorder}, monitor="val/loss"
+    )
     train = InMemory(images, labels, batch_size=batch_size)
     trainer.fit(train, InMemory(images[:50], labels[:50], batch_size=batch_size), epochs=2)
 
@@ -181,11 +183,13 @@ def test_short_last_batch_counts_for_what_it_holds():
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("steps_per_call", [1, 7, None])
-def test_calls_of_any_length_train_the_same_bits(steps_per_call):
+def test_calls_of_any_length_and_a_dataset_train_the_same_bits(steps_per_call):
     images, labels = digits(100)
+    in_memory = InMemory(images, labels, batch_size=16)
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
     reference, trainer = small_trainer(steps_per_call=3), small_trainer(steps_per_call=steps_per_call)
-    for each in (reference, trainer):
-        each.fit(InMemory(images, labels, batch_size=16, shuffle_seed=0), epochs=3)
+    reference.fit(in_memory, epochs=2)
+    trainer.fit(dataset, epochs=2)
     assert_same(weights(trainer), weights(reference))
 
 
@@ -237,22 +241,13 @@ def test_non_finite_gradient_of_a_finite_loss_stops_too():
 
 def test_plain_keras_objects_and_a_dataset():
     """As in the README: no Hydra, no config, a tf.data.Dataset of batches."""
-    images, labels = digits(300)
+    images, labels = digits(160)
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(32)
     trainer = small_trainer()
     before = trainer.evaluate(dataset)["loss"]
     state = trainer.fit(dataset, dataset.take(2), epochs=3)
-    assert (state.step, state.epoch) == (30, 3)
+    assert (state.step, state.epoch) == (15, 3)
     assert trainer.evaluate(dataset)["loss"] < before
-
-
-def test_dataset_and_in_memory_train_the_same():
-    images, labels = digits(100)
-    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-    one, other = small_trainer(), small_trainer()
-    one.fit(dataset, epochs=2)
-    other.fit(InMemory(images, labels, batch_size=16), epochs=2)
-    assert_same(weights(one), weights(other))
 
 
 class InterruptAt(Callback):
@@ -331,16 +326,6 @@ def test_a_reason_stops_training():
     assert trainer.state.epoch == 2
 
 
-def test_metrics_are_read_only():
-    class Meddle(Callback):
-        def on_epoch_end(self, state, metrics):
-            metrics["train/loss"] = 0.0
-
-    images, labels = digits(16)
-    with pytest.raises(TypeError):
-        small_trainer(callbacks={"meddle": Meddle()}).fit(InMemory(images, labels, batch_size=16), epochs=1)
-
-
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -375,32 +360,24 @@ def test_what_does_not_fit_is_found_before_the_first_step(monitor, labels_shape,
     assert recorder.calls == []
 
 
-@pytest.fixture
-def without_determinism():
-    """As with trainer.jit_compile: XLA has no deterministic kernel for max-pooling's gradient."""
-    deterministic = config.is_op_determinism_enabled()
-    config.disable_op_determinism()
-    yield
-    if deterministic:
-        config.enable_op_determinism()
-
-
-def test_xla_trains_as_well(without_determinism):
-    images, labels = digits(40)
-    plain, compiled = small_trainer(), small_trainer(jit_compile=True)
-    for trainer in (plain, compiled):
-        trainer.model.layers[-1].kernel.assign(plain.model.layers[-1].kernel)
-    keras_free = InMemory(images, labels, batch_size=16)
-    plain.fit(keras_free, epochs=1)
-    compiled.fit(keras_free, epochs=1)
-    assert compiled.state.step == 3
-    assert compiled.evaluate(keras_free)["loss"] == pytest.approx(plain.evaluate(keras_free)["loss"], rel=1e-3)
+def test_xla_trains_as_well():
+    """Without dropout, for which XLA draws other numbers."""
+    trainers = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        model = mlp(input_shape=(8, 8, 1), num_classes=10, hidden_units=(8,))
+        trainers.append(make_trainer(model, jit_compile=jit_compile))
+        trainers[-1].fit(InMemory(*digits(40), batch_size=16), epochs=1)
+    plain, compiled = trainers
+    assert compiled.state.step == 3 and plain.state.best.value == pytest.approx(compiled.state.best.value, rel=1e-5)
+    for ours, theirs in zip(weights(compiled), weights(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_a_non_finite_validation_loss_does_not_cut_validation_short():
     images, labels = digits(64)
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    recorder, model = Recorder(), cnn(input_shape=(8, 8, 1), num_classes=10)
+    recorder, model = Recorder(), mlp(input_shape=(8, 8, 1), num_classes=10)
     trainer = Trainer(
         model=model,
         optimizer=keras.optimizers.Adam(),
@@ -435,10 +412,10 @@ def test_a_stop_within_an_epoch_does_not_depend_on_the_length_of_calls(steps_per
         assert (trainer.state.step, trainer.state.epoch, trainer.state.stop_reason) == (6, 0, "low enough")
 
 
-def test_each_callback_is_closed_whatever_happens():
+def test_metrics_are_read_only_and_each_callback_is_closed_whatever_happens():
     class Breaks(Callback):
         def on_epoch_end(self, state, metrics):
-            raise RuntimeError("the cause")
+            metrics["train/loss"] = 0.0
 
         def close(self):
             raise OSError("cannot close")
@@ -448,7 +425,7 @@ def test_each_callback_is_closed_whatever_happens():
     with pytest.raises(OSError, match="cannot close") as caught:
         trainer.fit(InMemory(*digits(16), batch_size=16), epochs=1)
     assert recorder.calls == ["begin", "close"]
-    assert "the cause" in str(caught.value.__context__.__context__)
+    assert isinstance(caught.value.__context__.__context__, TypeError)
 
 
 def test_an_infinite_monitor_is_never_the_best():

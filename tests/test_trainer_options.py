@@ -29,7 +29,7 @@ def batches(count: int = 64, *, start: int = 0, seed: int | None = 0, batch_size
 
 
 def averaging(momentum: float = 0.7) -> keras.optimizers.Optimizer:
-    return keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=momentum, name="adam")
+    return keras.optimizers.SGD(1e-1, use_ema=True, ema_momentum=momentum, name="sgd")
 
 
 def trained_weights(trainer: Trainer) -> list[np.ndarray]:
@@ -92,9 +92,9 @@ def test_before_the_first_step_there_are_no_averages(tmp_path):
         assert_same(trained_weights(trainer), trained_weights(small_trainer()))
 
 
-@pytest.mark.sample(2)
-@pytest.mark.parametrize("parts", [2, 4, 16])
-@pytest.mark.parametrize("count", [48, 41])  # 41: the last batch has 9 examples
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("parts", [4, 2, 16])
+@pytest.mark.parametrize("count", [41, 48])  # 41: the last batch has 9 examples
 def test_a_batch_in_parts_trains_as_a_whole_one(parts, count):
     def fitted(**options):
         keras.utils.set_random_seed(0)
@@ -158,7 +158,7 @@ def test_a_gradient_that_overflows_is_left_out_and_the_scale_adapts():
 
 
 def test_a_loss_that_is_nan_is_no_matter_of_scale():
-    trainer = small_trainer(loss_scaling=True, optimizer=keras.optimizers.Adam(0.25))
+    trainer = small_trainer(loss_scaling=True, optimizer=keras.optimizers.SGD(0.25))
     trainer.loss = lambda targets, outputs: math.nan * tf.reduce_mean(outputs)
     with pytest.raises(NonFiniteLoss, match=r"learning rate \(it is 0\.25\)"):
         trainer.fit(batches(16), epochs=1)
@@ -173,7 +173,7 @@ def test_mixed_precision_learns_and_resumes_exactly(precision, tmp_path):
         trainer = small_trainer(
             precision=precision,
             loss_scaling=precision == "mixed_float16",
-            optimizer=keras.optimizers.Adam(1e-2, name="adam"),
+            optimizer=keras.optimizers.SGD(0.1, momentum=0.9, name="sgd"),
             callbacks={"recorder": recorder},
         )
         Checkpoints(folder).restore(trainer.state)
@@ -293,8 +293,8 @@ def test_a_metric_may_give_several_numbers():
             small_trainer(metrics=metrics).check(batches(), None)
 
 
-@pytest.mark.sample(2)
-@pytest.mark.parametrize("batch_size", [1, 4, 6])
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("batch_size", [4, 1, 6])
 def test_ignored_targets_count_nowhere(batch_size):
     """Neither in the loss nor in any metric, however the examples fall into batches; against NumPy."""
     images, masks = scenes(6)

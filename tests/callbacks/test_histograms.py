@@ -25,7 +25,8 @@ def fit(folder, *, enabled: bool, steps_per_call: int | None = None):
     return trainer, norms.losses
 
 
-@pytest.mark.parametrize("steps_per_call", [None, 3])
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("steps_per_call", [3, None])
 def test_each_weight_and_the_gradient_norms_once_an_epoch(tmp_path, steps_per_call):
     trainer, norms = fit(tmp_path, enabled=True, steps_per_call=steps_per_call)
     found = written(tmp_path)

@@ -49,7 +49,7 @@ def stopped() -> bool:
     return True
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("options", "steps"),
     [({}, 11), ({"first_step": 1, "last_step": 4}, 4), ({"first_step": 25, "last_step": 1000}, 6)],
@@ -105,6 +105,7 @@ def test_another_profiler_is_a_warning(tmp_path, caplog):
     assert caplog.text.count("Another profiler is running") == 1
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("there", [False, True])
 def test_what_is_missing_to_look_at_it_is_said(tmp_path, caplog, monkeypatch, there):
     found = importlib.util.find_spec

@@ -173,7 +173,8 @@ def test_a_log_line_that_meets_the_screen_as_it_grows(state, caplog):
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     folder = tmp_path_factory.mktemp("terminal")
-    overrides = (*DIGITS, "epochs=3", "++callback.progress.title=${run.dir}")
+    lean = ("~callback.images", "callback.export=null")
+    overrides = ("data=digits", "model=mlp", *lean, "epochs=3", "++callback.progress.title=${run.dir}")
     found = on_terminal([sys.executable, "-m", "src.train", *overrides], cwd=folder, PYTHONPATH=str(ROOT))
     return folder, found
 
