@@ -15,7 +15,7 @@ from src.command import exit_code
 from src.errors import LONGEST_LINE, ConfigError, control_flow_on_tensor, described, one_line
 from tests.helpers import ROOT, only_run
 
-TINY = ["data=digits", "model=mlp", "model.hidden_units=[8]", "epochs=1", "~callback.images"]
+TINY = ["data=digits", "model=mlp", "model.hidden_units=[8]", "epochs=1", "~callback.images", "callback.export=null"]
 STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
 OPENS = "import os, src; print(os.open('file', os.O_WRONLY | os.O_CREAT), file=open('found', 'w'))"
 
@@ -32,7 +32,8 @@ def without_reader() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("streams", [["stdout"], ["stdout", "stderr"]], ids=" ".join)
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("streams", [["stdout", "stderr"], ["stdout"]], ids=" ".join)
 def test_a_run_that_nobody_reads_any_more_is_completed(tmp_path, streams):
     pipes = {name: without_reader() for name in streams}
     done = run(["-m", "src.train", *TINY], tmp_path, **{"stderr": subprocess.PIPE, **pipes})
@@ -41,6 +42,7 @@ def test_a_run_that_nobody_reads_any_more_is_completed(tmp_path, streams):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_sweep_that_nobody_reads_any_more_goes_on(tmp_path):
     nobody = without_reader()
     done = run(["-m", "src.train", "--multirun", *TINY, "seed=1,2"], tmp_path, stdout=nobody, stderr=nobody)

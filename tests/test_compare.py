@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -22,16 +23,17 @@ from src.callbacks.summaries import read_scalars
 from src.runs.record import Record
 from tests.commands import compare as main
 from tests.comparison.made import make_run, rewrite
-from tests.helpers import DIGITS, ROOT, only_run, run_module, train
+from tests.helpers import ROOT, only_run, run_module, train
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of three optimizers by three seeds, which were trained, and of a run that failed."""
+    """The folder of two optimizers by two seeds, which were trained, and of a run that failed."""
     folder = tmp_path_factory.mktemp("trained")
-    options = (*DIGITS, "epochs=1", "callback.export=null", "callback.summaries=null")
-    sweep = train("--multirun", *options, "optimizer=adam,sgd,rmsprop", "seed=0,1,2", cwd=folder)
-    assert sweep.returncode == 0, sweep.stderr
+    options = ("data=digits", "model=mlp", "epochs=1", "~callback.images", "callback.export=null")
+    for optimizer, seed in itertools.product(("adam", "sgd"), (0, 1)):
+        done = train(*options, "callback.summaries=null", f"optimizer={optimizer}", f"seed={seed}", cwd=folder)
+        assert done.returncode == 0, done.stderr
     add_a_failure(next(folder.glob("outputs/digits/*/run.json")).parent)
     return folder
 
@@ -98,7 +100,7 @@ def test_seeds_are_put_together_as_an_independent_calculation_does(trained):
         if record["status"] == "completed":
             optimizer = next(text for text in record["overrides"] if text.startswith("optimizer="))
             expected[optimizer.partition("=")[2]].append(record["best"]["value"])
-    assert {name: len(values) for name, values in expected.items()} == {"adam": 3, "sgd": 3, "rmsprop": 3}
+    assert {name: len(values) for name, values in expected.items()} == {"adam": 2, "sgd": 2}
     done = run_module("src.compare", "outputs/digits", "--where", "dropout=0", cwd=trained)
     assert done.returncode == 0, done.stderr
     header, *lines = done.stdout.splitlines()
@@ -106,7 +108,7 @@ def test_seeds_are_put_together_as_an_independent_calculation_does(trained):
     assert header.split()[-4:] == ["epoch", "status", "seconds", "directory"]
     best_first = sorted(expected, key=lambda name: -statistics.mean(expected[name]))
     assert [line.split()[:4] for line in lines] == [
-        [name, f"{statistics.mean(expected[name]):.6g}", f"{statistics.stdev(expected[name]):.3g}", "3"]
+        [name, f"{statistics.mean(expected[name]):.6g}", f"{statistics.stdev(expected[name]):.3g}", "2"]
         for name in best_first
     ]
     assert all((trained / line.split()[-1] / "run.json").is_file() for line in lines)
@@ -121,7 +123,7 @@ def test_csv_and_json_have_the_same_numbers_to_the_last_bit(trained, capsys):
         capsys.readouterr()
         assert main([str(trained), *options, "--format", "json"]) == 0
         by_json = json.loads(capsys.readouterr().out)[name]
-        assert len(by_csv) == len(by_json) == (10 if options else 4)
+        assert len(by_csv) == len(by_json) == (5 if options else 3)
         for from_csv, from_json in zip(by_csv, by_json, strict=True):
             members = from_json.pop("runs", [])
             assert {key: read(value, from_json[key]) for key, value in from_csv.items()} == from_json
@@ -148,9 +150,9 @@ def test_what_mattered_and_a_markdown_table(trained, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["key", "explains", "by", "chance", "value", "n", "mean", "±", "min", "max"]
     assert [line.split()[0] for line in lines[1:-2] if line[0] != " "] == ["optimizer", "seed"]
-    assert re.fullmatch(r"val/accuracy of 9 completed runs; \d left out", lines[-1])
+    assert re.fullmatch(r"val/accuracy of 4 completed runs; \d left out", lines[-1])
     assert main([str(trained), "--effects", "--sort", "val/loss"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("val/loss of 9 completed runs")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("val/loss of 4 completed runs")
     assert main([str(trained), "--format", "markdown"]) == 0
     header, ruler, first, *_ = capsys.readouterr().out.splitlines()
     assert header.startswith("| optimizer | dropout | val/accuracy | ± | n |")

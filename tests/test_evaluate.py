@@ -21,6 +21,7 @@ from src.losses import CrossEntropy
 from src.metrics import MeanIoU
 from src.trainer import Trainer
 from tests import forks
+from tests.folders import write_pairs
 from tests.helpers import only_run, train
 
 SMALL = ("model.filters=4", "model.depth=1", "epochs=1", "batch_size=64", "data.image_size=24")
@@ -117,8 +118,10 @@ def test_confusion_classes_and_worst_examples_are_those_of_numpy(run, truth):
     assert said[-4:] == [f"{folder}/{name}{'/' if name == 'worst' else ''}" for name in sorted(FILES)]
 
 
-def test_without_checkpoints_the_saved_model_is_measured_and_replaces_what_was_there(run, tmp_path):
-    copy = shutil.copytree(run, tmp_path / run.name)
+def test_without_checkpoints_the_saved_model_is_measured_and_replaces_what_was_there(tmp_path):
+    data = ("data=image_folder", f"data.path={write_pairs(tmp_path / 'pairs', count=20)}", "~callback.images")
+    assert train(*data, "model.filters=4", "model.depth=1", "epochs=1", "batch_size=8", cwd=tmp_path).returncode == 0
+    copy = only_run(tmp_path / "outputs" / "image_folder")
     shutil.rmtree(copy / "checkpoints")
     (copy / "evaluation" / "val" / "worst").mkdir(parents=True)
     (copy / "evaluation" / "val" / "worst" / "old.png").touch()

@@ -25,34 +25,36 @@ from src.checkpoints import Checkpoints
 from src.config import CONFIG_DIR, compose
 from src.state import TrainState
 from tests.folders import write_classes, write_pairs
-from tests.helpers import DIGITS
 from tests.prepared import write_labels, write_pets
 
 NO_PART_OF_A_RUN = {"hydra", "search"}
 OPTIONS = sorted(path for path in CONFIG_DIR.glob("*/*.yaml") if path.parent.name not in NO_PART_OF_A_RUN)
 # What others of their kind stand for, or that takes long; an option that is new is tried.
 EXHAUSTIVE = {
-    "callback": {"default"},
-    "data": {"digit_scenes", "image_folder", "oxford_iiit_pet"},
+    "callback": {"default", "early_stopping"},  # which test_resume.py has
+    "data": {"class_folder", "digit_scenes", "digits", "image_folder", "oxford_iiit_pet"},
     "debug": {"fast", "profile"},
     "experiment": {"digits_fast"},
     "loss": {"cross_entropy", "dice", "focal", "sparse_categorical_crossentropy", "tversky"},
     "metric": {"accuracy", "classification", "segmentation"},
-    "model": {"unet", "unet_mobilenet_v2"},
+    "model": {"cnn", "mlp", "unet", "unet_mobilenet_v2"},
     "optimizer": {
         "adadelta",
         "adafactor",
         "adagrad",
         "adam",
         "adamax",
+        "adamw",
         "ftrl",
         "lamb",
         "lion",
+        "muon",
         "nadam",
         "rmsprop",
         "sgd",
     },
-    "schedule": {"constant", "cosine", "exponential", "one_cycle", "piecewise", "polynomial"},
+    "schedule": {"constant", "cosine", "exponential", "one_cycle", "piecewise", "polynomial", "reduce_on_plateau"},
+    "trainer": {"default"},
 }
 # Small graphs, for groups that are about something else.
 QUICK = {"optimizer": ("optimizer=sgd", "optimizer.learning_rate=0.02"), "schedule": ("schedule=constant",)}
@@ -61,7 +63,6 @@ SMALL = {
     "model": ("data=image_folder", "data.path={image_folder}"),
     "data": SMALL_UNET,
     "experiment": (),
-    "optimizer": DIGITS,
 }
 SMALLEST = ("data=digits", "model=mlp", "model.hidden_units=[16]")  # for other groups
 IMAGE_SIZE = 32

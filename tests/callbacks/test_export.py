@@ -15,7 +15,6 @@ from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.export import Export, export
 from src.data.digit_scenes.digits import load_digits
 from src.data.pipeline import InMemory, to_float
-from src.models.cnn import cnn
 from src.models.mlp import mlp
 from src.models.unet import unet
 from tests.test_trainer import assert_same, digits, small_trainer
@@ -35,6 +34,9 @@ print(json.dumps({"out": out, "dtypes": {k: v.dtype.name for k, v in parts[0].it
 """
 
 
+IMAGES = load_digits()[0][:65]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run whose best epoch is not its last: its learning rate is far too high for the second half."""
@@ -46,28 +48,68 @@ def run(tmp_path_factory):
     }
     trainer = small_trainer(callbacks=callbacks, monitor="val/accuracy", mode="max")
     data, val = InMemory(images, labels, batch_size=32), InMemory(images, labels, batch_size=64)
-    trainer.fit(data, val, epochs=4)
+    trainer.fit(data, val, epochs=3)
     best = [v.numpy() for v in trainer.model.variables]
     trainer.optimizer.learning_rate = 3.0
-    trainer.fit(data, val, epochs=6)
-    assert trainer.state.best.epoch <= 4
+    trainer.fit(data, val, epochs=5)
+    assert trainer.state.best.epoch <= 3
     return folder, trainer, best
 
 
-def test_fresh_process_gives_the_best_weights_outputs(run, tmp_path):
-    folder, trainer, _ = run
-    images = load_digits()[0][:65]
-    np.save(tmp_path / "images.npy", images)
-    command = [sys.executable, "-c", LOADER, str(folder / "saved_model" / "1"), str(tmp_path / "images.npy")]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    result = json.loads(found.stdout.splitlines()[-1])
+SHAPES = """
+for path in sys.argv[4:]:
+    model = tf.saved_model.load(path)
+    serve, names = model.signatures["serving_default"], model.signatures["class_names"]
+    found = []
+    for shape in json.loads(sys.argv[3]):
+        try:
+            answer = serve(image=tf.zeros(shape, tf.uint8))
+            found.append({name: list(value.shape) for name, value in answer.items()})
+        except tf.errors.InvalidArgumentError as error:
+            found.append(str(error))
+    told = [name.decode() for name in names(classes=tf.range(3))["names"].numpy()]
+    print(json.dumps([found, told]), flush=True)
+"""
+
+
+def reshaping(*, input_shape, num_classes):
+    """A model whose reshaping cannot do without a row."""
+    x = images = keras.Input(input_shape)
+    x = keras.layers.Lambda(lambda x: tf.reshape(x, [tf.shape(x)[0], -1, 4]))(x)
+    x = keras.layers.Flatten()(keras.layers.Dense(2)(keras.layers.Reshape((16, 4))(x)))
+    return keras.Model(images, keras.layers.Dense(num_classes)(x))
+
+
+NAMES = ["Äpfel", "りんご", "new\nline"]
+RIGHT = [[0, 8, 8, 1], [1, 8, 8, 1], [5, 8, 8, 1]]
+WRONG = [[9, 8], [8, 8, 1], [64], [], [2, 16, 16, 1], [2, 9, 8, 1], [2, 8, 8, 3], [4, 4, 4, 4], [2, 64], [0, 8, 8]]
+
+
+@pytest.fixture(scope="module")
+def answers(run, tmp_path_factory):
+    """What one fresh process prints of the run's model, and of others of several shapes: their paths and the lines."""
+    folder, paths = tmp_path_factory.mktemp("answers"), []
+    for make in (mlp, unet, reshaping):
+        options = {"depth": 1, "filters": 2} if make is unet else {}
+        model = make(input_shape=(8, 8, 1), num_classes=3, **options)
+        paths.append(export(model, folder / make.__name__ / "1", class_names=NAMES))
+    np.save(folder / "images.npy", IMAGES)
+    words = [run[0] / "saved_model" / "1", folder / "images.npy", json.dumps(RIGHT + WRONG), *paths]
+    command = [sys.executable, "-c", LOADER + SHAPES, *map(str, words)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return paths, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_fresh_process_gives_the_best_weights_outputs(run, answers):
+    (folder, trainer, _), (_, [result, *_]) = run, answers
     assert result["dtypes"] == {"logits": "float32", "class": "int32"}
 
     from src.checkpoints import Checkpoints
 
     last = [v.numpy() for v in trainer.model.variables]
     Checkpoints(folder / "checkpoints" / "best").restore_weights(trainer.state)
-    expected = trainer.model(to_float(tf.constant(images)), training=False).numpy()
+    expected = trainer.model(to_float(tf.constant(IMAGES)), training=False).numpy()
     for variable, value in zip(trainer.model.variables, last, strict=True):
         variable.assign(value)
     for size in ("1", "7", "32"):
@@ -117,52 +159,16 @@ def test_without_the_best_checkpoint_nothing_else_is_exported_as_the_best(run, t
     assert not (tmp_path / "saved_model").exists()
 
 
-SHAPES = """
-import json, sys
-import numpy as np, tensorflow as tf
-for path in sys.argv[2:]:
-    model = tf.saved_model.load(path)
-    serve, names = model.signatures["serving_default"], model.signatures["class_names"]
-    found = []
-    for shape in json.loads(sys.argv[1]):
-        try:
-            answer = serve(image=tf.zeros(shape, tf.uint8))
-            found.append({name: list(value.shape) for name, value in answer.items()})
-        except tf.errors.InvalidArgumentError as error:
-            found.append(str(error))
-    told = [name.decode() for name in names(classes=tf.range(3))["names"].numpy()]
-    print(json.dumps([found, told]), flush=True)
-"""
-
-
-def reshaping(*, input_shape, num_classes):
-    """A model whose reshaping cannot do without a row."""
-    x = images = keras.Input(input_shape)
-    x = keras.layers.Lambda(lambda x: tf.reshape(x, [tf.shape(x)[0], -1, 4]))(x)
-    x = keras.layers.Flatten()(keras.layers.Dense(2)(keras.layers.Reshape((16, 4))(x)))
-    return keras.Model(images, keras.layers.Dense(num_classes)(x))
-
-
-def test_a_fresh_process_is_told_the_shape_and_the_class_names(tmp_path):
+def test_a_fresh_process_is_told_the_shape_and_the_class_names(answers):
     """Kernels met with another shape abort the process, or answer."""
-    names, paths = ["Äpfel", "りんご", "new\nline"], []
-    for make in (cnn, mlp, unet, reshaping):
-        options = {"depth": 1, "filters": 2} if make is unet else {}
-        model = make(input_shape=(8, 8, 1), num_classes=3, **options)
-        paths.append(export(model, tmp_path / make.__name__ / "1", class_names=names))
-    right = [[0, 8, 8, 1], [1, 8, 8, 1], [5, 8, 8, 1]]
-    wrong = [[9, 8], [8, 8, 1], [64], [], [2, 16, 16, 1], [2, 9, 8, 1], [2, 8, 8, 3], [4, 4, 4, 4], [2, 64], [0, 8, 8]]
-    command = [sys.executable, "-c", SHAPES, json.dumps(right + wrong), *map(str, paths)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for path, line in zip(paths, done.stdout.splitlines(), strict=True):
-        found, told = json.loads(line)
+    paths, [_, *lines] = answers
+    for path, (found, told) in zip(paths, lines, strict=True):
         size = [8, 8] if path.parent.name == "unet" else []
-        assert found[: len(right)] == [{"logits": [n, *size, 3], "class": [n, *size]} for n, *_ in right]
-        for shape, message in zip(wrong, found[len(right) :], strict=True):
+        assert found[: len(RIGHT)] == [{"logits": [n, *size, 3], "class": [n, *size]} for n, *_ in RIGHT]
+        for shape, message in zip(WRONG, found[len(RIGHT) :], strict=True):
             assert "expected shape [?,8,8,1]" in message and str(shape).replace(" ", "") in message
-        assert told == names
-        assert (path / "assets/class_names.txt").read_text() == "".join(f"{name}\n" for name in names)
+        assert told == NAMES
+        assert (path / "assets/class_names.txt").read_text() == "".join(f"{name}\n" for name in NAMES)
 
 
 def test_a_model_of_any_size_is_served_at_any(tmp_path):

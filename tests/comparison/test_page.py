@@ -68,6 +68,7 @@ def text_of(folder) -> str:
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("width", [1300, 500], ids=["screen", "phone"])
 def test_the_page_opens_from_the_disk_sorts_and_draws(tmp_path, width):
     pytest.importorskip("plotly", reason="needs the extra `report`")

@@ -159,7 +159,9 @@ def test_stored_set_reads_back_as_composed(data_dir: Path, caplog: pytest.LogCap
             np.testing.assert_array_equal(examples[index]["segmentation_mask"], scene.mask)
 
 
-def test_prepared_folder_is_not_written_to(data_dir: Path) -> None:
+def test_prepared_folder_is_not_written_to(tmp_path: Path, small: dict[str, int]) -> None:
+    data_dir = tmp_path / "not" / "there" / "yet"
+    prepare(data_dir)
     lock = data_dir / "digit_scenes" / ".lock"
     lock.unlink(missing_ok=True)
     prepare(data_dir)
@@ -268,7 +270,10 @@ def test_folder_that_cannot_be_made_gives_one_clear_error(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_read_only_folder_gives_one_clear_error_unless_prepared(tmp_path: Path, data_dir: Path) -> None:
+def test_read_only_folder_gives_one_clear_error_unless_prepared(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, small: dict[str, int]
+) -> None:
+    prepare(data_dir := tmp_path_factory.mktemp("prepared"))
     tmp_path.chmod(0o555)
     try:
         with pytest.raises(OSError, match=r"data.data_dir.*TFDS_DATA_DIR"):

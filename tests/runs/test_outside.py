@@ -85,7 +85,7 @@ def run(tmp_path_factory):
     return only_run(folder / "outputs" / "digits")
 
 
-@pytest.fixture(params=["gone", "other"])
+@pytest.fixture(params=["other", pytest.param("gone", marks=pytest.mark.exhaustive)])
 def since(request, monkeypatch):
     """The variables since."""
     for name in THEN if request.param == "other" else ():
