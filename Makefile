@@ -10,10 +10,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format benchmark setup clean
+.PHONY: help train test test-next lint format benchmark setup clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 # A value typed as make's own variable would be lost in silence.
 NOTHING :=
@@ -27,6 +27,13 @@ train: $(READY) ## train a model:  make train ARGS="optimizer=adam epochs=20"
 
 test: $(READY) ## run the tests:  make test  or  make test ARGS="tests/test_trainer.py -x"
 	@$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder $(value ARGS)
+
+# Hydra's next release and its OmegaConf, laid over .venv: what breaks is known before it is out.
+NEXT := $(VENV)/next/site-packages
+test-next: $(READY) ## run the tests of configs, ids, runs and sweeps with the next Hydra
+	@$(VENV)/bin/python -m pip install -qq --pre --upgrade --no-deps --target $(NEXT) hydra-core==1.4.0rc3 omegaconf==2.4.1rc1
+	@PYTHONPATH=$(CURDIR)/$(NEXT) $(RUN) pytest -n 2 --dist loadfile $(or $(value ARGS),tests/test_ids.py \
+	  tests/test_config.py tests/test_mistakes.py tests/runs/test_execute.py tests/test_cli.py tests/sweeps/test_local.py)
 
 lint: $(READY) ## check style, layering and types
 	@$(VENV)/bin/python -m ruff check .

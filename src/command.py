@@ -78,7 +78,7 @@ def exit_code(
             return EXIT_FAILED
         return ended.code or 0
     except KeyboardInterrupt as stopped:
-        print(interrupted(), file=sys.stderr)
+        print("".join([interrupted(), *getattr(stopped, "__notes__", [])]), file=sys.stderr)
         return 128 + (stopped.number if isinstance(stopped, Terminated) else signal.SIGINT)
     except Exception as error:
         if show_trace:

@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.default_element import ResultDefault
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import (
     CommonTokenStream,
@@ -34,15 +32,13 @@ from hydra.core.override_parser.overrides_parser import (
 from hydra.core.override_parser.overrides_visitor import HydraErrorListener
 from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from src import checks, hydra_settings
 from src.checks import CONFIG_DIR, ConfigError, check_monitor
-from src.origins import Origins
+from src.origins import Origins, composed_files, shown
 from src.runs.branch import find_parent
 from src.runs.collection import ID, find_run
 from src.runs.commands import quoted
@@ -93,14 +89,23 @@ def compose(overrides: list[str], *, config_dir: str | None = None, config_name:
     Raises:
         ConfigError: unknown option or key, wrong type or range, or a monitor that no metric bears.
     """
-    register_resolvers()
-    folder = str(Path(config_dir).absolute()) if config_dir else None
-    return _composer(folder, config_name or CONFIG_NAME).compose(overrides)
+    overrides = with_config_dir(overrides, config_dir)
+    return _composer(config_name or CONFIG_NAME, _search_path(overrides)).compose(overrides)
 
 
 @functools.cache
-def _composer(config_dir: str | None, config_name: str) -> _Composer:
-    return _Composer(config_dir, config_name)
+def _composer(config_name: str = CONFIG_NAME, search_path: str | None = None) -> _Composer:
+    register_resolvers()
+    return _Composer(config_name, search_path)
+
+
+def config_loader(cfg: DictConfig) -> ConfigLoader:
+    """Hydra's, of this config's folders, for launchers that compose jobs with it."""
+    return _composer(cfg.hydra.job.config_name, _search_path(checks.plain_values(cfg.hydra.overrides)["hydra"])).loader
+
+
+def _search_path(overrides: list[str]) -> str | None:
+    return next((text for text in reversed(overrides) if text.startswith("hydra.searchpath=")), None)
 
 
 @dataclass(frozen=True)
@@ -113,42 +118,16 @@ class _Base:
     roots: set[str]  # the files that are no option of a group
 
 
-class _Loader(ConfigLoaderImpl):
-    """Remembers what the files of the last composition say, in their order."""
-
-    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
-        self.files: list[tuple[str, dict[str, Any]]] = []
-        self.roots: set[str] = set()
-        return super().load_configuration(*args, **kwargs)
-
-    def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
-        loaded = super()._load_single_config(default, repo)
-        if loaded.path and loaded.path.startswith("file://"):
-            path = Path(loaded.path.removeprefix("file://"), f"{default.config_path}.yaml")
-            self.files.append((_shown(path), checks.plain_values(cast(DictConfig, loaded.config))))
-            if str(default.config_path).partition("/")[0] not in checks.folders_of_options():
-                self.roots.add(_shown(path))
-        return loaded
-
-
 class _Composer:
-    """Composes as Hydra does, the defaults list once for each set of options."""
+    """Composes with Hydra, once for each set of options, and changes single values itself."""
 
-    def __init__(self, config_dir: str | None, config_name: str) -> None:
-        self._name = config_name
-        search_path = create_config_search_path(str(CONFIG_DIR))
-        if config_dir:
-            if not Path(config_dir).is_dir():
-                raise ConfigError(f"--config-dir is {config_dir}, and there is no such folder")
-            last = SearchPathQuery(provider="schema")  # as Hydra places it
-            search_path.prepend("command-line", f"file://{config_dir}", anchor=last)
-        version.setbase("1.3")
-        self._folders = [folder for folder in (config_dir, CONFIG_DIR) if folder]
-        self._has_others = config_dir is not None
-        self.loader = _Loader(config_search_path=search_path)
-        self._hydra = Hydra(task_name=config_name, config_loader=self.loader)
+    def __init__(self, config_name: str, search_path: str | None) -> None:
+        self._name, self._search_path = config_name, search_path
         self._bases: dict[tuple[str, ...], _Base] = {}
-        self._options = functools.cache(self._find_options)
+        self._folders = self._find_folders()
+        self._main = next((f for f in self._folders if (f / f"{config_name}.yaml").is_file()), CONFIG_DIR)
+        with _hydra(self._main):
+            self.loader = GlobalHydra.instance().config_loader()
 
     def compose(self, overrides: list[str]) -> DictConfig:
         """As the function of this module."""
@@ -157,20 +136,20 @@ class _Composer:
         if sweeps := [str(override.input_line) for override in parsed if override.is_sweep_override()]:
             hint = next((text for o in parsed if (text := self._meant(o, parsed))), "")
             raise ConfigError(f"{', '.join(map(repr, sweeps))} names several runs; sweep with --multirun{hint}")
-        searches = self._has_others or any(o.key_or_group == "hydra.searchpath" for o in parsed)
         for override in parsed:
             if options := self._options(override.key_or_group):
-                checks.check_option(override, options, has_others=searches)
+                checks.check_option(override, options, has_others=self._search_path is not None)
         base = self._base(parsed)
-        for override in self._values(parsed):
+        values = self._values(parsed)
+        for override in values:
             checks.check_key(override, base.plain, self._options)
         cfg = self.compose_unchecked(parsed)
-        origins = base.origins.with_overrides({o.key_or_group: str(o.input_line) for o in self._values(parsed)})
+        origins = base.origins.with_overrides({o.key_or_group: str(o.input_line) for o in values})
         checks.check_read(cfg, origins, roots=base.roots)
-        values = checks.resolved(cfg)
-        checks.check_targets(values, origins)
-        checks.check_run_paths(values, origins)
-        checks.check_types(values, origins)
+        resolved = checks.resolved(cfg)
+        checks.check_targets(resolved, origins)
+        checks.check_run_paths(resolved, origins)
+        checks.check_types(resolved, origins)
         checks.check_values(cfg, origins)
         checks.check_mode(parsed, base.cfg)
         return cfg
@@ -196,16 +175,16 @@ class _Composer:
     def compose_unchecked(self, overrides: list[Override]) -> DictConfig:
         """What Hydra gives for all overrides at once, from the base of their options."""
         cfg = copy.deepcopy(self._base(overrides).cfg)
-        try:
-            ConfigLoaderImpl._apply_overrides_to_config(self._values(overrides), cfg)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise checks.composition_error(error) from error
-        task = [override for override in overrides if not override.is_hydra_override()]
+        for override in self._values(overrides):
+            try:
+                _apply(override, cfg)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise checks.composition_error(error) from error
+        task = [str(override.input_line) for override in overrides if not override.is_hydra_override()]
         form = cfg.hydra.job.config.override_dirname
-        cfg.hydra.overrides.task = [override.input_line for override in task]
-        cfg.hydra.job.override_dirname = get_overrides_dirname(
-            task, kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
-        )
+        cfg.hydra.overrides.task = task
+        shown = sorted(text for text in task if text.partition("=")[0] not in form.exclude_keys)
+        cfg.hydra.job.override_dirname = form.item_sep.join(text.replace("=", form.kv_sep, 1) for text in shown)
         return cfg
 
     def _values(self, overrides: list[Override]) -> list[Override]:
@@ -218,51 +197,90 @@ class _Composer:
         options.sort(key=lambda override: not override.is_hydra_override())  # as in a sweep's jobs
         key = tuple(str(override.input_line) for override in options)
         if key not in self._bases:
-            self._check_search_path(options)
             try:
-                cfg = self._hydra.compose_config(
-                    config_name=self._name,
-                    overrides=list(key),
-                    run_mode=RunMode.RUN,
-                    from_shell=False,
-                    with_log_configuration=False,
-                )
+                cfg = self._composed(list(key))
             except UnicodeDecodeError as error:  # which does not say of what file
-                files = (path for folder in self._folders for path in Path(folder).rglob("*.yaml"))
-                file = next((_shown(path) for path in files if error.object in path.read_bytes()), "a file of options")
+                paths = (path for folder in self._folders for path in folder.rglob("*.yaml"))
+                file = next((shown(path) for path in paths if error.object in path.read_bytes()), "a file of options")
                 raise ConfigError(f"{file} is no UTF-8 text: {error}; save it as UTF-8") from error
             except (HydraException, OmegaConfBaseException, YAMLError) as error:
                 self._check_settings(options)
-                raise checks.composition_error(error, self._options) from error
+                raise checks.composition_error(error, self._options, self._folders) from error
             plain = checks.plain_values(cfg)
-            plugins = {name: checks.resolved_node(cfg, f"hydra.{name}") for name in ("launcher", "sweeper")}
+            plugins = {name: checks.resolved_node(cfg, f"hydra.{name}") for name in hydra_settings.PLUGINS}
             hydra_settings.check_settings(plain["hydra"], plugins)
-            self._bases[key] = _Base(cfg=cfg, plain=plain, origins=Origins(self.loader.files), roots=self.loader.roots)
+            composed = composed_files(self._name, plain["hydra"]["runtime"]["choices"], self._folders)
+            roots = {shown(file.path) for file in composed if file.group not in checks.folders_of_options()}
+            origins = Origins([(shown(file.path), file.content) for file in composed])
+            self._bases[key] = _Base(cfg=cfg, plain=plain, origins=origins, roots=roots)
         return self._bases[key]
 
-    def _check_search_path(self, options: list[Override]) -> None:
-        """Before Hydra looks there, which imports packages."""
-        for override in options:
-            if override.key_or_group == "hydra.searchpath":
-                hydra_settings.check_search_path(override.value(), str(override.input_line))
-        try:
-            root = self.loader.repository.load_config(self._name)
-            paths = OmegaConf.select(root.config, "hydra.searchpath") if root else None
-        except (HydraException, OmegaConfBaseException, YAMLError) as error:
-            raise checks.composition_error(error) from error
-        hydra_settings.check_search_path(list(paths or []), f"hydra.searchpath of {self._name}.yaml")
+    def _composed(self, options: list[str]) -> DictConfig:
+        """What Hydra composes, which looks for the root in its main folder alone."""
+        if self._main != CONFIG_DIR:
+            path = f"hydra.searchpath={_quoted(list(map(str, self._folders)))}"
+            options = [*(text for text in options if not text.startswith("hydra.searchpath=")), path]
+        with _hydra(self._main):
+            return hydra.compose(self._name, options, return_hydra_config=True)
+
+    def _find_folders(self) -> list[Path]:
+        """Where options are looked for, checked before Hydra looks there, which would import packages."""
+        folders = [CONFIG_DIR]
+
+        def add(paths: Any, where: str) -> None:
+            hydra_settings.check_search_path(paths, where)
+            folders.extend(Path(str(path).removeprefix("file://")) for path in paths)
+
+        if self._search_path:
+            add(parse_override(self._search_path).value() or [], self._search_path)
+        if root := next((file for folder in folders if (file := folder / f"{self._name}.yaml").is_file()), None):
+            try:
+                paths = OmegaConf.select(OmegaConf.load(root), "hydra.searchpath")
+            except (OmegaConfBaseException, YAMLError, UnicodeDecodeError):
+                return folders  # composing says it
+            add(list(paths or []), f"hydra.searchpath of {self._name}.yaml")
+        return folders
 
     def _check_settings(self, options: list[Override]) -> None:
         """Name the setting of Hydra's that is not there."""
-        settings = [override for override in options if override.key_or_group.startswith("hydra.")]
+        of_hydra = [override for override in options if override.key_or_group.startswith("hydra.")]
+        settings = [override for override in of_hydra if override.key_or_group != "hydra.searchpath"]
         if settings:
             base = self._base([override for override in options if override not in settings])
             for override in settings:
                 checks.check_key(override, {"hydra": base.plain["hydra"]}, self._options)
 
-    def _find_options(self, group: str) -> list[str]:
-        known = self.loader.list_groups(group) is not None
-        return self.loader.get_group_options(group, ObjectType.CONFIG) if known else []
+    @functools.cache  # noqa: B019 - a composer lives as long as the process
+    def _options(self, group: str) -> list[str]:
+        paths = [self._search_path] if self._search_path else []
+        return self.loader.get_group_options(group, ObjectType.CONFIG, self._name, paths)
+
+
+def _hydra(folder: Path = CONFIG_DIR) -> initialize_config_dir:
+    """Hydra's public API, set up for the time of a `with` block."""
+    return initialize_config_dir(str(folder.absolute()), job_name=CONFIG_NAME, version_base="1.3")
+
+
+def _apply(override: Override, cfg: DictConfig) -> None:
+    """Change one value of a config as Hydra's overrides do."""
+    key, value = override.key_or_group, override.value()
+    if override.is_delete():
+        there = OmegaConf.select(cfg, key, throw_on_missing=False)
+        if there is None or (value is not None and value != there):
+            raise ConfigError(f"{override.input_line}: {key} is {there!r}, and only what is there can be deleted")
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        with open_dict(node):
+            del node[name]
+    elif (
+        override.is_add()
+        and not isinstance(value, dict | list)
+        and OmegaConf.select(cfg, key, throw_on_missing=False) is not None
+    ):
+        raise ConfigError(f"{override.input_line}: {key} is there already; write it without +, {key}=...")
+    else:
+        adds = override.is_add() or override.is_force_add()
+        OmegaConf.update(cfg, key, value, merge=True, force_add=adds)
 
 
 def check_settings(overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None) -> None:
@@ -271,9 +289,8 @@ def check_settings(overrides: list[str], *, config_dir: str | None = None, confi
     Raises:
         ConfigError: naming the key; or the options cannot be composed.
     """
-    register_resolvers()
-    folder = str(Path(config_dir).absolute()) if config_dir else None
-    _composer(folder, config_name or CONFIG_NAME).check_settings(overrides)
+    overrides = with_config_dir(overrides, config_dir)
+    _composer(config_name or CONFIG_NAME, _search_path(overrides)).check_settings(overrides)
 
 
 def expand(overrides: list[str]) -> list[list[str]]:
@@ -364,12 +381,25 @@ def _quoted(value: Any) -> str:
     return QuotedString(value, Quote.single).with_quotes() if isinstance(value, str) else json.dumps(value)
 
 
-def _shown(path: Path) -> str:
-    """A file of options, from the project's folder, or from the working directory, if it lies there."""
-    for folder in (CONFIG_DIR.parent, Path.cwd()):
-        if path.is_relative_to(folder):
-            return str(path.relative_to(folder))
-    return str(path)
+# Hydra's flags: those that need nothing after them, and those with a value.
+_FLAGS = {
+    "--help": "-h",
+    "--hydra-help": "",
+    "--version": "",
+    "--run": "-r",
+    "--multirun": "-m",
+    "--resolve": "",
+    "--shell-completion": "-sc",
+}
+_FLAGS_WITH_A_VALUE = {
+    "--cfg": "-c",
+    "--package": "-p",
+    "--config-path": "-cp",
+    "--config-name": "-cn",
+    "--config-dir": "-cd",
+    "--experimental-rerun": "",
+    "--info": "-i",
+}
 
 
 def parse_command(argv: Sequence[str]) -> argparse.Namespace:
@@ -378,8 +408,17 @@ def parse_command(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: a flag that there is not, as in `--epochs 5`, or one without its value.
     """
-    parser = get_args_parser()
-    flags = {flag for action in parser._actions for flag in action.option_strings}
+    parser = argparse.ArgumentParser(add_help=False)
+    for flag, short in _FLAGS.items():
+        parser.add_argument(flag, *filter(None, [short]), action="store_true")
+    for flag, short in _FLAGS_WITH_A_VALUE.items():
+        others: dict[str, Any] = {
+            "--info": {"nargs": "?", "const": "all"},
+            "--cfg": {"choices": ["job", "hydra", "all"]},
+        }
+        parser.add_argument(flag, *filter(None, [short]), **others.get(flag, {}))
+    parser.add_argument("overrides", nargs="*")
+    flags = {*_FLAGS, *_FLAGS.values(), *_FLAGS_WITH_A_VALUE, *_FLAGS_WITH_A_VALUE.values()}
     for number, word in enumerate(argv):
         name, _, value = word.partition("=")
         abbreviates = name.startswith("--") and any(flag.startswith(name) for flag in flags)
@@ -400,6 +439,23 @@ def parse_command(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def with_config_dir(overrides: list[str], config_dir: str | None) -> list[str]:
+    """`--config-dir` as the override that means the same: a further folder to look for options in."""
+    if config_dir is None:
+        return overrides
+    if not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir is {config_dir}, and there is no such folder")
+    folders: list[Any] = [f"file://{Path(config_dir).absolute()}"]
+    others = []
+    for text in overrides:
+        override = parse_override(text)
+        if override.key_or_group == "hydra.searchpath":
+            folders += cast(list[Any], override.value())
+        else:
+            others.append(text)
+    return [*others, f"hydra.searchpath={_quoted(list(map(str, folders)))}"]
+
+
 def _without_equals(key: str, value: str) -> str:
     return f"{key!r} is no override; give {key}={value}"
 
@@ -412,7 +468,7 @@ def parse_override(text: str) -> Override:
         raise ConfigError(_unreadable(text, error)) from error
     if not override.key_or_group:
         raise ConfigError(f"{text!r} is no override (the key is missing); write key=value")
-    override.config_loader = _composer(None, CONFIG_NAME).loader  # which knows what glob(*) stands for
+    override.config_loader = _composer().loader  # which knows what glob(*) stands for
     return override
 
 

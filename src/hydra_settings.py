@@ -1,10 +1,10 @@
 """What a config may ask of Hydra itself, which makes objects, opens files and sets variables for it before a run.
 
-check_settings(settings, plugins)       # ConfigError: hydra.callbacks.x may not be given
+check_settings(settings, plugins)       # ConfigError: hydra.job.env_set.PATH cannot be given
 
-Hydra would instantiate `hydra.callbacks`, hand `hydra.job_logging` to Python's logging, which calls factories, put
-`hydra.job.env_set` into the environment, where PATH and LD_PRELOAD decide what runs, and import `pkg://` search paths.
-`hydra.sweeper.params` are overrides of the jobs, which some sweepers hand over as they are.
+`hydra.callbacks` are objects made by name. Hydra would hand `hydra.job_logging` to Python's logging, which calls
+factories, put `hydra.job.env_set` into the environment, where PATH and LD_PRELOAD decide what runs, and import
+`pkg://` search paths. `hydra.sweeper.params` are overrides of the jobs, which some sweepers hand over as they are.
 """
 
 from __future__ import annotations
@@ -41,18 +41,19 @@ def check_search_path(paths: Any, where: str) -> None:
             raise ConfigError(f"{where}: {path} would be imported; give a folder, as a path or file://...")
 
 
+PLUGINS = ("launcher", "sweeper", "callbacks")
+
+
 def check_settings(settings: dict[str, Any], plugins: dict[str, Any]) -> None:
     """Judge Hydra's own node of a config.
 
     Args:
         settings: the node as it is written, interpolations unresolved.
-        plugins: its `launcher` and `sweeper`, resolved.
+        plugins: its `launcher`, `sweeper` and `callbacks`, resolved.
 
     Raises:
         ConfigError: naming the key.
     """
-    if settings.get("callbacks"):
-        raise ConfigError("hydra.callbacks cannot be given: what watches a run is an option of the group callback")
     for key in ("job_logging", "hydra_logging"):
         _check_logging(f"hydra.{key}", settings.get(key))
     job = settings.get("job") or {}
@@ -68,8 +69,10 @@ def check_settings(settings: dict[str, Any], plugins: dict[str, Any]) -> None:
     subdir = settings.get("output_subdir")
     if subdir is not None and not FILE_NAME.fullmatch(str(subdir).removeprefix(".")):
         raise ConfigError(f"hydra.output_subdir is {subdir!r}; it must be a folder's name, without slashes, or null")
-    for name, plugin in plugins.items():
-        _check_plugin(f"hydra.{name}", plugin)
+    for name in ("launcher", "sweeper"):
+        _check_plugin(f"hydra.{name}", plugins.get(name))
+    for name, callback in (plugins.get("callbacks") or {}).items():
+        _check_plugin(f"hydra.callbacks.{name}", callback)
     sweeper = plugins.get("sweeper")
     params = sweeper.get("params") if isinstance(sweeper, dict) else None
     for key in params if isinstance(params, dict) else ():
@@ -83,7 +86,8 @@ def check_settings(settings: dict[str, Any], plugins: dict[str, Any]) -> None:
 def _check_plugin(key: str, plugin: Any) -> None:
     found = list(targets.nodes(plugin, key))
     try:
-        targets.check_names({"hydra": {key.removeprefix("hydra."): plugin}})
+        for inner, node in found:
+            targets.check_name(node["_target_"], inner)
     except targets.TargetError as error:
         raise ConfigError(str(error)) from error
     nested = [inner for inner, _ in found if inner != key]

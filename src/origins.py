@@ -8,9 +8,14 @@ origins.origin("epochs")            # "conf/experiment/mine.yaml"
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
 
 
 class Origins:
@@ -85,3 +90,85 @@ def _has(content: Any, key: str) -> bool:
             return False
         content = content[name]
     return True
+
+
+@dataclass(frozen=True)
+class ComposedFile:
+    """A file of a composed config."""
+
+    path: Path
+    group: str  # the first part of its name below the folder of options
+    content: dict[str, Any]  # placed where it belongs in the config
+
+
+def composed_files(name: str, choices: Mapping[str, Any], folders: Sequence[Path]) -> list[ComposedFile]:
+    """The files that Hydra composed, in its order, by their defaults lists and the options chosen.
+
+    Args:
+        name: of the root, without `.yaml`.
+        choices: `hydra.runtime.choices`.
+        folders: where options are looked for, the first that has one winning.
+    """
+    found: list[ComposedFile] = []
+    left = dict(choices)
+
+    def visit(config: str, package: str | None) -> None:
+        path = next((path for folder in folders if (path := folder / f"{config}.yaml").is_file()), None)
+        if path is None:  # Hydra's own, or a plugin's
+            return
+        header, content = _load(path, path.stat().st_mtime_ns)
+        group = config.rpartition("/")[0]
+        package = package or header or group.replace("/", ".")
+        package = "" if package == "_global_" else group.replace("/", ".") if package == "_group_" else package
+        own = {key: value for key, value in content.items() if key != "defaults"}
+        for key in reversed(package.split(".") if package else []):
+            own = {key: own}
+        defaults = content.get("defaults") or []
+        if "_self_" not in defaults:
+            defaults = [*defaults, "_self_"]
+        for entry in defaults:
+            if entry == "_self_":
+                found.append(ComposedFile(path, config.partition("/")[0], own))
+                continue
+            text, is_group = (str(next(iter(entry))), True) if isinstance(entry, dict) else (str(entry), False)
+            words = text.split()
+            if "override" in words:
+                continue
+            below, _, place = words[-1].partition("@")
+            below = below[1:] if below.startswith("/") else "/".join(filter(None, [group, below]))
+            place = place if place.startswith("_global_") else ".".join(filter(None, [package, place])) if place else ""
+            place = place.removeprefix("_global_.")
+            if is_group:
+                choose(f"{below}@{place}" if place else below)
+            else:
+                visit(below, place or (package if "/" not in words[-1] else None) or None)
+
+    def choose(key: str) -> None:
+        group, _, place = key.partition("@")
+        options = left.pop(key, None)
+        for option in options if isinstance(options, list) else [options]:
+            if option is not None:
+                visit(f"{group}/{option}", place or None)
+
+    visit(name, None)
+    for key in [key for key in reversed(left) if not key.startswith("hydra/")]:  # added by +group=option
+        choose(key)
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _load(path: Path, mtime_ns: int) -> tuple[str | None, dict[str, Any]]:
+    """The package that a file's first lines say, and what it says."""
+    text = path.read_text(encoding="utf-8")
+    comments = re.match(r"(\s*(#.*)?\n)*", text)
+    header = re.search(r"#\s*@package\s+(\S+)", comments[0] if comments else "")
+    content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    return header[1] if header else None, cast(dict[str, Any], content) if isinstance(content, dict) else {}
+
+
+def shown(path: Path) -> str:
+    """A file of options, from the project's folder, or from the working directory, if it lies there."""
+    for folder in (Path(__file__).resolve().parents[1], Path.cwd()):
+        if path.is_relative_to(folder):
+            return str(path.relative_to(folder))
+    return str(path)

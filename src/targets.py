@@ -32,7 +32,7 @@ FILE = ROOT / "conf" / "targets.txt"
 
 GROUPS = (
     *("model", "optimizer", "schedule", "loss", "metric", "data", "data.transforms", "callback"),
-    *("hydra.launcher", "hydra.sweeper"),
+    *("hydra.launcher", "hydra.sweeper", "hydra.callbacks"),
 )
 # Keras's kinds are asked of Keras's own classes alone where others may do as well.
 KINDS = {
@@ -42,6 +42,7 @@ KINDS = {
     "loss": "keras.losses.Loss",
     "metric": "keras.metrics.Metric",
     "callback": "src.callbacks.base.Callback",
+    "hydra.callbacks": "hydra.experimental.callback.Callback",
 }
 ANY_CALLABLE = ("loss",)
 
@@ -77,8 +78,13 @@ def check_names(config: dict[str, Any]) -> None:
         TargetError: one lies in no package that is listed for its group.
     """
     for key, node in nodes(config):
-        if group := group_of(key):
-            _judge_name(node["_target_"], group, key)
+        check_name(node["_target_"], key)
+
+
+def check_name(name: Any, key: str) -> None:
+    """As `check_names`, of one node's `_target_`."""
+    if group := group_of(key):
+        _judge_name(name, group, key)
 
 
 def resolve(name: str, *, group: str, key: str | None = None) -> Callable[..., Any]:

@@ -25,6 +25,8 @@ from src import targets
 from src.sweeps.warm import prepare_fork
 
 ROOT = Path(__file__).resolve().parents[1]
+# The project first, then what the tests themselves were given, as another Hydra.
+PYTHONPATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 def run(module: str, arguments: list[str], *, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -54,7 +56,7 @@ def _server() -> subprocess.Popen[str]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "PYTHONPATH": PYTHONPATH}
 
 
 def _serve() -> None:

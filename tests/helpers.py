@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tests import forks
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT, PYTHONPATH = forks.ROOT, forks.PYTHONPATH
 DIGITS = ("data=digits", "model=cnn")
 
 
 def run_module(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m <module> <arguments>` in a fresh process with `cwd` as its working directory."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH, **environment}
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False)
 

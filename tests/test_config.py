@@ -172,14 +172,14 @@ def test_an_option_from_a_folder_of_the_users(tmp_path):
     ],
 )
 def test_where_a_value_comes_from(overrides, key, origin):
-    composer = config._composer(None, "train")
+    composer = config._composer("train")
     parsed = [config.parse_override(text) for text in overrides]
     given = {override.key_or_group: override.input_line for override in composer._values(parsed)}
     assert composer._base(parsed).origins.with_overrides(given).origin(key) == origin
 
 
 def test_a_default_is_that_of_the_option_which_has_the_key():
-    origins = config._composer(None, "train")._base([config.parse_override("experiment=digits_fast")]).origins
+    origins = config._composer("train")._base([config.parse_override("experiment=digits_fast")]).origins
     assert origins.default(("epochs",)) == 15, "not the experiment's"
     assert origins.default(("data", "batch_size")) == 32, "of what it refers to"
     assert origins.default(("trainer", "threads")) == 1, "where the option leaves it open, of who says more"
@@ -297,7 +297,7 @@ def command(draw):
 @settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
 @given(overrides=command())
 def test_composing_once_for_a_set_of_options_gives_what_hydra_gives(overrides):
-    composer = config._composer(None, "train")
+    composer = config._composer("train")
     try:
         with initialize_config_dir(str(config.CONFIG_DIR), version_base="1.3"):
             expected = hydra_compose("train", overrides, return_hydra_config=True)

@@ -12,21 +12,23 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.errors import errors
-from src import job
 from src.callbacks.base import Callback
 from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.events import EventFiles
 from src.callbacks.record import RecordCallback
 from src.callbacks.summaries import Summaries, read_scalars
 from src.checkpoints import Checkpoints
-from src.config import ConfigError
+from src.config import ConfigError, compose
 from src.data.pipeline import InMemory
 from src.evaluate import load_config
 from src.files import replace, replacing
 from src.models.mlp import mlp
+from src.runs import execute
 from src.runs.checked import read_history
 from src.runs.record import Record
+from src.runs.run import Run
 from src.trainer import Interrupted
+from tests.helpers import DIGITS
 from tests.test_trainer import InterruptAt, digits, make_trainer
 
 
@@ -292,8 +294,9 @@ def test_a_run_that_cannot_begin_leaves_no_record(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(job, "decide_run", lambda cfg, directory: ("start", False))
-    monkeypatch.setattr(job, "_begin", full)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(execute, "begin", full)
+    run = Run.of(compose([*DIGITS, "hydra.output_subdir=null"]))
     with pytest.raises(OSError, match="No space"):
-        job.train(None, tmp_path, overrides=[])
-    assert list(tmp_path.iterdir()) == []
+        execute.execute(run)
+    assert not Record(run.directory).path.exists()

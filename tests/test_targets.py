@@ -16,8 +16,9 @@ import tensorflow as tf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from src import job, targets
+from src import targets
 from src.config import ConfigError, check_sweep, compose
+from src.runs.execute import execute_job
 from src.targets import TargetError, build, check_names, judge, resolve
 from tests.helpers import ROOT, run_module
 
@@ -361,7 +362,7 @@ def test_a_job_that_others_have_composed_is_judged_again(monkeypatch):
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     HydraConfig.instance().set_config(cfg)
     with pytest.raises(ConfigError, match=r"hydra.job.env_set.LD_PRELOAD cannot be given"):
-        job.task(cfg)
+        execute_job(cfg)
 
 
 @pytest.mark.parametrize("folder", ["../elsewhere", "/elsewhere", "..", "a/b"])

@@ -79,7 +79,12 @@ def _identity(pickled: bytes) -> dict[str, Any]:
 
 def config_hash(cfg: DictConfig) -> str:
     """SHA-256 of the identity: 64 hex digits."""
-    return hashlib.sha256(json.dumps(identity_config(cfg), sort_keys=True).encode()).hexdigest()
+    return hash_of(identity_config(cfg))
+
+
+def hash_of(identity: dict[str, Any]) -> str:
+    """As `config_hash`, of an identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def settings(cfg: DictConfig) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def outside_values(cfg: DictConfig) -> dict[str, Any]:
     Returns:
         by dotted key; a list with such a value is there as a whole.
     """
-    cfg = cfg.copy()
+    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     cfg.run = dict.fromkeys(cfg.get("run") or {}, "???")  # of the data, which is not there yet
     found = {}
     for path in _calls(OmegaConf.to_container(cfg, resolve=False)):

@@ -6,6 +6,7 @@ changes(recorded, config)               # ["code mine.models"], where that has b
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import re
@@ -130,9 +131,13 @@ def is_users(module: str) -> bool:
     return of_options and not known and not any(_within(module, other) for other in NOT_COMPUTING)
 
 
-def changes(recorded: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """What has changed since a run's fingerprints were made, as `code mine.models` or `file means.json`."""
-    now = fingerprints(config)
+def changes(recorded: dict[str, Any], config: dict[str, Any], *, now: dict[str, Any] | None = None) -> list[str]:
+    """What has changed since a run's fingerprints were made, as `code mine.models` or `file means.json`.
+
+    Args:
+        now: `fingerprints(config)`, where they have been taken.
+    """
+    now = copy.deepcopy(now) if now else fingerprints(config)
     if not recorded.get("code"):
         return ["code, which its record does not tell"]
     if "version" not in recorded:

@@ -31,6 +31,8 @@ class Record:
         self.directory = Path(directory)
         self.path, self.history_path = self.directory / "run.json", self.directory / HISTORY
         self.validations_path = self.directory / "validations.jsonl"
+        self.values: dict[str, Any] = {}  # as last read or written here
+        self._is_read = False
         self._appended: set[Path] = set()  # since `make_durable`
         self._named: set[Path] = set()  # files whose names are on the disk
 
@@ -40,21 +42,29 @@ class Record:
         Raises:
             BadRecord: it is no JSON object.
         """
+        self._is_read = True
         try:
             values = parse(self.path.read_text())
         except FileNotFoundError:
+            self.values = {}
             return None
         except (OSError, ValueError, RecursionError) as error:
             raise BadRecord(f"{self.path} cannot be read ({error}); move {self.directory} away") from error
         if not isinstance(values, dict):
             raise BadRecord(f"{self.path} is no JSON object; move {self.directory} away")
+        self.values = values
         return values
 
     def update(self, **values: Any) -> dict[str, Any]:
-        """Change some keys and write the whole record anew, at once; a status is on the disk then. Returns it."""
+        """Change some keys and write the whole record anew, at once; a status is on the disk then. Returns it.
+
+        What it said is read once: whoever updates it holds the run's lock.
+        """
         if values.get("status", "running") not in STATUSES:
             raise AssertionError(values)
-        record = {**(self.read() or {}), **values}
+        if not self._is_read:
+            self.read()
+        record = {**self.values, **values}
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
             if values.get("status") == "completed":  # and with it what was written at the end
@@ -62,6 +72,7 @@ class Record:
             replace(self.path, json.dumps(nan_as_null(record), indent=2) + "\n", at_once="status" in values)
         except OSError as error:
             raise OSError(f"{self.path} cannot be written ({error.strerror}); {WAY_OUT}") from error
+        self.values = record
         return record
 
     def append_epoch(self, values: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """A sweep with a launcher that takes whole batches: what `Sweep` is to the local one, as far as a search needs it.
 
-batches = Batches(launch, size=4, source=source)        # launch: BasicLauncher().launch, or any other's
+batches = Batches(launch, size=4)        # launch: BasicLauncher().launch, or any other's
 entry = batches.add(job)
 while entry.status in RUNNING:
     batches.poll()
@@ -15,10 +15,8 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from src import job as jobs
-from src.runs.lock import hold
 from src.runs.record import BadRecord, Record
-from src.sweeps.plan import Job, Source
+from src.sweeps.plan import Job
 from src.sweeps.sweep import Entry, Status
 
 Launch = Callable[..., Sequence[JobReturn]]
@@ -30,12 +28,11 @@ class Batches:
     Args:
         launch: a Hydra launcher's.
         size: of a batch.
-        source: of the jobs' configs.
     """
 
-    def __init__(self, launch: Launch, *, size: int, source: Source) -> None:
+    def __init__(self, launch: Launch, *, size: int) -> None:
         self.entries: list[Entry] = []
-        self._launch, self._size, self._source = launch, size, source
+        self._launch, self._size = launch, size
         self._leaders: dict[Path, Entry] = {}
         self._queue: list[Entry] = []
         self._finished: list[Entry] = []
@@ -86,9 +83,7 @@ class Batches:
 
     def _run(self, batch: Sequence[Entry]) -> None:
         for entry in batch:
-            cfg = self._source.compose(entry.job.overrides)
-            with hold(entry.job.lock, wait=cfg.wait):
-                jobs.prepare(cfg, entry.job.directory)
+            entry.job.prepare()
             entry.tries = 1
         overrides = [list(entry.job.overrides) for entry in batch]
         returns = self._launch(overrides, initial_job_idx=self._launched)

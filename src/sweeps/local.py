@@ -18,18 +18,15 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from src import job as jobs_
 from src.checks import ConfigError, integer, number, one_of
 from src.machine import available_cores, visible_gpus
 from src.runs import ID_DIGITS
 from src.runs.commands import look_commands, print_next
 from src.runs.decision import Action
 from src.runs.environment import environment, environment_changes
-from src.runs.lock import hold
 from src.runs.record import BadRecord, Record
-from src.sweeps import early
 from src.sweeps.plan import Job, Source, plan
-from src.sweeps.processes import STARTS
+from src.sweeps.processes import STARTS, Start
 from src.sweeps.record import SweepRecord
 from src.sweeps.show import print_jobs, print_results, summary, view_for
 from src.sweeps.sweep import DONE, ON_FAILURE, Entry, Sweep
@@ -71,6 +68,11 @@ OPTION_CHECKS = {
 }
 
 
+def default_start() -> Start:
+    """Fork, but not with GPUs: CUDA does not survive it, and who knows what starts it."""
+    return "spawn" if visible_gpus() else "fork"
+
+
 class Local:
     """Makes sweeps as a command's config says.
 
@@ -96,10 +98,9 @@ class Local:
         """
         slots = max(1, min(self.n_jobs, count))
         threads = max(1, available_cores() // slots)
-        start = self._options.start or early.default_start()
+        start = self._options.start or default_start()
         sweep = Sweep(
             folder,
-            source=self.source,
             slots=[self._environment(slot) for slot in range(slots)],
             threads=threads,
             view=view_for(sys.stderr),
@@ -108,7 +109,6 @@ class Local:
             on_failure=self._options.on_failure,
             retries=self._options.retries,
             job_timeout_seconds=self._options.job_timeout_seconds,
-            server=early.take() if start == "fork" else None,
             count=count,
             settings=OmegaConf.to_yaml(self._config),
             sweep_id=sweep_id,
@@ -157,10 +157,8 @@ class Local:
 
 def source_of(config: DictConfig) -> Source:
     """How the jobs of this sweep are composed."""
-    folders = [source.path for source in config.hydra.runtime.config_sources if source.provider == "command-line"]
     return Source(
         hydra_overrides=tuple(cast(list[str], OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False))),
-        config_dir=folders[0] if folders else None,
         config_name=config.hydra.job.config_name,
     )
 
@@ -200,14 +198,11 @@ def prepare_for_others(overrides: Sequence[Sequence[str]], config: DictConfig) -
     Raises:
         ConfigError: a job is wrong, or the jobs cannot share a process.
     """
-    source = source_of(config)
-    planned = plan(overrides, source)
-    configs = [source.compose(job.overrides) for job in planned]
+    planned = plan(overrides, source_of(config))
     if in_one_process(config):
-        check_threads(configs)
-    for job, cfg in zip(planned, configs, strict=True):
-        with hold(job.lock, wait=cfg.wait):
-            jobs_.prepare(cfg, job.directory)
+        check_threads([job.cfg for job in planned])
+    for job in planned:
+        job.prepare()
     SweepRecord.create(sweeps_folder(planned), sweep_id=sweep_id(planned), settings=OmegaConf.to_yaml(config))
 
 
@@ -245,7 +240,7 @@ def estimated_seconds(planned: Sequence[Job], *, slots: int) -> float | None:
         if not (measured := known.get(_model(job.directory))):
             return None
         before = Record(job.directory).read() if job.action == "resume" else None
-        seconds = statistics.median(measured) * (job.epochs - (before or {}).get("epoch", 0))
+        seconds = statistics.median(measured) * (job.cfg.epochs - (before or {}).get("epoch", 0))
         total, longest = total + seconds, max(longest, seconds)
     return max(total / slots, longest)
 

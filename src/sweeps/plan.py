@@ -12,53 +12,62 @@ from pathlib import Path
 from typing import Any
 
 from src.config import ConfigError, compose
-from src.job import decide_run, run_directory
-from src.runs import ID_DIGITS
 from src.runs.decision import Action, StaleRun
-from src.runs.identity import config_hash, identity_config
-from src.runs.lock import lock_path
+from src.runs.lock import hold
 from src.runs.provenance import changes
 from src.runs.record import BadRecord, Record
+from src.runs.run import Run
 
 
 @dataclass(frozen=True)
 class Source:
     """How a job's overrides become its config: what they have in common with Hydra's own part.
 
-    `hydra_overrides` are the sweep's own of Hydra's settings; the others as in `src.config.compose`.
+    `hydra_overrides` are the sweep's own of Hydra's settings; the name is as in `src.config.compose`.
     """
 
-    hydra_overrides: tuple[str, ...] = ()
-    config_dir: str | None = None
+    hydra_overrides: tuple[str, ...] = ("hydra.mode=MULTIRUN",)
     config_name: str | None = None
 
     def compose(self, overrides: Sequence[str]) -> Any:
         """The job's checked config; see `src.config.compose`."""
-        return compose([*self.hydra_overrides, *overrides], config_dir=self.config_dir, config_name=self.config_name)
+        return compose([*self.hydra_overrides, *overrides], config_name=self.config_name)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep, composed and checked."""
+    """One run of a sweep, composed and checked, and what is to be done with it."""
 
     overrides: tuple[str, ...]
-    config_hash: str
-    directory: Path
+    run: Run = field(repr=False, compare=False)
     action: Action
     set_aside: bool
-    name: str
-    epochs: int
-    monitor: str
-    mode: str
-    identity: dict[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def config_hash(self) -> str:
+        return self.run.config_hash
 
     @property
     def id(self) -> str:
-        return self.config_hash[:ID_DIGITS]
+        return self.run.id
+
+    @property
+    def directory(self) -> Path:
+        return self.run.directory
 
     @property
     def lock(self) -> Path:
-        return lock_path(self.directory)
+        return self.run.lock
+
+    @property
+    def cfg(self) -> Any:
+        return self.run.cfg
+
+    def prepare(self) -> None:
+        """Set aside what a launcher that opens the directory before the run decides must not touch."""
+        with hold(self.lock, wait=self.cfg.wait):
+            if self.run.decide()[1]:
+                self.run.set_aside()
 
     def is_done(self) -> bool:
         """Whether the run has been completed by now, by whoever."""
@@ -67,7 +76,7 @@ class Job:
         except BadRecord:
             return False
         done = record.get("status") == "completed" and record.get("config_hash") == self.config_hash
-        return done and not changes(record.get("fingerprints") or {}, self.identity)
+        return done and not changes(record.get("fingerprints") or {}, self.run.identity)
 
 
 def plan(jobs: Sequence[Sequence[str]], source: Source = Source()) -> list[Job]:
@@ -94,18 +103,6 @@ def plan(jobs: Sequence[Sequence[str]], source: Source = Source()) -> list[Job]:
 
 def plan_one(overrides: Sequence[str], source: Source = Source()) -> Job:
     """As `plan`, of one job."""
-    cfg = source.compose(overrides)
-    directory = run_directory(cfg, cfg.hydra.sweep)
-    action, set_aside = decide_run(cfg, directory, rerun=cfg.rerun)
-    return Job(
-        overrides=tuple(overrides),
-        config_hash=config_hash(cfg),
-        directory=directory,
-        action=action,
-        set_aside=set_aside,
-        name=cfg.name,
-        epochs=cfg.epochs,
-        monitor=cfg.monitor,
-        mode=cfg.mode,
-        identity=identity_config(cfg),
-    )
+    run = Run.of(source.compose(overrides))
+    action, set_aside = run.decide()
+    return Job(overrides=tuple(overrides), run=run, action=action, set_aside=set_aside)

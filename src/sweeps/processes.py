@@ -64,7 +64,6 @@ class Pool:
         slots: the environment variables of each slot's children.
         start: `fork` copies the server, with all that it has imported; `spawn` starts each child afresh.
         prepare: called in the server before it forks.
-        server: one that has been started early.
     """
 
     def __init__(
@@ -73,10 +72,9 @@ class Pool:
         slots: Sequence[dict[str, str]],
         start: Start = "fork",
         prepare: Callable[[], None] | None = None,
-        server: Server | None = None,
     ) -> None:
         self._slots, self._start, self._prepare = list(slots), start, prepare
-        self._server = server
+        self._server: Server | None = None
         self._running: dict[Hashable, tuple[int, int]] = {}  # key: slot, process id
         self._buried: list[Ended] = []
 
@@ -205,12 +203,6 @@ class Server:
         """End the server, and its children at once."""
         with suppress(OSError):  # it is gone
             self._connection.send(("close",))
-        self._connection.close()
-        os.waitpid(self.pid, 0)
-
-    def kill(self) -> None:
-        """End the server at once, whatever it does; it has no children yet."""
-        os.kill(self.pid, signal.SIGKILL)
         self._connection.close()
         os.waitpid(self.pid, 0)
 

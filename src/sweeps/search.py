@@ -22,13 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from src.checks import ConfigError
-from src.job import run_directory
 from src.machine import available_cores
 from src.runs.commands import python
 from src.runs.decision import StaleRun
 from src.runs.identity import identity_config
 from src.runs.lock import hold
 from src.runs.record import BadRecord, Record
+from src.runs.run import Run
 from src.sweeps.batches import Batches, Launch
 from src.sweeps.local import Local, check_threads, source_of
 from src.sweeps.plan import Job, plan, plan_one
@@ -71,7 +71,7 @@ class Search:
         self._probes = list(self._compose_probes())
         first = self._probes[0]
         self._monitor, self._mode = first.monitor, first.mode
-        self._folder = Path(os.path.commonpath([run_directory(cfg, cfg.hydra.sweep).parent for cfg in self._probes]))
+        self._folder = Path(os.path.commonpath([Run.of(cfg).directory.parent for cfg in self._probes]))
         self._id = study_id(self._space, options, identity_config(first))
         self._path = self._folder / "studies" / f"{self._id}.journal"
 
@@ -106,7 +106,7 @@ class Search:
             record = SweepRecord.create(
                 self._folder / "sweeps", sweep_id=self._id, command=sys.argv[1:], settings=settings
             )
-            batches = Batches(launch, size=n_jobs if n_jobs > 0 else available_cores(), source=self._source)
+            batches = Batches(launch, size=n_jobs if n_jobs > 0 else available_cores())
             sitting = self._sit(study, past, batches)
             record.write(batches.entries, exit_code=sitting.exit_code)
             return self._conclude(study, sitting, record=record.directory / "sweep.json")
@@ -228,8 +228,8 @@ class Search:
         return sitting.exit_code or int(sitting.stopped and left > 0)
 
     def _command(self, overrides: Sequence[str]) -> str:
-        folder = ["--config-dir", self._source.config_dir] if self._source.config_dir else []
-        return shlex.join([python(), "-m", "src.train", *folder, *overrides])
+        folders = [text for text in self._source.hydra_overrides if text.startswith("hydra.searchpath=")]
+        return shlex.join([python(), "-m", "src.train", *folders, *overrides])
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ class Sitting:
         record = Record(entry.job.directory)
         if entry.pid is None or (record.read() or {}).get("process", {}).get("pid") != entry.pid:
             return  # what lies there is of an earlier process, and this one does not hear yet
-        if entry.number not in self._pruned and self._study.report(trial, measured(record, entry.job.monitor)):
+        if entry.number not in self._pruned and self._study.report(trial, measured(record, entry.job.cfg.monitor)):
             trial.set_user_attr(PRUNED_AT, record.history()[-1]["epoch"])
             self._pruned.add(entry.number)
         if entry.number in self._pruned:
@@ -307,7 +307,7 @@ class Sitting:
     def _tell(self, trial: Trial, entry: Entry) -> None:
         if entry.status in ("interrupted", "not started"):
             return  # left running: whoever continues the study goes on with it
-        self._study.report(trial, measured(Record(entry.job.directory), entry.job.monitor))
+        self._study.report(trial, measured(Record(entry.job.directory), entry.job.cfg.monitor))
         if entry.status == "pruned":
             self._study.tell(trial, "pruned")
         elif entry.status in ("completed", "reused") and entry.value is not None:

@@ -74,7 +74,7 @@ class LiveTable:
         for column in ("job", *last_names(keys), "status", "epoch", _monitor(entries), "left"):
             table.add_column(column, justify="right" if column in ("job", "epoch", "left") else "left")
         for entry in running:
-            epoch = f"{entry.epoch}/{entry.job.epochs}"
+            epoch = f"{entry.epoch}/{entry.job.cfg.epochs}"
             left = "" if entry.left_seconds is None else duration(entry.left_seconds)
             table.add_row(str(entry.number), *_swept(entry, keys), _status(entry), epoch, _value(entry), left)
         lines = [summary(entries, slots=slots)]
@@ -102,7 +102,7 @@ def left_seconds(entries: Sequence[Entry], *, slots: int) -> float | None:
     if not measured:
         return None
     per_epoch = sum(entry.seconds for entry in measured) / sum(entry.epoch for entry in measured)
-    epochs = [max(0, e.job.epochs - e.epoch) for e in entries if e.status in RUNNING and e.shares is None]
+    epochs = [max(0, e.job.cfg.epochs - e.epoch) for e in entries if e.status in RUNNING and e.shares is None]
     return max(sum(epochs) / slots, max(epochs, default=0)) * per_epoch
 
 
@@ -117,7 +117,7 @@ def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
     table.add_column("directory")
     for entry in ranked(entries):
         row = (str(entry.number), *_swept(entry, keys), _value(entry))
-        epoch = f"{entry.epoch}/{entry.job.epochs}"
+        epoch = f"{entry.epoch}/{entry.job.cfg.epochs}"
         seconds = f"{entry.seconds:.1f}" if entry.seconds else ""
         table.add_row(*row, epoch, _status(entry), seconds, _relative(entry))
     print_table(table, stream)
@@ -152,8 +152,8 @@ def ranked(entries: Sequence[Entry]) -> list[Entry]:
     def key(entry: Entry) -> tuple:
         done, value = entry.status in DONE, entry.value
         if value is None:
-            return (2, entry.job.monitor, 0.0, entry.number)
-        return (0 if done else 1, entry.job.monitor, -value if entry.job.mode == "max" else value, entry.number)
+            return (2, entry.job.cfg.monitor, 0.0, entry.number)
+        return (0 if done else 1, entry.job.cfg.monitor, -value if entry.job.cfg.mode == "max" else value, entry.number)
 
     return sorted(entries, key=key)
 
@@ -180,7 +180,7 @@ def _line(entry: Entry, entries: Sequence[Entry]) -> str:
     what = " ".join(f"{key}={short(settings[key])}" for key in swept_keys(entries) if key in settings)
     parts = [what or entry.job.directory.name, _status(entry).plain]
     if entry.value is not None and entry.status != "waiting":
-        parts.append(f"{entry.job.monitor} {entry.value:.6f}")
+        parts.append(f"{entry.job.cfg.monitor} {entry.value:.6f}")
     if entry.status not in RUNNING and entry.seconds:
         parts.append(f"{entry.seconds:.1f} s")
     if entry.status in ("failed", "waiting") and entry.reason:
@@ -196,7 +196,7 @@ def _order(entries: Sequence[Entry]) -> list[str]:
 
 
 def _monitor(entries: Sequence[Entry]) -> str:
-    names = {entry.job.monitor for entry in entries}
+    names = {entry.job.cfg.monitor for entry in entries}
     return names.pop() if len(names) == 1 else "result"
 
 

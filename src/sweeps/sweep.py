@@ -1,6 +1,6 @@
 """The sweep: jobs go in, run side by side, and come out completed, failed, interrupted or pruned. None is run twice.
 
-with Sweep(folder, source=source, slots=[{}, {}], threads=1, view=Lines()) as sweep:
+with Sweep(folder, slots=[{}, {}], threads=1, view=Lines()) as sweep:
     for job in plan([["seed=0"], ["seed=1"]]):
         sweep.add(job)
     while sweep.busy:
@@ -27,8 +27,8 @@ from src.runs.lock import Locked, hold, holder_of
 from src.runs.record import BadRecord, Record
 from src.signals import PRUNE_SIGNAL, ending_signals
 from src.sweeps.child import run_job
-from src.sweeps.plan import Job, Source
-from src.sweeps.processes import Ended, Pool, Server, Start
+from src.sweeps.plan import Job
+from src.sweeps.processes import Ended, Pool, Start
 from src.sweeps.record import SweepRecord
 from src.sweeps.warm import prepare_fork
 
@@ -83,7 +83,7 @@ class Entry:
         """How long it will take from here, by its own epochs so far."""
         if not self.epoch or self.status != "running":
             return None
-        return self.seconds / self.epoch * max(0, self.job.epochs - self.epoch)
+        return self.seconds / self.epoch * max(0, self.job.cfg.epochs - self.epoch)
 
 
 class View(Protocol):
@@ -104,7 +104,6 @@ class Sweep:
 
     Args:
         folder: where the sweep's own folder is made, `<time>-<id>`.
-        source: how the jobs' configs are composed.
         slots: the environment of each of the jobs that run at a time.
         threads: of each job whose run has no count of its own.
         view: shows what happens.
@@ -118,14 +117,12 @@ class Sweep:
         run: what a child calls with a job's config, as `run_job`.
         count: how many jobs there will be, where they are not all known at the beginning.
         prepare: what is imported before the first fork.
-        server: of the children's, where one has been started early.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        source: Source,
         slots: Sequence[dict[str, str]],
         threads: int,
         view: View,
@@ -138,17 +135,15 @@ class Sweep:
         settings: str = "",
         sweep_id: str = "",
         prepare: Callable[[], None] | None = prepare_fork,
-        server: Server | None = None,
         run: Callable[..., Any] = run_job,
     ) -> None:
         self.entries: list[Entry] = []
         self._leaders: dict[Path, Entry] = {}
-        self._source, self._threads, self._view, self._run = source, threads, view, run
+        self._threads, self._view, self._run = threads, view, run
         self._slots, self._on_failure, self._retries = len(slots), on_failure, retries
         self._timeout, self._count = job_timeout_seconds, count
-        self._pool = Pool(slots=slots, start=start, prepare=prepare if start == "fork" else None, server=server)
+        self._pool = Pool(slots=slots, start=start, prepare=prepare if start == "fork" else None)
         self._queue: list[Entry] = []
-        self._configs: dict[int, Any] = {}
         self._finished: list[Entry] = []
         self._memory_kills = memory_kills()
         self._signal: int | None = None
@@ -219,9 +214,7 @@ class Sweep:
 
     def poll(self, timeout_seconds: float = POLL_SECONDS) -> list[Entry]:
         """Start what can start, wait a moment, and return what has come to its end since the last call."""
-        self._compose_ahead()
         self._start_waiting()
-        self._compose_ahead()
         for ended in self._pool.wait(timeout_seconds=0.0 if self._finished else timeout_seconds):
             self._settle(ended)
         self._follow_orders()
@@ -266,12 +259,6 @@ class Sweep:
             print(f"{name}: {running} running jobs save and end; once more ends them at once", file=sys.stderr)
             self.stop()
 
-    def _compose_ahead(self) -> None:
-        """Have the next jobs' configs ready, so that no slot waits for them."""
-        for entry in self._queue[: self._slots]:
-            if entry.number not in self._configs:
-                self._configs[entry.number] = self._source.compose(entry.job.overrides)
-
     def _start_waiting(self) -> None:
         now = time.monotonic()
         for entry in list(self._queue):
@@ -297,7 +284,7 @@ class Sweep:
         entry.pid = self._pool.start(
             entry.number,
             self._run,
-            self._configs.pop(entry.number, None) or self._source.compose(entry.job.overrides),
+            entry.job.run,
             number=entry.number - 1,
             threads=self._threads,
             again=entry.began,

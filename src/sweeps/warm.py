@@ -13,7 +13,6 @@ from src.logs import importing
 from src.runs import provenance
 
 IMPORTED = (
-    "hydra._internal.logging_config",
     "src.baseline",
     "src.build",
     "src.callbacks.checkpoint",

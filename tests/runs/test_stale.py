@@ -221,3 +221,21 @@ def test_a_package_that_is_installed_to_be_edited_counts(tmp_path, layout):
     (tmp_path / where / "net.py").write_text("x = 2\n")
     after = hashes()
     assert [key for key in before if before[key] != after[key]] == ["edited.net"]
+
+
+def test_code_that_came_to_nothing_is_not_recorded_as_what_computed(tmp_path):
+    """A run that cannot be built any more keeps the fingerprints and the kept code of what trained it."""
+    net = "import keras\n\ndef net(*, input_shape, num_classes):\n"
+    layers = "[keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(num_classes)]"
+    good = f"    return keras.Sequential({layers})\n"
+    write(tmp_path, {"mine/__init__.py": b"", "mine/models.py": (net + good).encode()})
+    done = train(*MINE, NET, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("outputs/digits/*/run.json")
+    before, kept = json.loads(path.read_text()), sorted(path.parent.glob("code/*"))
+    path.write_text(json.dumps({**before, "status": "interrupted", "epoch": 1}))
+    write(tmp_path, {"mine/models.py": (net + "    raise ValueError(num_classes)\n").encode()})
+    failed = train(*MINE, NET, "stale=reuse", cwd=tmp_path)
+    after = json.loads(path.read_text())
+    assert failed.returncode != 0 and after["status"] == "failed", failed.stderr
+    assert after["fingerprints"] == before["fingerprints"] and kept == sorted(path.parent.glob("code/*"))

@@ -12,8 +12,7 @@ from src.checks import ConfigError
 from src.config import compose
 from src.machine import visible_gpus
 from src.runs.record import Record
-from src.sweeps import early
-from src.sweeps.local import Local, Options, estimated_seconds, sweep_id, sweeps_folder
+from src.sweeps.local import Local, Options, default_start, estimated_seconds, sweep_id, sweeps_folder
 from src.sweeps.plan import Source, plan, plan_one
 from tests.helpers import DIGITS, run_module, train
 
@@ -72,11 +71,9 @@ def test_gpus_are_counted_without_tensorflow(monkeypatch, variable, gpus):
 def test_each_slot_has_a_gpu_and_its_children_are_spawned(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     local = Local(compose([*DIGITS, "hydra.mode=MULTIRUN"]), Options())
-    assert local.n_jobs == 2 and early.default_start() == "spawn"
+    assert local.n_jobs == 2 and default_start() == "spawn"
     assert [local._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["3", "5", "3"]
     assert local._environment(0)["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
-    early.start(["--multirun", "seed=0,1"])
-    assert early.take() is None
 
 
 def test_the_record_lies_beside_the_runs_or_above_them():
@@ -106,22 +103,6 @@ def test_a_plan_names_the_job_that_is_wrong():
     jobs = [[*DIGITS, f"seed={seed}"] for seed in range(36)] + [[*DIGITS, "seed=-1"]]
     with pytest.raises(ConfigError, match="job 37 of 37: seed is -1"):
         plan(jobs, SWEEP)
-
-
-def test_an_early_server_is_given_up_where_there_is_nothing_to_train():
-    first = compose([*DIGITS, "hydra.mode=MULTIRUN"])
-    early.start(["--multirun", "data=digits"])
-    early.keep_if(first)
-    kept = early.take()
-    assert kept is not None
-    kept.kill()
-    complete(plan_one(list(DIGITS), SWEEP))
-    for words, cfg in ((["-m"], first), (["-m"], compose([*DIGITS, "hydra/launcher=basic"]))):
-        early.start(words)
-        early.keep_if(cfg)
-        assert early.take() is None
-    early.start(["-m", "dry_run=true"])
-    assert early.take() is None
 
 
 def test_dry_run_says_what_would_be_done_and_does_nothing(tmp_path):

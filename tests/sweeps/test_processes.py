@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from src.runs.lock import hold, holder_of
-from src.sweeps.processes import Pool, Server, log_to
+from src.sweeps.processes import Pool, log_to
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -250,14 +250,6 @@ def test_a_server_that_cannot_prepare_is_an_error(capfd):
         pool.start("a", leave, 0)
     pool.close()
     assert "LookupError: no such thing" in capfd.readouterr().err
-
-
-def test_an_early_server_imports_while_the_parent_works(tmp_path):
-    pool = Pool(slots=[{}], server=Server("fork", prepare))
-    pool.start("a", describe, tmp_path / "a")
-    assert all_ended(pool, 1)["a"].exit_code == 0
-    assert json.loads((tmp_path / "a").read_text())["imported"]
-    pool.close()
 
 
 def test_a_server_that_is_still_importing_dies_with_its_parent():

@@ -14,11 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from src.runs import ID_DIGITS
 from src.runs.provenance import fingerprints
 from src.runs.record import Record
-from src.sweeps.plan import Job, Source
+from src.runs.run import Run
+from src.sweeps.plan import Job
 from src.sweeps.show import Lines, duration, left_seconds, print_jobs, print_results, ranked, summary, swept_keys
 from src.sweeps.sweep import Entry, Sweep
 
@@ -30,7 +32,9 @@ def job(folder, kind, *, name="x", seed=0, epochs=4, mode="max", action="start",
     overrides = (f"kind={kind}", f"seed={seed}", *(f"{key}={value}" for key, value in more.items()))
     digits = hashlib.sha256(repr(overrides).encode()).hexdigest()
     directory = Path(folder) / name / f"run-{digits[:ID_DIGITS]}"
-    return Job(overrides, digits, directory, action, False, name, epochs, "val/accuracy", mode, IDENTITY)
+    cfg = OmegaConf.create({"name": name, "epochs": epochs, "monitor": "val/accuracy", "mode": mode, "wait": False})
+    hydra = OmegaConf.create({"mode": "MULTIRUN", "overrides": {"task": list(overrides)}})
+    return Job(overrides, Run(cfg, hydra, IDENTITY, digits, directory), action, False)
 
 
 def fake(planned, *, number, threads, again):
@@ -93,20 +97,9 @@ def fake(planned, *, number, threads, again):
     complete(float(settings["seed"]))
 
 
-class Jobs:
-    """Stands for a Source: a job's config is the job."""
-
-    def __init__(self, jobs):
-        self.jobs = jobs
-
-    def compose(self, overrides):
-        return next(job for job in self.jobs if job.overrides == overrides)
-
-
-def sweep_of(tmp_path, jobs, *, slots=2, view=None, **options):
+def sweep_of(tmp_path, *, slots=2, view=None, **options):
     return Sweep(
         tmp_path / "sweeps",
-        source=Jobs(jobs),
         slots=[{"SLOT": str(slot)} for slot in range(slots)],
         threads=1,
         view=view or Lines(io.StringIO()),
@@ -117,7 +110,7 @@ def sweep_of(tmp_path, jobs, *, slots=2, view=None, **options):
 
 
 def finish(tmp_path, jobs, **options):
-    with sweep_of(tmp_path, jobs, **options) as sweep:
+    with sweep_of(tmp_path, **options) as sweep:
         for each in jobs:
             sweep.add(each)
         while sweep.busy:
@@ -151,7 +144,7 @@ def test_equal_ids_run_once_and_share_the_result(tmp_path):
     assert [entry.value for entry in sweep.entries if entry.job == one] == [1.0] * 3
     assert sweep.entries[3].reason == "LookupError: broken" and sweep.entries[4].shares is sweep.entries[0]
     assert len((one.directory / "tries").read_text().splitlines()) == 1
-    with sweep_of(tmp_path, [one]) as later:  # one that comes when the first is over
+    with sweep_of(tmp_path) as later:  # one that comes when the first is over
         later.add(one)
         while later.busy:
             later.poll(0.05)
@@ -198,7 +191,8 @@ def test_what_a_job_breaks_is_its_own(tmp_path, kind, status, reason, capsys):
 
 def test_equal_runs_of_other_names_are_runs_of_their_own(tmp_path):
     one = job(tmp_path, "ok", seed=1)
-    other = replace(one, directory=tmp_path / "y" / one.directory.name, overrides=("kind=ok", "seed=1", "name=y"))
+    elsewhere = replace(one.run, directory=tmp_path / "y" / one.directory.name)
+    other = replace(one, run=elsewhere, overrides=("kind=ok", "seed=1", "name=y"))
     sweep = finish(tmp_path, [one, other])
     assert statuses(sweep) == ["completed"] * 2 and one.id == other.id
     assert all((each.directory / "run.json").exists() for each in (one, other))
@@ -206,7 +200,7 @@ def test_equal_runs_of_other_names_are_runs_of_their_own(tmp_path):
 
 def test_an_error_in_the_sweep_itself_lets_what_runs_save(tmp_path):
     jobs = [job(tmp_path, "hang")]
-    sweep = sweep_of(tmp_path, jobs)
+    sweep = sweep_of(tmp_path)
 
     def break_down():
         with sweep:
@@ -245,7 +239,7 @@ def test_a_run_that_stops_by_its_own_time_limit_has_not_failed(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_running_jobs_save_and_starts_no_more(tmp_path, number, capsys):
     jobs = [job(tmp_path, "ok", seed=9), job(tmp_path, "hang"), job(tmp_path, "hang", seed=2), job(tmp_path, "ok")]
-    with sweep_of(tmp_path, jobs) as sweep:
+    with sweep_of(tmp_path) as sweep:
         for each in jobs:
             sweep.add(each)
         while not all((each.directory / "tries").exists() for each in jobs[1:3]):
@@ -263,7 +257,7 @@ def test_a_signal_lets_running_jobs_save_and_starts_no_more(tmp_path, number, ca
 
 def test_a_job_is_pruned(tmp_path):
     bad = job(tmp_path, "pruned")
-    with sweep_of(tmp_path, [bad]) as sweep:
+    with sweep_of(tmp_path) as sweep:
         entry = sweep.add(bad)
         while not (bad.directory / "ready").exists():
             sweep.poll(0.05)
@@ -361,8 +355,3 @@ def test_words_for_what_is_left():
     assert entries[1].left_seconds == 4.0 and entries[2].left_seconds is None
     assert [duration(seconds) for seconds in (0.4, 59, 185, 7800)] == ["0 s", "59 s", "3 min 5 s", "2 h 10 min"]
     assert swept_keys(entries) == ["seed"]
-
-
-def test_source_is_what_a_child_needs_to_compose():
-    cfg = Source(hydra_overrides=("hydra.mode=MULTIRUN",)).compose(["data=digits", "model=cnn", "seed=3"])
-    assert cfg.seed == 3

@@ -1,0 +1,116 @@
+"""What is written of a run before it computes anything: its record, and what no commit has of its code.
+
+begin(run, record, before, prints)          # run.json says "running"
+keep_code(run, record, epoch=0)             # code/ has what is not committed
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from src import files
+from src.checks import plain_values
+from src.config import CONFIG_NAME
+from src.runs.environment import environment, environment_changes
+from src.runs.identity import derived, settings
+from src.runs.outside import outside_values
+from src.runs.record import Record
+from src.runs.run import Run
+from src.runs.sources import computing_files, find_sources
+
+log = logging.getLogger(__name__)
+
+
+def begin(run: Run, record: Record, before: dict[str, Any], prints: dict[str, Any]) -> None:
+    """Write the record of a run that begins, or goes on.
+
+    Args:
+        before: what the record said until now, {} where there was none.
+        prints: fingerprints of the code and data that this process computes with.
+    """
+    cfg, here = run.cfg, environment()
+    # A branch goes on from what its parent's environment computed.
+    begun = before or (Record(cfg.resume).read() if cfg.parent.config_hash else None) or {}
+    then = begun.get("environment") or {}
+    for left in filter(Path.is_file, run.directory.glob(".tmp-*")):  # by a kill or a power cut
+        files.delete(left)
+    settings_folder = run.directory / ".hydra"  # which has just been written anew
+    for path in (*settings_folder.glob("*"), settings_folder) if settings_folder.is_dir() else ():
+        files.fsync(path)
+    changed = environment_changes(then, here) if begun else []
+    if changed:
+        log.warning("continued in another environment, so last bits may differ: %s", ", ".join(changed))
+    when = f"(after epoch {(before or cfg.parent).get('epoch') or 0})"
+    record.update(
+        id=run.id,
+        name=cfg.name,
+        status="running",
+        monitor=cfg.monitor,
+        mode=cfg.mode,
+        best=before.get("best"),
+        metrics=before.get("metrics") or {},
+        epoch=before.get("epoch", 0),
+        step=before.get("step", 0),
+        epochs=cfg.epochs,
+        parameters=before.get("parameters"),
+        seed=cfg.seed,
+        started=before.get("started") or now(),
+        finished=None,
+        seconds=before.get("seconds", 0.0),
+        overrides=run.overrides,
+        choices=run.choices,
+        config=settings(cfg),
+        resolved=outside_values(cfg),
+        derived=derived(cfg),
+        flags=_flags(run),
+        config_hash=run.config_hash,
+        fingerprints=before.get("fingerprints") or prints,  # until this code has something to go on from
+        process={"pid": os.getpid(), "host": socket.gethostname()},
+        parent=dict(cfg.parent) if cfg.parent.config_hash else None,
+        error=None,
+        environment={
+            **here,
+            "threads": then.get("threads") if before else None,
+            "changes": [*(then.get("changes") or []) * bool(before), *(f"{change} {when}" for change in changed)],
+        },
+    )
+
+
+def keep_code(run: Run, record: Record, *, epoch: int) -> None:
+    """Keep what no commit has of the code of this run, which goes on after `epoch`, and say so in its record."""
+    prints, known = record.values["fingerprints"], record.values["environment"]
+    try:
+        found = find_sources(computing_files([*prints["code"], *prints.get("files", ())]) | _option_files(run))
+        found.keep(run.directory / "code", epoch=epoch)
+    except (OSError, subprocess.SubprocessError) as error:  # no result hangs on it
+        log.warning("what no commit has of the code is not kept: %s", error)
+        return
+    if found.left_out:
+        log.warning("%s/code takes 1 MiB and no secrets, and so not %s", run.directory, ", ".join(found.left_out))
+    record.update(environment={**known, "git": found.git, "repositories": found.repositories})
+
+
+def _option_files(run: Run) -> set[Path]:
+    """The files of the options in use."""
+    names = [f"{group.partition('@')[0]}/{option}" for group, option in run.choices.items()]
+    folders = [Path(source.path) for source in run.hydra.runtime.config_sources if source.schema == "file"]
+    files = {folder / f"{name}.yaml" for folder in folders for name in [run.hydra.job.config_name, *names]}
+    return {file for file in files if file.is_file()}
+
+
+def _flags(run: Run) -> list[str]:
+    """What the command says beside its overrides, that options are found by."""
+    name, given = run.hydra.job.config_name, plain_values(run.hydra.overrides)["hydra"]
+    flags = [] if name == CONFIG_NAME else [f"--config-name={name}"]
+    return flags + [text for text in given if text.lstrip("+").startswith("hydra.searchpath=")]
+
+
+def now() -> str:
+    """The time, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,329 @@
+"""The one door: whoever starts a run, a command, a sweep's child or another launcher's job, executes it here.
+
+value = execute(Run.of(compose(["optimizer=adam"])))
+
+Lock, decide, begin, build, restore, fit, report. TensorFlow is imported only when there is something to train.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from src.checks import plain_values, resolved_node
+from src.errors import ConfigError
+from src.files import delete
+from src.hydra_settings import PLUGINS, check_settings
+from src.logs import importing
+from src.machine import available_cores
+from src.manifest import listed
+from src.runs.begin import begin, keep_code, now
+from src.runs.branch import begin_branch
+from src.runs.checked import step_within
+from src.runs.commands import next_commands, print_next
+from src.runs.environment import environment, environment_changes
+from src.runs.hydra_job import run_as_job
+from src.runs.identity import register_resolvers
+from src.runs.lock import hold
+from src.runs.opened import watch
+from src.runs.provenance import completed, fingerprints, is_users, unfollowed
+from src.runs.record import Record
+from src.runs.run import Run
+from src.signals import PRUNE_SIGNAL, stop_on_signals
+
+if TYPE_CHECKING:
+    from src.data.image_data import ImageData
+    from src.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+Listen = Callable[[Callable[[str], None]], AbstractContextManager[list[int]]]
+
+
+class EarlyExit(RuntimeError):
+    """What a run is made of called sys.exit: it is not completed, whatever the code."""
+
+
+def execute(
+    run: Run,
+    *,
+    wait: bool = False,
+    listen: Listen = stop_on_signals,
+    threads: int | None = None,
+    begins: Callable[[], None] = lambda: None,
+) -> float:
+    """Do what a run still needs, from nothing to all, and print its result; returns the best monitored value.
+
+    Args:
+        wait: for another process that trains the same run, instead of refusing.
+        listen: hears the signals that stop it.
+        threads: for a new run whose config leaves them open; all cores by default.
+        begins: called when it is not reused, with its log open.
+
+    Raises:
+        SystemExit: a signal ended it, after saving.
+        EarlyExit: the run's own code called sys.exit.
+    """
+    with _locked(run, wait=wait or run.cfg.wait):
+        record, prints = Record(run.directory), fingerprints(run.identity)
+        action, set_aside = run.decide(record=record.read() or {}, prints=prints)
+        if action == "reuse":
+            return report(run, record, note="already completed, reused")
+        kept = run.set_aside() if set_aside else None
+        if kept:
+            record = Record(run.directory)
+        is_new = not run.directory.exists()
+
+        def task() -> float:
+            begins()
+            return _train(run, record, prints, listen=listen, threads=threads)
+
+        try:
+            return run_as_job(run, task)
+        except ConfigError:
+            if is_new and not run.is_job:  # a command that was wrong, and no run that failed
+                delete(run.directory)
+                if kept:
+                    kept.rename(run.directory)
+                    print(f"the earlier run is back in {run.directory}", file=sys.stderr)
+            raise
+
+
+def execute_job(cfg: DictConfig) -> float:
+    """The task of a job that another launcher has opened: its directory, its log, HydraConfig.
+
+    What the sweep had to set aside, it has set aside before its first job; so this decides anew, and only goes on.
+    """
+    register_resolvers()
+    hydra_config = cast(DictConfig, HydraConfig.get())
+    plugins = {name: resolved_node(hydra_config, name) for name in PLUGINS}
+    check_settings(plain_values(hydra_config), plugins)  # of what another's sweeper or launcher may have composed
+    run = Run.of(cfg, hydra=hydra_config, directory=Path(os.path.relpath(hydra_config.runtime.output_dir)))
+    with _locked(run, wait=cfg.wait):
+        record, prints = Record(run.directory), fingerprints(run.identity)
+        if run.decide(record=record.read() or {}, prints=prints)[0] == "reuse":
+            return report(run, record, note="already completed, reused")
+        return _train(run, record, prints)
+
+
+@contextmanager
+def _locked(run: Run, *, wait: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold(run.lock, wait=wait))
+        except OSError:  # nothing can be written there, which a result that is there can do without
+            if run.decide()[0] != "reuse":
+                raise
+        yield
+
+
+def _train(
+    run: Run, record: Record, prints: dict[str, Any], *, listen: Listen = stop_on_signals, threads: int | None = None
+) -> float:
+    """Train or go on with a run whose lock is held; see `execute`."""
+    before = record.values
+    try:
+        begin(run, record, before, prints)
+        trainer, data = _build(run, record, before, threads=threads)
+        _check(run, trainer, data)
+        _restore(run, trainer, data)
+        _keep_fingerprints(run, record, prints)
+        keep_code(run, record, epoch=before.get("epoch", 0))
+        signal_number = _fit(run, record, trainer, data, listen=listen)
+        best = trainer.state.best
+        value = report(run, record) if record.values["status"] == "completed" else best.value if best else math.nan
+    except KeyboardInterrupt as stopped:
+        if record.values.get("status") == "running":  # not while the result is printed
+            _end(record, "interrupted", None)
+        stopped.add_note(_what_is_left(run))
+        raise
+    except SystemExit as exit_:
+        error = EarlyExit(f"sys.exit({exit_.code!r}) was called before the run was over")
+        _end(record, "failed", error)
+        raise error from exit_
+    except Exception as error:
+        _end(record, "failed", error)
+        raise
+    if signal_number:
+        sys.exit(128 + signal_number)
+    return value
+
+
+def _build(run: Run, record: Record, before: dict[str, Any], *, threads: int | None) -> tuple[Trainer, ImageData]:
+    """Import TensorFlow, and make what the config names."""
+    cfg = run.cfg
+    wanted = (before.get("environment") or {}).get("threads") or cfg.trainer.threads or threads or available_cores()
+    with importing():
+        from src import build
+        from src.callbacks.record import RecordCallback
+
+        # XLA lacks deterministic kernels for some ops, max-pooling's gradient among them, and then refuses all.
+        threads = build.set_up_process(threads=wanted, deterministic=not cfg.trainer.jit_compile)
+    if threads != wanted:
+        raise ConfigError(
+            f"this run needs {wanted} threads, and its process already runs {threads}: "
+            f"jobs of one sweep share a process. Type its command alone, or give trainer.threads={threads}"
+        )
+    record.update(environment={**record.values["environment"], "threads": threads})
+    watch(is_users)
+    build.check(cfg)
+    data = build.build_data(cfg)
+    keeper = RecordCallback(
+        record=record,
+        seconds_before=before.get("seconds", 0.0),
+        validate_every_steps=cfg.trainer.get("validate_every_steps"),
+    )
+    trainer = build.build_trainer(cfg, data, run_dir=run.directory, extra_callbacks={"record": keeper})
+    parameters = trainer.model.count_params()
+    record.update(parameters=parameters, class_names=list(data.class_names))
+    log.info("%s  %s parameters  threads: %d", run.directory, f"{parameters:,}", threads)
+    return trainer, data
+
+
+def _check(run: Run, trainer: Trainer, data: ImageData) -> None:
+    """Refuse what would compute something else than it says, or come to no end."""
+    from src import preflight
+
+    cfg, chosen = run.cfg, run.choices
+    if data.val is None and cfg.monitor.startswith("val/"):
+        raise ConfigError(
+            f"monitor is {cfg.monitor!r}, and the data has no validation split; "
+            f"give monitor=train/{cfg.monitor.removeprefix('val/')}, or data with one"
+        )
+    options = {f"{group}_option": chosen.get(group, "") for group in ("model", "data")}
+    if misfit := preflight.misfit(trainer.model, data, **options):
+        raise ConfigError(misfit)
+    try:
+        trainer.check(data.train, data.val)
+    except ValueError as error:
+        groups = ("model", "data", "loss", "metric")
+        raise ConfigError(f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
+    if squashed := preflight.squashed(trainer.state.inference):
+        raise ConfigError(f"model={chosen.get('model')}: {squashed}")
+    if unseen := unfollowed(run.identity):
+        log.warning("a change of this is not noticed by itself: %s", "; ".join(unseen))
+    preflight.check_memory(
+        trainer.model,
+        batch_size=min(cfg.batch_size, data.count("train")),
+        parts=cfg.trainer.get("gradient_accumulation_steps") or 1,
+        recomputes=cfg.trainer.jit_compile,
+    )
+    if checkpoint := cfg.callback.get("checkpoint"):
+        preflight.check_disk(
+            run.directory,
+            trainer.model,
+            trainer.optimizer,
+            checkpoints=min(checkpoint.max_to_keep, cfg.epochs),
+            export=bool(cfg.callback.get("export")),
+        )
+
+
+def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
+    """Go on from the run's newest checkpoint, or from that of the run that it branches from."""
+    from src.checkpoints import Checkpoints
+
+    parent, state = run.cfg.parent, trainer.state
+    if parent.config_hash:
+        begin_branch(Path(run.cfg.resume), run.directory, checkpoint=parent.checkpoint)
+    learning_rates = state.constant_learning_rates()
+    restored = Checkpoints(run.directory / "checkpoints").restore(state)
+    if restored and state.step == parent.step:
+        steps = data.train.steps_per_epoch
+        if state.step != state.epoch * steps + state.epoch_step:
+            raise ConfigError(
+                f"{run.cfg.resume} did {state.step} steps in {state.epoch} epochs, and an epoch has {steps} here: "
+                "a branch needs the batch_size and the data of its parent"
+            )
+        state.branch(learning_rates)
+    if restored:
+        log.info("continuing after step %d, epoch %d, from %s", state.step, state.epoch, restored)
+
+
+def _fit(run: Run, record: Record, trainer: Trainer, data: ImageData, *, listen: Listen) -> int:
+    """Train to the end and complete the record, or say what interrupted it. Returns the signal that ended it, or 0."""
+    from src.baseline import learned_nothing
+    from src.trainer import Interrupted
+
+    state = trainer.state
+    with listen(trainer.interrupt) as received, _time_limit(run.cfg.max_seconds, trainer.interrupt):
+        try:
+            trainer.fit(data.train, data.val, epochs=run.cfg.epochs)
+        except Interrupted as interrupted:
+            pruned = bool(received) and received[0] == PRUNE_SIGNAL
+            record.update(status="pruned" if pruned else "interrupted", finished=now())
+            saved = bool(listed(run.directory / "checkpoints"))
+            kept = "saved; the same command goes on from there" if saved else "without a checkpoint"
+            log.warning("%s: ended after step %d, %s", interrupted, state.step, kept)
+            return (received or [0])[0]
+        if state.stop_reason:
+            log.info("stopped after epoch %d: %s", state.epoch, state.stop_reason)
+        _keep_fingerprints(run, record, record.values["fingerprints"])
+        record.update(status="completed", finished=now())
+        if nothing := learned_nothing(state.best, data):
+            log.warning("%s", nothing)
+    # A signal too late to stop this run still ends the sweep that it is part of.
+    return received[0] if received and run.is_job else 0
+
+
+def _end(record: Record, status: str, error: Exception | None) -> None:
+    log.debug("ended by an exception", exc_info=True)
+    cause = error and {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+    with suppress(OSError):  # as on a full disk, which must not hide the error
+        if record.values:  # else it could not even begin, and nothing may be there that is no record of a run
+            record.update(status=status, finished=now(), error=cause)
+
+
+def _keep_fingerprints(run: Run, record: Record, prints: dict[str, Any]) -> None:
+    """Record them, with what only the run itself shows: modules imported and files read by its own code."""
+    found = completed(prints, run.identity, directory=run.directory)
+    if found != record.values["fingerprints"]:
+        record.update(fingerprints=found)
+
+
+def _what_is_left(run: Run) -> str:
+    if listed(run.directory / "checkpoints"):
+        return "; the same command goes on from the last checkpoint"
+    return " before the first checkpoint; the same command starts anew"
+
+
+def report(run: Run, record: Record, *, note: str = "") -> float:
+    """Print the result to standard output, and beside it what to type next; returns the best monitored value."""
+    values = record.values
+    best, directory = values["best"], os.path.relpath(run.directory)
+    value = best["value"] if best else math.nan
+    where = f"epoch {best['epoch']} of {values['epochs']}{step_within(best)}" if best else "no epoch"
+    print(f"{values['monitor']} {value:.6f}  ({where}, {values['seconds']:.1f} s{', ' if note else ''}{note})")
+    print(directory, flush=True)
+    if run.is_job:
+        return value
+    print_next(next_commands(run.directory), sys.stderr)
+    if note:
+        then = values.get("environment") or {}
+        if changed := environment_changes(then, environment()):
+            print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
+        if changes := then.get("changes"):
+            print(f"note: its environment changed on the way: {', '.join(changes)}", file=sys.stderr)
+    return value
+
+
+@contextmanager
+def _time_limit(seconds: float | None, interrupt: Callable[[str], None]) -> Iterator[None]:
+    timer = threading.Timer(seconds or 0, interrupt, ["max_seconds"])
+    timer.daemon = True
+    if seconds:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

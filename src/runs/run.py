@@ -1,0 +1,141 @@
+"""A run: its config, what identifies it, and where it lies. It is made once, and handed on.
+
+run = Run.of(compose(["optimizer=adam"]))
+run.id, run.directory       # 1a2b3c4d, outputs/digit_scenes/unet-adam-...-1a2b3c4d
+run.decide()                # ("resume", False)
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src.errors import ConfigError
+from src.runs import ID_DIGITS
+from src.runs.decision import Action, decide
+from src.runs.identity import hash_of, identity_config
+from src.runs.lock import lock_path
+from src.runs.provenance import changes
+from src.runs.record import Record
+
+# What tells a run's directory from a folder of somebody's files.
+OF_A_RUN = ("run.json", ".hydra", "train.log")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, whoever starts it.
+
+    `cfg` is its checked config, without Hydra's own node, which is `hydra`; `identity` the part of it that decides the
+    result. They are not to be changed.
+    """
+
+    cfg: DictConfig
+    hydra: DictConfig
+    identity: dict[str, Any]
+    config_hash: str
+    directory: Path
+
+    @classmethod
+    def of(cls, cfg: DictConfig, *, hydra: DictConfig | None = None, directory: Path | None = None) -> Run:
+        """Make the run of a composed config.
+
+        Args:
+            hydra: its own node, where the config has none.
+            directory: where another has put it; by default where the config says, or where the same id lies already.
+
+        Raises:
+            ConfigError: a folder with files that are no run's, or a directory that is not known before the run.
+        """
+        identity = identity_config(cfg)
+        config_hash = hash_of(identity)
+        node = cfg.hydra if hydra is None else hydra
+        if directory is None:
+            directory = _directory(node.sweep if node.mode == RunMode.MULTIRUN else node.run, config_hash)
+        return cls(cfg=cfg, hydra=node, identity=identity, config_hash=config_hash, directory=directory)
+
+    @property
+    def id(self) -> str:
+        return self.config_hash[:ID_DIGITS]
+
+    @property
+    def lock(self) -> Path:
+        return lock_path(self.directory)
+
+    @property
+    def is_job(self) -> bool:
+        """Whether it is one of a sweep."""
+        return self.hydra.mode == RunMode.MULTIRUN
+
+    @property
+    def overrides(self) -> list[str]:
+        """What was typed of it, or is its job's."""
+        return cast(list[str], OmegaConf.to_container(self.hydra.overrides.task, resolve=False))
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The option of each group."""
+        chosen = self.hydra.runtime.choices
+        return {group: option for group, option in chosen.items() if option and not group.startswith("hydra/")}
+
+    def decide(
+        self, *, record: dict[str, Any] | None = None, prints: dict[str, Any] | None = None
+    ) -> tuple[Action, bool]:
+        """What the command does with this run, and whether what lies there is set aside first; see `decide`.
+
+        Args:
+            record: what its record says, {} where there is none; read where it is not given.
+            prints: fingerprints of now; taken where they are not given.
+        """
+        if self.cfg.rerun:
+            record = None
+        elif record is None:
+            record = Record(self.directory).read()
+        action, set_aside = decide(
+            record or None,
+            config_hash=self.config_hash,
+            changed=changes(record.get("fingerprints") or {}, self.identity, now=prints) if record else [],
+            has_checkpoints=(self.directory / "checkpoints").is_dir(),
+            stale=self.cfg.stale,
+            rerun=self.cfg.rerun,
+        )
+        return action, set_aside and any((self.directory / name).exists() for name in ("run.json", "checkpoints"))
+
+    def set_aside(self) -> Path:
+        """Keep what lies there under another name, which is returned."""
+        kept = self.directory.with_name(f"{self.directory.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+        self.directory.rename(kept)
+        print(f"the earlier run is kept in {kept}", file=sys.stderr)
+        return kept
+
+
+def _directory(node: DictConfig, config_hash: str) -> Path:
+    """Where Hydra puts the run; the id decides, so a directory that has it under another label is taken."""
+    try:
+        directory = Path(node.dir, node.get("subdir") or "")
+    except OmegaConfBaseException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"the directory of hydra.run or hydra.sweep must be known before the run begins: {reason}"
+        ) from error
+    same_id = sorted(directory.parent.glob(f"*-{config_hash[:ID_DIGITS]}"))
+    directory = same_id[0] if same_id and not directory.exists() else directory
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory} is no folder, so no run can lie there; give another hydra.run.dir")
+    if directory.is_dir() and not _is_run_or_empty(directory):
+        raise ConfigError(
+            f"{directory} has files and is no run's directory ({', '.join(OF_A_RUN)} are not there), so no run may "
+            "write there; give another hydra.run.dir, or a new folder in it"
+        )
+    return directory
+
+
+def _is_run_or_empty(directory: Path) -> bool:
+    return any((directory / name).exists() for name in OF_A_RUN) or not any(directory.iterdir())

@@ -1,0 +1,83 @@
+"""One door: a run is composed, checked, identified, fingerprinted and decided once, and Hydra's own settings hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import PYTHONPATH
+
+LEAN = ("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null")
+PROGRAM = """
+import collections, json, sys
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from src import checks, config, train
+from src.runs import execute, identity, run
+from src.runs.record import Record
+
+counts = collections.Counter()
+
+def counted(owner, name):
+    original = getattr(owner, name)
+    def call(*args, **kwargs):
+        counts[name] += 1
+        return original(*args, **kwargs)
+    setattr(owner, name, call)
+
+counted(hydra, "compose")
+counted(checks, "check_values")
+counted(execute, "fingerprints")
+counted(run.Run, "decide")
+counted(execute, "hold")
+counted(Record, "read")
+found = []
+for _ in range(2):
+    counts.clear()
+    before = identity._identity.cache_info().misses
+    fit = execute._fit
+    seen_config = {}
+    def with_hydra(*args, **kwargs):
+        seen_config.update(output_dir=HydraConfig.get().runtime.output_dir, run_dir=HydraConfig.get().run.dir)
+        return fit(*args, **kwargs)
+    execute._fit = with_hydra
+    train._command(sys.argv[1:])
+    execute._fit = fit
+    found.append({**counts, "identity": identity._identity.cache_info().misses - before, **seen_config})
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """The folder, and what a fresh run and the same command again did in one process."""
+    folder = tmp_path_factory.mktemp("execute")
+    overrides = ["data=digits", "model=mlp", *LEAN, "epochs=1", "hydra.run.dir=there/mine"]
+    overrides += ["hydra.job_logging.handlers.file.filename=${hydra.runtime.output_dir}/mine.log"]
+    overrides += ["+hydra.callbacks.x._target_=hydra.experimental.callbacks.PickleJobInfoCallback"]
+    command = [sys.executable, "-c", PROGRAM, *overrides]
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_all_is_done_once(executed):
+    _, (fresh, again) = executed
+    once = dict.fromkeys(("check_values", "fingerprints", "decide", "hold"), 1)
+    assert {key: fresh[key] for key in once} == once and {key: again[key] for key in once} == once
+    assert fresh["compose"] == 1 and fresh["identity"] == 1
+    assert fresh["read"] <= 3 and again["read"] <= 3
+
+
+def test_hydras_own_settings_hold(executed):
+    folder, (fresh, again) = executed
+    run = folder / "there" / "mine"
+    assert fresh["output_dir"] == str(run) and fresh["run_dir"] == "there/mine" and "output_dir" not in again
+    assert "epoch 1/1" in (run / "mine.log").read_text()
+    settings = {path.name for path in (run / ".hydra").iterdir()}
+    assert settings == {"config.yaml", "hydra.yaml", "overrides.yaml", "config.pickle", "job_return.pickle"}
