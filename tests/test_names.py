@@ -59,7 +59,7 @@ def test_brackets_and_stars_in_a_name_stand_for_themselves(tmp_path):
     """In a run's folder and in the data's: trained, resumed, evaluated and predicted, which TensorFlow globs for."""
     write_classes(tmp_path / "p[1]*?", {"cats": 9, "dogs": 9})
     options = ["data=class_folder", "data.path='p[1]*?'", "model=mlp", "epochs=1", "hydra.run.dir='r[1]*?/\\[a]'"]
-    options += ["~data.transforms", "~callback.images"]
+    options += ["~data.transforms", "~callback.images", "model.hidden_units=[8]"]
     assert "saved; the same command goes on from there" in train(*options, "max_seconds=1e-9", cwd=tmp_path).stderr
     resumed = train(*options, cwd=tmp_path)
     assert resumed.returncode == 0 and "continuing after step" in resumed.stderr, resumed.stderr

@@ -17,7 +17,8 @@ from src.image_files import BadImage, find_images, read_image, resized
 from src.pictures import overlay, palette
 from src.predict import check_output, class_mask, earlier_pictures
 from src.runs.record import Record
-from tests.helpers import DIGITS, ROOT, only_run, run_module, train
+from tests import forks
+from tests.helpers import ROOT, only_run, train
 
 NAMES = ["black", "red", "green", "blue"]
 COLOURS = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
@@ -25,8 +26,8 @@ SIZE = 32
 
 
 def predict(*arguments, cwd):
-    """`python -m src.predict` in a fresh process."""
-    return run_module("src.predict", *map(str, arguments), cwd=cwd)
+    """`python -m src.predict`."""
+    return forks.run("src.predict", [*map(str, arguments)], cwd=cwd)
 
 
 def blocks(seed=0, times=1):
@@ -197,7 +198,8 @@ def test_names_never_collide_and_a_second_command_says_what_it_finds(run, tmp_pa
 
 
 def test_a_classifier_tells_the_class_and_five_probabilities(tmp_path):
-    assert train(*DIGITS, "epochs=1", cwd=tmp_path).returncode == 0
+    small = ("model=mlp", "optimizer.learning_rate=0.02", "~callback.images")
+    assert train("data=digits", *small, "epochs=3", cwd=tmp_path).returncode == 0
     run = only_run(tmp_path / "outputs" / "digits")
     images = load_digits()[0][digit_indices("test")[:40]]
     for number, image in enumerate(images):
@@ -283,6 +285,7 @@ def test_twelve_megapixels_need_less_than_a_gigabyte(run, tmp_path):
     assert (mask == np.kron(blocks(), np.ones([94, 125], np.uint8))[:3000, :4000]).mean() > 0.9
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
