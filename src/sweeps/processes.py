@@ -31,6 +31,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
+from src.errors import place
+
 Start = Literal["fork", "spawn"]
 STARTS = ("fork", "spawn")
 
@@ -317,8 +319,10 @@ def _work(messages: Connection, work: bytes) -> int:
     except KeyboardInterrupt:
         code = 128 + signal.SIGTERM
     except BaseException as error:
-        said = {"type": type(error).__name__[:MESSAGE_LENGTH], "message": str(error)[:MESSAGE_LENGTH]}
-        messages.send_bytes(json.dumps(said).encode())
+        said = {"type": type(error).__name__, "message": str(error)} | (
+            {"line": line} if (line := place(error)) else {}
+        )
+        messages.send_bytes(json.dumps({key: text[:MESSAGE_LENGTH] for key, text in said.items()}).encode())
     finally:
         logging.shutdown()
         sys.stdout.flush()

@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from src.errors import one_line
 from src.sweeps.plan import Job
 from src.sweeps.sweep import DONE, RUNNING, Entry, View
 from src.text import duration, last_names, print_table, short, table as new_table
@@ -124,8 +125,7 @@ def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
     console = Console(file=stream)
     for entry in entries:
         if entry.reason:
-            reason = entry.reason.strip().splitlines()[0]
-            console.print(Text(f"job {entry.number} {entry.status}: {reason}", style="red"), soft_wrap=True)
+            console.print(Text(f"job {entry.number} {entry.status}: {_reason(entry)}", style="red"), soft_wrap=True)
 
 
 def print_jobs(planned: Sequence[Job], stream: TextIO) -> None:
@@ -184,10 +184,19 @@ def _line(entry: Entry, entries: Sequence[Entry]) -> str:
     if entry.status not in RUNNING and entry.seconds:
         parts.append(f"{entry.seconds:.1f} s")
     if entry.status in ("failed", "waiting") and entry.reason:
-        parts.append(entry.reason.strip().splitlines()[0])
+        parts.append(one_line(entry.reason))
     if entry.tries > 1:
         parts.append(f"try {entry.tries}")
-    return "  ".join(parts)
+    return "  ".join(parts) + _users_line(entry)
+
+
+def _reason(entry: Entry) -> str:
+    return one_line(entry.reason or "") + _users_line(entry)
+
+
+def _users_line(entry: Entry) -> str:
+    """On a line of its own, below why the entry has failed."""
+    return f"\n  {one_line(entry.line)}" if entry.line and entry.status in ("failed", "waiting") else ""
 
 
 def _order(entries: Sequence[Entry]) -> list[str]:

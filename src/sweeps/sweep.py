@@ -57,6 +57,7 @@ class Entry:
         reason: why it failed.
         seconds: of training, over all its parts.
         began: whether a try of this sweep has got as far as the run's record.
+        line: the line of the user's own code that raised what made it fail.
         shares: the earlier entry with the same directory, whose run this one is too.
         holder: the process of another command that trains it now.
     """
@@ -66,6 +67,7 @@ class Entry:
     status: Status = "waiting"
     value: float | None = None
     reason: str | None = None
+    line: str | None = None
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
@@ -320,7 +322,8 @@ class Sweep:
         elif status == "pruned":
             self._finish(entry, "pruned")
         elif status == "failed":
-            self._fail(entry, record.get("error") or {"type": "Unknown", "message": "failed"}, None)
+            error = record.get("error") or {"type": "Unknown", "message": "failed"}
+            self._fail(entry, {**error, "line": (ended.error or {}).get("line")}, None)
         elif ended.error:
             self._fail(entry, ended.error, None)
         elif self._stopping and (status == "interrupted" or ended.exit_code in _STOPPED):
@@ -341,7 +344,7 @@ class Sweep:
 
     def _fail(self, entry: Entry, error: dict[str, Any], record: dict[str, Any] | None) -> None:
         """A job has failed; `record` is its run's where the run itself could not say so."""
-        entry.reason = f"{error['type']}: {error['message']}"
+        entry.reason, entry.line = f"{error['type']}: {error['message']}", error.get("line")
         if record:
             with suppress(Locked, OSError, BadRecord), hold(entry.job.lock):
                 Record(entry.job.directory).update(status="failed", finished=_now(), error=error)
@@ -368,7 +371,7 @@ class Sweep:
             return
         entry.value, entry.seconds = leader.value, leader.seconds
         entry.epoch, entry.step = leader.epoch, leader.step
-        entry.reason = leader.reason
+        entry.reason, entry.line = leader.reason, leader.line
         self._change(entry, leader.status)
         self._finished.append(entry)
 

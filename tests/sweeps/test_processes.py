@@ -1,6 +1,7 @@
 """Children end in every way there is; the parent learns how, and the others do not notice."""
 
 import ctypes
+import inspect
 import json
 import os
 import signal
@@ -50,6 +51,13 @@ def fail_at_length():
 def ask():
     if not os.read(0, 1):
         raise EOFError("nothing to read")
+
+
+def line_of(function, number):
+    """What is said of a line of a function, below its first."""
+    lines, first = inspect.getsourcelines(function)
+    path = os.path.relpath(__file__)
+    return f"{path}:{first + number}, in {function.__name__}: {lines[number].strip()}"
 
 
 def leave_another(path):
@@ -128,13 +136,13 @@ def pool(start):
 @pytest.mark.parametrize(
     ("function", "arguments", "exit_code", "error"),
     [
-        (fail, (), 1, {"type": "LookupError", "message": "no such thing"}),
+        (fail, (), 1, {"type": "LookupError", "message": "no such thing", "line": line_of(fail, 1)}),
         (leave, (0,), 0, None),
         (leave, (3,), 3, None),
         (leave, ("text",), 1, None),
         (leave, (256,), 1, None),
         (leave_at_once, (9,), 9, None),
-        (ask, (), 1, {"type": "EOFError", "message": "nothing to read"}),
+        (ask, (), 1, {"type": "EOFError", "message": "nothing to read", "line": line_of(ask, 2)}),
         (end_by, (signal.SIGKILL,), -9, None),
         (end_by, (signal.SIGTERM,), 143, None),
     ],

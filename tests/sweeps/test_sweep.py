@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -68,6 +69,9 @@ def fake(planned, *, number, threads, again):
     if kind == "wrong":
         record.update(status="failed", error={"type": "ConfigError", "message": "wrong"})
         raise ValueError("wrong")
+    if kind == "unreadable":
+        record.update(config_hash="another's")
+        raise OSError("of no record")
     if kind == "vanish":
         os._exit(0)
     if kind == "garble":
@@ -163,6 +167,20 @@ def test_retries(tmp_path, kind, retries, status, tries):
     lines = (bad.directory / "tries").read_text().splitlines()
     assert [line.split()[2] for line in lines] == ["False", "True", "True"][:tries]
     assert sweep.exit_code == (status == "failed")
+
+
+def test_the_line_that_failed_stands_below_the_reason(tmp_path, capsys):
+    """Where a run's own record says what failed, and where the process alone does."""
+    sweep = finish(tmp_path, [job(tmp_path, "fail"), job(tmp_path, "unreadable")], view=Lines())
+    lines = capsys.readouterr().err.splitlines()
+    for entry, reason in zip(sweep.entries, ("LookupError: broken", "OSError: of no record"), strict=True):
+        found = next(number for number, line in enumerate(lines) if line.endswith(reason))
+        assert re.fullmatch(
+            rf"  \S*test_sweep\.py:\d+, in fake: raise {entry.reason.partition(':')[0]}.*", lines[found + 1]
+        )
+    stream = io.StringIO()
+    print_results(sweep.entries, stream)
+    assert len(re.findall(r"^job \d failed: .*\n  \S*test_sweep\.py:\d+, in fake", stream.getvalue(), re.M)) == 2
 
 
 def test_a_process_that_vanishes_has_failed_and_its_record_says_so(tmp_path):
@@ -322,14 +340,19 @@ def test_the_best_comes_first_and_what_has_no_result_last():
 
 def test_tables_are_plain_where_there_is_no_terminal():
     entries = entries_of((0, "max", "completed", 0.25, 4, 12.34), (1, "max", "failed", None, 1, 0.5))
-    entries[1].reason, entries[1].tries = "LookupError: broken\nsecond line", 2
+    entries[1].reason, entries[1].tries = "LookupError: \x1b[1mbroken\nin\x1b[0m two lines" + " and words" * 80, 2
+    entries[1].line = "mine.py:7, in build: x = y[0]"
     stream = io.StringIO()
     print_results(entries, stream)
-    head, first, second, why = stream.getvalue().splitlines()
+    head, first, second, why, where = stream.getvalue().splitlines()
     assert head.split() == ["job", "seed", "val/accuracy", "epoch", "status", "seconds", "directory"]
     assert first.split()[:6] == ["1", "0", "0.250000", "4/4", "completed", "12.3"] and "\x1b" not in first
     assert second.split()[:4] == ["2", "1", "1/4", "failed"]
-    assert why == "job 2 failed: LookupError: broken" and not any(line.endswith(" ") for line in (head, first, second))
+    assert where == "  mine.py:7, in build: x = y[0]"
+    assert why.startswith("job 2 failed: LookupError: broken in two lines and words") and why.endswith(
+        (" and ...", " words ...")
+    )
+    assert not any(line.endswith(" ") for line in (head, first, second))
 
 
 def test_a_plan_in_words(tmp_path):
