@@ -231,7 +231,7 @@ def test_a_users_package_is_imported_only_if_it_is_listed(tmp_path, monkeypatch,
         resolve("of_user.net", group="model")
     assert not (tmp_path / "marker").exists() and "of_user" not in sys.modules
     listing("model  of_user  # mine")
-    assert build({"_target_": "of_user.net"}, key="model") == 7
+    assert resolve("of_user.net", group="model")() == 7
     with pytest.raises(TargetError, match=r"it is posix\.system"):
         resolve("of_user.system", group="model")
     with pytest.raises(TargetError, match="not listed for data"):
