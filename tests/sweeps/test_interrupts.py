@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.sweeps import interrupts
-from tests.helpers import DIGITS
 
 # What all state there is does to a run that goes on is tested in test_resume.py.
 QUICK = (
-    *DIGITS,
+    "data=digits",
+    "model=mlp",
     "model.dropout=0.3",
     "epochs=2",
     "callback.export=null",
@@ -20,8 +20,10 @@ QUICK = (
 
 
 @pytest.mark.slow
-def test_a_killed_and_a_stopped_sweep_end_as_an_undisturbed_one(tmp_path, capsys):
+@pytest.mark.parametrize("signals", [["SIGKILL"], pytest.param(["SIGKILL", "SIGINT"], marks=pytest.mark.exhaustive)])
+def test_a_killed_and_a_stopped_sweep_end_as_an_undisturbed_one(tmp_path, capsys, signals):
     # Late moments are left to the benchmark: a sweep that is over before is no try, and costs its time.
-    row = interrupts(tmp_path, 2, jobs=3, overrides=QUICK, latest=0.7)
-    assert (row.tries, row.held) == (2, 2), capsys.readouterr().out
-    assert "SIGKILL after" in (said := capsys.readouterr().out) and "SIGINT after" in said
+    row = interrupts(tmp_path, len(signals), jobs=2, overrides=QUICK, latest=0.7)
+    said = capsys.readouterr().out
+    assert row.tries == row.held == len(signals), said
+    assert [name for name in signals if f"{name} after" in said] == signals
