@@ -11,9 +11,16 @@ from src import schedules
 from src.callbacks.record import highest_rate
 from src.runs.record import Record
 from src.verify_resume import compare
-from tests.helpers import DIGITS, only_run, run_module, train
+from tests.helpers import only_run, run_module, train
 
-BASE = [*DIGITS, "schedule=constant", "model.dropout=0.2"]
+BASE = [
+    "data=digits",
+    "model=mlp",
+    "model.dropout=0.2",
+    "schedule=constant",
+    "~callback.images",
+    "callback.export=null",
+]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +104,7 @@ def test_an_epoch_of_other_steps_is_refused(parent, tmp_path):
 @pytest.mark.slow
 def test_another_architecture_is_refused(parent, tmp_path):
     run = only_run(parent / "2" / "outputs" / "digits")
-    found = train(f"resume={run}", "epochs=4", "model.dense=32", cwd=tmp_path)
+    found = train(f"resume={run}", "epochs=4", "model.hidden_units=[32]", cwd=tmp_path)
     assert found.returncode == 1
     assert "does not fit this model: its variable" in found.stderr
     assert len(found.stderr.splitlines()) < 6
