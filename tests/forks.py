@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -22,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from src import targets
+from src.config import compose
 from src.sweeps.warm import prepare_fork
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +63,9 @@ def _environment() -> dict[str, str]:
 
 def _serve() -> None:
     prepare_fork()
-    _allow("callback tests.faults\nmodel mine")
+    importlib.import_module("src.train")
+    compose([])  # Hydra's grammar and the project's files of options are read once
+    _allow("callback tests.faults\ndata mine\nmodel mine")
     gc.freeze()  # a collection in a child would copy the pages of all that is here
     for line in sys.stdin:
         pid = os.fork()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import keras
 import numpy as np
 import pytest
@@ -19,7 +17,8 @@ from src.data.transforms import Augment, Brightness, Flip, Noise, Shift
 from src.predict import load_model
 from src.preflight import misfit, squashed, target_problems
 from src.state import TrainState
-from tests.helpers import ROOT, only_run, run_module, train
+from tests import forks
+from tests.helpers import only_run, train
 
 RANDOM = np.random.default_rng(0)
 N = 40
@@ -257,23 +256,22 @@ defaults:
 name: features
 monitor: val/accuracy
 mode: max
-data: {_target_: src.data.features.features, batch_size: "${batch_size}", seed: "${seed}"}
+data: {_target_: mine.features, batch_size: "${batch_size}", seed: "${seed}"}
 """
 
 
 def test_floats_are_served_evaluated_and_predicted_as_floats(tmp_path):
-    for folder in ("src", "conf"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "src/data/features.py").write_text(FEATURES)
+    (tmp_path / "mine.py").write_text(FEATURES)
+    (tmp_path / "conf/data").mkdir(parents=True)
     (tmp_path / "conf/data/features.yaml").write_text(OPTION)
 
     def command(module, *words):
-        done = run_module(module, *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        done = forks.run(module, list(words), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()
 
-    lean = ("callback.images=null", "callback.summaries=null", "callback.hparams=null", "optimizer.learning_rate=0.05")
-    command("src.train", "data=features", "model=mlp", "model.hidden_units=[8]", "epochs=5", *lean)
+    lean = ("callback.images=null", "callback.summaries=null", "callback.hparams=null", "optimizer.learning_rate=0.1")
+    command("src.train", "--config-dir=conf", "data=features", "model=mlp", "model.hidden_units=[8]", "epochs=2", *lean)
     run = only_run(tmp_path / "outputs" / "features")
     model = tf.saved_model.load(str(run / "saved_model" / "1"))
     answer = model.signatures["serving_default"](image=tf.ones([2, 4, 4, 1]))

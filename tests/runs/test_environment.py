@@ -114,7 +114,7 @@ def test_another_backend_is_refused(tmp_path, arguments):
 def test_a_variable_that_changes_bits_is_said(tmp_path, monkeypatch):
     """On a resume, on every reuse from then on, and in `runs show`; the record has what it was, and is."""
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    run = ["data=digits", "model=mlp", *LEAN]
+    run = ["data=digits", "model=mlp", *LEAN, "callback.summaries=null"]
     assert train(*run, "max_seconds=1e-9", cwd=tmp_path).returncode == 0
     folder = only_run(tmp_path / "outputs" / "digits")
     assert Record(folder).read()["environment"]["variables"].get("TF_ENABLE_ONEDNN_OPTS") is None
@@ -129,7 +129,6 @@ def test_a_variable_that_changes_bits_is_said(tmp_path, monkeypatch):
     assert said in reused.stderr and "computed in another environment" not in reused.stderr
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
     assert "computed in another environment: TF_ENABLE_ONEDNN_OPTS 0 -> unset" in train(*run, cwd=tmp_path).stderr
-    assert "in another environment: TF_ENABLE_ONEDNN_OPTS 0 -> unset" in train("--multirun", *run, cwd=tmp_path).stderr
     branch = train(f"resume={folder}", "epochs=2", "hydra.run.dir=branch", cwd=tmp_path)
     assert "another environment, so last bits may differ: TF_ENABLE_ONEDNN_OPTS 0 -> unset" in branch.stderr
     assert Record(tmp_path / "branch").read()["environment"]["changes"] == [

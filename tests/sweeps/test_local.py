@@ -100,8 +100,8 @@ def test_all_that_is_undecided_is_said_at_once_before_anything_runs():
 
 
 def test_a_plan_names_the_job_that_is_wrong():
-    jobs = [[*DIGITS, f"seed={seed}"] for seed in range(36)] + [[*DIGITS, "seed=-1"]]
-    with pytest.raises(ConfigError, match="job 37 of 37: seed is -1"):
+    jobs = [[*DIGITS, f"seed={seed}"] for seed in range(6)] + [[*DIGITS, "seed=-1"]]
+    with pytest.raises(ConfigError, match="job 7 of 7: seed is -1"):
         plan(jobs, SWEEP)
 
 
