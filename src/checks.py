@@ -205,6 +205,11 @@ def composition_error(
         reason = ": ".join(text for text in (error.context, error.problem) if text)
         return ConfigError(f"{mark.name}, line {mark.line + 1} cannot be read: {reason}")
     message = first_line(error, lines=9).partition("\n\nConfig search path:")[0]
+    message = re.sub(
+        r"Invalid Defaults List override .*\nNo earlier Group Default for '([^']+)' exists to override",
+        r"Could not override '\1'. No match",
+        message,
+    )  # as Hydra 1.4 says it
     if there := re.search(r"An item is already at '([^']+)'", message):
         return ConfigError(f"+{there[1]}: {there[1]} is there already; write it without +, {there[1]}=...")
     if missing := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):

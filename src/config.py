@@ -180,11 +180,12 @@ class _Composer:
                 _apply(override, cfg)
             except (HydraException, OmegaConfBaseException) as error:
                 raise checks.composition_error(error) from error
-        task = [str(override.input_line) for override in overrides if not override.is_hydra_override()]
-        form = cfg.hydra.job.config.override_dirname
-        cfg.hydra.overrides.task = task
-        shown = sorted(text for text in task if text.partition("=")[0] not in form.exclude_keys)
-        cfg.hydra.job.override_dirname = form.item_sep.join(text.replace("=", form.kv_sep, 1) for text in shown)
+        task = [override for override in overrides if not override.is_hydra_override()]
+        cfg.hydra.overrides.task = [str(override.input_line) for override in task]
+        if not OmegaConf.is_interpolation(cfg.hydra.job, "override_dirname"):  # as which Hydra 1.4 has it
+            form = cfg.hydra.job.config.override_dirname
+            kept = sorted(str(o.input_line) for o in task if o.key_or_group not in form.exclude_keys)
+            cfg.hydra.job.override_dirname = form.item_sep.join(kept).replace("=", form.kv_sep)
         return cfg
 
     def _values(self, overrides: list[Override]) -> list[Override]:

@@ -211,7 +211,7 @@ def test_a_loss_that_is_not_finite_fails_with_one_message(project):
     assert record["status"] == "failed" and record["finished"]
     assert record["error"].pop("traceback") in log
     assert record["error"] == {"type": "NonFiniteLoss", "message": message.removeprefix("error: ")}
-    assert log.count("Traceback (most recent call last)") == 1 and "NonFiniteLoss" in log
+    assert log.count("ended by an exception\nTraceback (most recent call last)") == 1 and "NonFiniteLoss" in log
 
 
 @pytest.mark.exhaustive

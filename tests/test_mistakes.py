@@ -346,9 +346,12 @@ def test_folders_of_options_and_texts_that_cannot_be_read_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("/optimizer: sgd", "of options, the line of its defaults must be {}"),
-        ("{/optimizer: sgd}", "of options, the line of its defaults must be {}"),
-        ("/optimizer@optimizer: sgd", "of options, the line of its defaults must be {}"),
+        ("/optimizer: sgd", "mine.yaml: optimizer has an option already, so the line of its defaults must be {}"),
+        ("{/optimizer: sgd}", "mine.yaml: optimizer has an option already, so the line of its defaults must be {}"),
+        (
+            "/optimizer@optimizer: sgd",
+            "mine.yaml: optimizer has an option already, so the line of its defaults must be {}",
+        ),
         ("optimizer: sgd", "for an option of optimizer, the line of its defaults must be {}"),
         ("override optimizer: sgd", "for an option of optimizer, the line of its defaults must be {}"),
         ("override /optimiser: sgd", "overrides optimiser, and there is no such group. Did you mean optimizer?"),

@@ -58,7 +58,7 @@ def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("execute")
     overrides = ["data=digits", "model=mlp", *LEAN, "epochs=1", "hydra.run.dir=there/mine"]
     overrides += ["hydra.job_logging.handlers.file.filename=${hydra.runtime.output_dir}/mine.log"]
-    overrides += ["+hydra.callbacks.x._target_=hydra.experimental.callbacks.PickleJobInfoCallback"]
+    overrides += ["+hydra.callbacks.x._target_=hydra.experimental.callbacks.LogJobReturnCallback"]
     command = [sys.executable, "-c", PROGRAM, *overrides]
     env = {**os.environ, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
@@ -78,6 +78,6 @@ def test_hydras_own_settings_hold(executed):
     folder, (fresh, again) = executed
     run = folder / "there" / "mine"
     assert fresh["output_dir"] == str(run) and fresh["run_dir"] == "there/mine" and "output_dir" not in again
-    assert "epoch 1/1" in (run / "mine.log").read_text()
-    settings = {path.name for path in (run / ".hydra").iterdir()}
-    assert settings == {"config.yaml", "hydra.yaml", "overrides.yaml", "config.pickle", "job_return.pickle"}
+    log = (run / "mine.log").read_text()
+    assert "epoch 1/1" in log and "LogJobReturnCallback: Succeeded with return value: 0." in log
+    assert {path.name for path in (run / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}

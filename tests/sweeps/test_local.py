@@ -165,3 +165,12 @@ def test_a_sweep_over_names_keeps_its_record_above_them(tmp_path):
     values = json.loads(record.read_text())
     assert [Path(job["directory"]).parent.name for job in values["jobs"]] == ["a", "b"]
     assert (record.parent / "multirun.yaml").is_file() and values["exit_code"] == 0
+
+
+def test_a_key_must_fit_the_options_of_its_own_job(tmp_path):
+    """And not those of the default, which are none of the sweep's."""
+    words = (*DIGITS, "optimizer.momentum=0.5", "dry_run=true")
+    good = train("--multirun", *words, "optimizer=sgd,rmsprop", cwd=tmp_path)
+    assert good.returncode == 0 and good.stdout.count("starts") == 2, good.stderr
+    wrong = train("--multirun", *words, "optimizer=sgd,adam", cwd=tmp_path)
+    assert wrong.returncode == 2 and "job 2 of 2: optimizer.momentum=0.5: there is no key" in wrong.stderr
