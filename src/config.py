@@ -266,11 +266,12 @@ def _apply(override: Override, cfg: DictConfig) -> None:
     """Change one value of a config as Hydra's overrides do."""
     key, value = override.key_or_group, override.value()
     if override.is_delete():
-        there = OmegaConf.select(cfg, key, throw_on_missing=False)
-        if there is None or (value is not None and value != there):
-            raise ConfigError(f"{override.input_line}: {key} is {there!r}, and only what is there can be deleted")
         parent, _, name = key.rpartition(".")
         node = OmegaConf.select(cfg, parent) if parent else cfg
+        if not OmegaConf.is_dict(node) or name not in node:
+            raise ConfigError(f"{override.input_line}: there is no key {key!r} to delete")
+        if value is not None and value != (there := OmegaConf.select(cfg, key)):
+            raise ConfigError(f"{override.input_line}: {key} is {there!r}; write ~{key} to delete it")
         with open_dict(node):
             del node[name]
     elif (

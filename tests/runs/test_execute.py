@@ -16,10 +16,13 @@ PROGRAM = """
 import collections, json, sys
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from src import checks, config, train
+from pathlib import Path
+from src import checks, config, targets, train
 from src.runs import execute, identity, run
 from src.runs.record import Record
 
+Path("targets.txt").write_text(f"{targets.FILE.read_text()}hydra.callbacks mine\\n")
+targets.FILE = Path("targets.txt").absolute()
 counts = collections.Counter()
 
 def counted(owner, name):
@@ -51,6 +54,29 @@ for _ in range(2):
 print(json.dumps(found))
 """
 
+MINE = """
+from pathlib import Path
+from hydra.experimental.callback import Callback
+
+class Mine(Callback):
+    def _tell(self, what):
+        with open("told.txt", "a") as file:
+            print(what, file=file)
+
+    def on_run_start(self, config, **more):
+        self._tell("run starts")
+
+    def on_job_start(self, config, **more):
+        self._tell(f"job starts in {config.hydra.run.dir}")
+
+    def on_job_end(self, config, job_return, **more):
+        self._tell(f"job ends: {job_return.status.name} {0 < job_return.return_value < 1}")
+
+    def on_run_end(self, config, **more):
+        self._tell("run ends")
+        raise OSError("which no result hangs on")
+"""
+
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
@@ -58,7 +84,8 @@ def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("execute")
     overrides = ["data=digits", "model=mlp", *LEAN, "epochs=1", "hydra.run.dir=there/mine"]
     overrides += ["hydra.job_logging.handlers.file.filename=${hydra.runtime.output_dir}/mine.log"]
-    overrides += ["+hydra.callbacks.x._target_=hydra.experimental.callbacks.LogJobReturnCallback"]
+    overrides += ["+hydra.callbacks.x._target_=mine.Mine"]
+    (folder / "mine.py").write_text(MINE)
     command = [sys.executable, "-c", PROGRAM, *overrides]
     env = {**os.environ, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
@@ -78,6 +105,7 @@ def test_hydras_own_settings_hold(executed):
     folder, (fresh, again) = executed
     run = folder / "there" / "mine"
     assert fresh["output_dir"] == str(run) and fresh["run_dir"] == "there/mine" and "output_dir" not in again
-    log = (run / "mine.log").read_text()
-    assert "epoch 1/1" in log and "LogJobReturnCallback: Succeeded with return value: 0." in log
+    assert "epoch 1/1" in (run / "mine.log").read_text()
+    told = (folder / "told.txt").read_text().splitlines()
+    assert told == ["run starts", "job starts in there/mine", "job ends: COMPLETED True", "run ends"]
     assert {path.name for path in (run / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
