@@ -269,7 +269,9 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
     """A changed key must be there already, or be added with +; `options` gives those of a group."""
     key = override.key_or_group
     added = override.is_add() or override.is_force_add()
-    if key.startswith("run."):
+    if override.package is not None:
+        raise ConfigError(f"{override.input_line}: {key} is no group of options, so no @ can follow it")
+    if key.partition(".")[0] == "run":
         refuse_filled_in(override)
     if added and "." in key:
         return
@@ -316,7 +318,8 @@ def check_read(cfg: DictConfig, origins: Origins, *, roots: Collection[str]) -> 
     if not unread:
         return
     plain = plain_values(cfg)
-    references = " ".join(value for _, value in leaves(plain) if _interpolated(value))
+    values = [value for path, value in leaves(plain) if path[1:2] != ("help",) and _interpolated(value)]
+    references = " ".join("".join(re.findall(r"(?s)\$\{.*\}", value)) for value in values)
     for key in unread:
         if key in OPTIONAL_GROUPS and plain[key]:
             raise ConfigError(

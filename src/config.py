@@ -333,14 +333,16 @@ def _first(override: Override) -> str:
     if not override.is_sweep_override():
         return override.input_line
     if override.is_discrete_sweep():
-        value = next(iter(override.sweep_string_iterator()))
+        value = next(iter(override.sweep_string_iterator()), None)
+        if value is None:
+            raise ConfigError(f"{override.input_line} stands for no value at all, so there is nothing to sweep")
     else:
         start = cast(IntervalSweep, override.value()).start
         value = f"{start:.17g}"  # a whole one as such, which suits keys of whole numbers too
     return f"{override.get_key_element()}={value}"
 
 
-def branch(overrides: list[str]) -> list[str]:
+def branch(overrides: list[str], *, config_name: str = CONFIG_NAME) -> list[str]:
     """With `resume=RUN` among the overrides: RUN's own before them, where they name others, and where it stands.
 
     Raises:
@@ -348,7 +350,7 @@ def branch(overrides: list[str]) -> list[str]:
     """
     parsed = [parse_override(text) for text in overrides]
     for override in parsed:
-        if override.key_or_group.startswith("parent."):
+        if override.key_or_group.partition(".")[0] == "parent":
             checks.refuse_filled_in(override)
     named = [override for override in parsed if override.key_or_group == "resume"]
     if not named or named[-1].value() is None:
@@ -364,6 +366,11 @@ def branch(overrides: list[str]) -> list[str]:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     own = {override.key_or_group for override in parsed} | NOT_INHERITED
+    flags = dict(text.lstrip("+").split("=", 1) for text in parent.flags)
+    if (wanted := flags.get("--config-name", CONFIG_NAME)) != config_name:
+        raise ConfigError(f"{named[-1].input_line}: that run was made with --config-name={wanted}; give that too")
+    if "hydra.searchpath" in flags and "hydra.searchpath" not in own:
+        overrides = [f"hydra.searchpath={flags['hydra.searchpath']}", *overrides]
     # What RUN took from outside, as from ${oc.env:DATA}, is what it was then, but of options that are replaced here.
     recorded = {
         key: f"++{key}={_quoted(value)}"

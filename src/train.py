@@ -40,7 +40,7 @@ def main() -> None:
 
 def _command(argv: list[str]) -> None:
     arguments = parse_command(argv)
-    config_name = arguments.config_name or CONFIG_NAME
+    config_name = (arguments.config_name or CONFIG_NAME).removesuffix(".yaml")
     if arguments.help or arguments.hydra_help or arguments.version or arguments.cfg or arguments.info:
         check_settings(arguments.overrides, config_dir=arguments.config_dir, config_name=config_name)
         _ask_hydra()
@@ -52,7 +52,7 @@ def _command(argv: list[str]) -> None:
         raise ConfigError("--experimental-rerun is not supported: it runs a pickle; type the run's command again")
     if arguments.config_path:
         raise ConfigError("--config-path is not supported: add a folder of options with --config-dir")
-    overrides = with_config_dir(branch(arguments.overrides), arguments.config_dir)
+    overrides = with_config_dir(branch(arguments.overrides, config_name=config_name), arguments.config_dir)
     if any(parse_override(text).key_or_group == "hydra.mode" for text in overrides):
         raise ConfigError("hydra.mode cannot be given: --multirun says it")
     try:

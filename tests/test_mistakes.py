@@ -45,6 +45,8 @@ BEFORE_TENSORFLOW = {
     "data=image_folder data.class_names=a,b": ["--multirun", "a list is written 'data.class_names=[a,b]'"],
     "optimizer.learning_rate=0,001": ["--multirun", "with a point, optimizer.learning_rate=0.001"],
     "monitor=val/f1": ["'val/f1'", "metric=classification has val/mean_f1"],
+    "epochs@foo=3": ["epochs@foo=3", "no group of options"],
+    "run=null": ["run is filled in by the run itself"],
     "epochs=ten": ["epochs=ten", "whole number", "15"],
     "epochs=2.5": ["2.5", "whole number"],
     "epochs=0": ["epochs is 0", "at least 1"],
@@ -101,6 +103,7 @@ OF_FILES = {
     "experiment/x.yaml": [
         ("epochs: ten", ["x.yaml: epochs is 'ten'", "whole number", "15"]),
         ("epochs: 0", ["x.yaml: epochs is 0", "at least 1"]),
+        ("checkpoints: 5", ["there is no key 'checkpoints'"]),
         ("optimizer: {beta_2: 2}", ["x.yaml: optimizer.beta_2 is 2", "below 1"]),
         ("monitor: val/nope", ["x.yaml: monitor is 'val/nope'", "val/mean_iou"]),
         ("trainer: 5", ["x.yaml: trainer is 5", "a mapping"]),

@@ -34,7 +34,8 @@ class GridSweeper(Sweeper):
                 raise SystemExit(exit_code)
             return None
         assert self.launcher is not None and self.config is not None
-        prepare_for_others(jobs, self.config)
+        if not prepare_for_others(jobs, self.config):
+            return None
         results = self.launcher.launch(jobs, initial_job_idx=0)
         for result in results:
             _ = result.return_value  # raises what the job raised

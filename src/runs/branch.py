@@ -36,6 +36,7 @@ class Parent:
     overrides: tuple[str, ...]
     step: int
     epoch: int
+    flags: tuple[str, ...] = ()  # of its command
     resolved: dict[str, Any] = field(default_factory=dict)  # by dotted key: what its config took from outside of it
 
     def overrides_of_branch(self) -> list[str]:
@@ -79,6 +80,7 @@ def find_parent(directory: Path) -> Parent:
         resolved={".".join(path): value for path, value in recorded_values(cfg, record)},
         step=manifest["step"],
         epoch=manifest["epoch"],
+        flags=tuple(record.get("flags") or ()),
     )
 
 

@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +34,7 @@ from src.runs.branch import begin_branch
 from src.runs.checked import step_within
 from src.runs.commands import next_commands, print_next
 from src.runs.environment import environment, environment_changes
-from src.runs.hydra_job import run_as_job
+from src.runs.hydra_job import HydraCallbacks, run_as_job
 from src.runs.identity import register_resolvers
 from src.runs.lock import hold
 from src.runs.opened import watch
@@ -61,7 +62,7 @@ def execute(
     wait: bool = False,
     listen: Listen = stop_on_signals,
     threads: int | None = None,
-    begins: Callable[[], None] = lambda: None,
+    begins: Callable[[Run], None] = lambda run: None,
 ) -> float:
     """Do what a run still needs, from nothing to all, and print its result; returns the best monitored value.
 
@@ -69,7 +70,7 @@ def execute(
         wait: for another process that trains the same run, instead of refusing.
         listen: hears the signals that stop it.
         threads: for a new run whose config leaves them open; all cores by default.
-        begins: called when it is not reused, with its log open.
+        begins: called with the run when it is not reused, its log open.
 
     Raises:
         SystemExit: a signal ended it, after saving.
@@ -80,23 +81,27 @@ def execute(
         action, set_aside = run.decide(record=record.read() or {}, prints=prints)
         if action == "reuse":
             return report(run, record, note="already completed, reused")
+        callbacks = HydraCallbacks(run.cfg)
         kept = run.set_aside() if set_aside else None
-        if kept:
-            record = Record(run.directory)
-        is_new = not run.directory.exists()
+        before = {} if kept else record.values
+        is_new, is_begun = not run.directory.exists(), False
 
-        def task() -> float:
-            begins()
-            return _train(run, record, prints, listen=listen, threads=threads)
+        def task(directory: Path) -> float:
+            nonlocal is_begun
+            is_begun, here = True, replace(run, directory=directory)
+            begins(here)
+            return _train(here, before, prints, listen=listen, threads=threads)
 
         try:
-            return run_as_job(run, task)
-        except ConfigError:
-            if is_new and not run.is_job:  # a command that was wrong, and no run that failed
-                delete(run.directory)
+            return run_as_job(run, task, callbacks)
+        except Exception as error:
+            if is_new and not run.is_job and (isinstance(error, ConfigError) or not is_begun):
+                delete(run.directory)  # a command that was wrong, and no run that failed
                 if kept:
                     kept.rename(run.directory)
                     print(f"the earlier run is back in {run.directory}", file=sys.stderr)
+            if isinstance(error, ValueError) and not is_begun:
+                raise ConfigError(f"hydra.job_logging cannot be set up: {error}") from error
             raise
 
 
@@ -106,6 +111,9 @@ def execute_job(cfg: DictConfig) -> float:
     What the sweep had to set aside, it has set aside before its first job; so this decides anew, and only goes on.
     """
     register_resolvers()
+    if cfg.dry_run:
+        raise ConfigError("dry_run=true does not go with this sweeper and launcher; try it with hydra/launcher=local")
+    cfg.rerun = False  # as what was there lies aside already
     hydra_config = cast(DictConfig, HydraConfig.get())
     plugins = {name: resolved_node(hydra_config, name) for name in PLUGINS}
     check_settings(plain_values(hydra_config), plugins)  # of what another's sweeper or launcher may have composed
@@ -114,7 +122,7 @@ def execute_job(cfg: DictConfig) -> float:
         record, prints = Record(run.directory), fingerprints(run.identity)
         if run.decide(record=record.read() or {}, prints=prints)[0] == "reuse":
             return report(run, record, note="already completed, reused")
-        return _train(run, record, prints)
+        return _train(run, record.values, prints)
 
 
 @contextmanager
@@ -129,10 +137,15 @@ def _locked(run: Run, *, wait: bool) -> Iterator[None]:
 
 
 def _train(
-    run: Run, record: Record, prints: dict[str, Any], *, listen: Listen = stop_on_signals, threads: int | None = None
+    run: Run,
+    before: dict[str, Any],
+    prints: dict[str, Any],
+    *,
+    listen: Listen = stop_on_signals,
+    threads: int | None = None,
 ) -> float:
     """Train or go on with a run whose lock is held; see `execute`."""
-    before = record.values
+    record = Record(run.directory)
     try:
         begin(run, record, before, prints)
         trainer, data = _build(run, record, before, threads=threads)

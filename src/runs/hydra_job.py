@@ -1,6 +1,6 @@
 """A run's task, called as Hydra calls a job: its directory made, `.hydra/` written, its log opened, HydraConfig set.
 
-value = run_as_job(run, lambda: 0.5)
+value = run_as_job(run, lambda directory: 0.5, HydraCallbacks(run.cfg))
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobRuntime, run_job, setup_globals
@@ -15,12 +16,15 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from src import targets
-from src.checks import resolved_node
+from src.checks import ConfigError, resolved_node
 from src.runs.run import Run
 
 
-def run_as_job(run: Run, task: Callable[[], float]) -> float:
-    """Call the task, and raise what it raises after Hydra's callbacks have heard of it."""
+def run_as_job(run: Run, task: Callable[[Path], float], callbacks: HydraCallbacks) -> float:
+    """Call the task with the run's directory, and raise what it raises after Hydra's callbacks have heard of it.
+
+    The directory is seen from where the task runs, which is in it with `hydra.job.chdir`.
+    """
     setup_globals()
     config = run.cfg.copy()
     with open_dict(config):
@@ -30,12 +34,11 @@ def run_as_job(run: Run, task: Callable[[], float]) -> float:
             config.hydra.sweep.dir, config.hydra.sweep.subdir = os.path.split(run.directory)
     name = config.hydra.job.config_name
     JobRuntime.instance().set("name", config.hydra.job.name)
-    callbacks = HydraCallbacks(config)
     errors: list[Exception] = []
 
     def called(cfg: DictConfig) -> float:
         try:
-            return task()
+            return task(Path(os.path.relpath(config.hydra.runtime.output_dir)))
         except Exception as error:
             errors.append(error)  # Hydra would print a line of its own before it hands this on
             raise
@@ -55,7 +58,10 @@ class HydraCallbacks:
 
     def __init__(self, config: DictConfig) -> None:
         nodes = resolved_node(config, "hydra.callbacks") or {}
-        self._callbacks = [targets.build(node, key=f"hydra.callbacks.{name}") for name, node in nodes.items()]
+        try:
+            self._callbacks = [targets.build(node, key=f"hydra.callbacks.{name}") for name, node in nodes.items()]
+        except targets.TargetError as error:
+            raise ConfigError(str(error)) from error
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         if not name.startswith("on_"):

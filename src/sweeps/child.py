@@ -37,7 +37,7 @@ def run_job(run: Run, *, number: int, threads: int, again: bool) -> None:
     if again:
         run.cfg.rerun = False
     listen = functools.partial(stop_on_signals, second_ends=False)  # its parent says when it must end at once
-    execute(run, wait=True, listen=listen, threads=threads, begins=functools.partial(_log_to_its_file, run))
+    execute(run, wait=True, listen=listen, threads=threads, begins=_log_to_its_file)
 
 
 def _log_to_its_file(run: Run) -> None:

@@ -192,8 +192,11 @@ def conclude(sweep: Sweep) -> None:
         print_next(look_commands(folder), sys.stderr)
 
 
-def prepare_for_others(overrides: Sequence[Sequence[str]], config: DictConfig) -> None:
+def prepare_for_others(overrides: Sequence[Sequence[str]], config: DictConfig) -> bool:
     """Check all jobs that another launcher will run, and set aside what it must not touch.
+
+    Returns:
+        whether to run them; after a dry run, which prints the plan, not.
 
     Raises:
         ConfigError: a job is wrong, or the jobs cannot share a process.
@@ -201,9 +204,13 @@ def prepare_for_others(overrides: Sequence[Sequence[str]], config: DictConfig) -
     planned = plan(overrides, source_of(config))
     if in_one_process(config):
         check_threads([job.cfg for job in planned])
+    if config.dry_run:
+        print_jobs(planned, sys.stdout)
+        return False
     for job in planned:
         job.prepare()
     SweepRecord.create(sweeps_folder(planned), sweep_id=sweep_id(planned), settings=OmegaConf.to_yaml(config))
+    return True
 
 
 def in_one_process(config: DictConfig) -> bool:

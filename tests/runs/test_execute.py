@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
-from tests.helpers import PYTHONPATH
+from src.config import ConfigError, branch, compose
+from tests.helpers import PYTHONPATH, train
+from tests.runs.made import make_run
 
 LEAN = ("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null")
 PROGRAM = """
@@ -109,3 +111,46 @@ def test_hydras_own_settings_hold(executed):
     told = (folder / "told.txt").read_text().splitlines()
     assert told == ["run starts", "job starts in there/mine", "job ends: COMPLETED True", "run ends"]
     assert {path.name for path in (run / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+
+
+RUN = ("data=digits", "model=mlp", "epochs=1", *LEAN)
+
+
+def test_a_run_in_its_own_folder_lies_there_and_is_found_again(tmp_path):
+    """hydra.job.chdir, alone and in a sweep."""
+    words = (*RUN, "hydra.job.chdir=true", "callback.progress=null")
+    alone, swept = train(*words, cwd=tmp_path), train("--multirun", *words, "seed=0,1", cwd=tmp_path)
+    assert (alone.returncode, swept.returncode) == (0, 0), alone.stderr + swept.stderr
+    assert len(list(tmp_path.rglob("run.json"))) == 2 and swept.stdout.count("completed before") == 1
+
+
+def test_what_hydra_cannot_set_up_leaves_the_earlier_run_where_it_was(tmp_path):
+    assert train(*RUN, cwd=tmp_path).returncode == 0
+    before = sorted(tmp_path.rglob("*"))
+    stub = "+hydra.callbacks.x={_target_: hydra.experimental.callbacks.LogJobReturnCallback, nope: 1}"
+    for word, said in {"hydra.job_logging.root.level=NOPE": "hydra.job_logging", stub: "hydra.callbacks.x"}.items():
+        wrong = train(*RUN, "rerun=true", word, cwd=tmp_path)
+        assert wrong.returncode == 2 and said in wrong.stderr, wrong.stderr
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_launcher_only_plans_a_dry_run(tmp_path):
+    found = train("--multirun", *RUN, "seed=0,1", "hydra/launcher=basic", "dry_run=true", cwd=tmp_path)
+    assert found.returncode == 0 and found.stdout.count("starts") == 2, found.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_branch_is_composed_as_its_parent_was(tmp_path, monkeypatch):
+    """From the same further folder of options, and not from another root."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "x.yaml").write_text("# @package _global_\nseed: 5\n")
+    (tmp_path / "mine" / "root.yaml").write_text("defaults: [train, _self_]\nepochs: 7\n")
+    given = ["hydra.searchpath=[mine]"]
+    for flags, overrides, name in ((given, ["experiment=x"], "train"), ([*given, "--config-name=root"], [], "root")):
+        run = make_run(tmp_path / name, 1, overrides=overrides, flags=flags)
+        (run / ".hydra" / "config.yaml").write_text("{}")
+        cfg = compose(branch([f"resume={run}"], config_name=name), config_name=name)
+        assert (cfg.seed, cfg.epochs) == ((5, 15) if name == "train" else (0, 7))
+    with pytest.raises(ConfigError, match="was made with --config-name=root; give that too"):
+        branch([f"resume={run}"])
