@@ -90,7 +90,7 @@ def compose(overrides: list[str], *, config_dir: str | None = None, config_name:
         ConfigError: unknown option or key, wrong type or range, or a monitor that no metric bears.
     """
     overrides = with_config_dir(overrides, config_dir)
-    return _composer(config_name or CONFIG_NAME, _search_path(overrides)).compose(overrides)
+    return _composer(config_name or CONFIG_NAME, search_path(overrides)).compose(overrides)
 
 
 @functools.cache
@@ -101,11 +101,13 @@ def _composer(config_name: str = CONFIG_NAME, search_path: str | None = None) ->
 
 def config_loader(cfg: DictConfig) -> ConfigLoader:
     """Hydra's, of this config's folders, for launchers that compose jobs with it."""
-    return _composer(cfg.hydra.job.config_name, _search_path(checks.plain_values(cfg.hydra.overrides)["hydra"])).loader
+    return _composer(cfg.hydra.job.config_name, search_path(checks.plain_values(cfg.hydra.overrides)["hydra"])).loader
 
 
-def _search_path(overrides: list[str]) -> str | None:
-    return next((text for text in reversed(overrides) if text.startswith("hydra.searchpath=")), None)
+def search_path(overrides: Sequence[str]) -> str | None:
+    """The override that says where options are looked for besides, however it is spelled."""
+    named = (text for text in reversed(overrides) if "hydra.searchpath" in text)
+    return next((text for text in named if parse_override(text).key_or_group == "hydra.searchpath"), None)
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ class _Composer:
         """What Hydra composes, which looks for the root in its main folder alone."""
         if self._main != CONFIG_DIR:
             path = f"hydra.searchpath={_quoted(list(map(str, self._folders)))}"
-            options = [*(text for text in options if not text.startswith("hydra.searchpath=")), path]
+            options = [*(text for text in options if text != self._search_path), path]
         with _hydra(self._main):
             return hydra.compose(self._name, options, return_hydra_config=True)
 
@@ -292,7 +294,7 @@ def check_settings(overrides: list[str], *, config_dir: str | None = None, confi
         ConfigError: naming the key; or the options cannot be composed.
     """
     overrides = with_config_dir(overrides, config_dir)
-    _composer(config_name or CONFIG_NAME, _search_path(overrides)).check_settings(overrides)
+    _composer(config_name or CONFIG_NAME, search_path(overrides)).check_settings(overrides)
 
 
 def expand(overrides: list[str]) -> list[list[str]]:
@@ -366,11 +368,11 @@ def branch(overrides: list[str], *, config_name: str = CONFIG_NAME) -> list[str]
     except ValueError as error:
         raise ConfigError(str(error)) from error
     own = {override.key_or_group for override in parsed} | NOT_INHERITED
-    flags = dict(text.lstrip("+").split("=", 1) for text in parent.flags)
-    if (wanted := flags.get("--config-name", CONFIG_NAME)) != config_name:
-        raise ConfigError(f"{named[-1].input_line}: that run was made with --config-name={wanted}; give that too")
-    if "hydra.searchpath" in flags and "hydra.searchpath" not in own:
-        overrides = [f"hydra.searchpath={flags['hydra.searchpath']}", *overrides]
+    flags = [text for text in parent.flags if text.startswith("--config-name=")] or [f"--config-name={CONFIG_NAME}"]
+    if flags != [f"--config-name={config_name}"]:
+        raise ConfigError(f"{named[-1].input_line}: that run was made with {flags[0]}; give that too")
+    if (path := search_path([text for text in parent.flags if text not in flags])) and not search_path(overrides):
+        overrides = [path, *overrides]
     # What RUN took from outside, as from ${oc.env:DATA}, is what it was then, but of options that are replaced here.
     recorded = {
         key: f"++{key}={_quoted(value)}"
@@ -455,13 +457,9 @@ def with_config_dir(overrides: list[str], config_dir: str | None) -> list[str]:
     if not Path(config_dir).is_dir():
         raise ConfigError(f"--config-dir is {config_dir}, and there is no such folder")
     folders: list[Any] = [f"file://{Path(config_dir).absolute()}"]
-    others = []
-    for text in overrides:
-        override = parse_override(text)
-        if override.key_or_group == "hydra.searchpath":
-            folders += cast(list[Any], override.value())
-        else:
-            others.append(text)
+    if given := search_path(overrides):
+        folders += cast(list[Any], parse_override(given).value())
+    others = [text for text in overrides if text != given]
     return [*others, f"hydra.searchpath={_quoted(list(map(str, folders)))}"]
 
 

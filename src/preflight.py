@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 import yaml
 
@@ -30,6 +31,7 @@ from src import targets
 from src.data.image_data import ImageData
 from src.machine import free_memory
 from src.spelling import did_you_mean
+from src.state import TrainState, kept
 from src.text import size
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,9 @@ OTHER_FOLDERS = {
 
 # Operations that a model may end with and that leave values as they are.
 SAME_VALUES = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose")
+
+FAINT = 0.01  # of the peak rate: less changes hardly anything
+LOOKED_AT = 20  # steps of a schedule
 
 
 class Shortage(RuntimeError):
@@ -263,6 +268,35 @@ def check_memory(model: keras.Model, *, batch_size: int, parts: int = 1, recompu
         "batch_size=%d: a training step may need %s of memory, and %s are free; if it is killed, give %s",
         *(batch_size, size(likely), size(free), ways),
     )
+
+
+def faint_rates(state: TrainState, *, epochs: int, steps_per_epoch: int, peak: float | None) -> str | None:
+    """Of a branch: that its schedule, which is that of all its epochs, is all but over; None if it is not.
+
+    Args:
+        peak: the schedule's highest learning rate.
+    """
+    steps = epochs * steps_per_epoch
+    if not peak or steps <= state.step:
+        return None
+    highest = highest_rate(state.optimizer, first=state.step, last=steps - 1)
+    if highest >= FAINT * peak:
+        return None
+    return (
+        f"this branch trains with a learning rate of {highest:.3g} at most, {100 * highest / peak:.2g} % of the peak "
+        f"{peak:g}: its schedule is that of {epochs} epochs, and {state.epoch} are done. Give more epochs, "
+        "schedule=constant, or another optimizer.learning_rate"
+    )
+
+
+def highest_rate(optimizer: keras.optimizers.Optimizer, *, first: int, last: int) -> float:
+    """The highest learning rate among steps from `first` to `last`, as far as a look at some of them tells."""
+    with kept([optimizer.iterations]):
+        rates = []
+        for step in np.linspace(first, last, LOOKED_AT):
+            optimizer.iterations.assign(int(step))
+            rates.append(float(optimizer.learning_rate))
+    return max(rates)
 
 
 def check_disk(

@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from src import schedules
-from src.callbacks.record import highest_rate
+from src.preflight import highest_rate
 from src.runs.record import Record
 from src.verify_resume import compare
 from tests.helpers import only_run, run_module, train

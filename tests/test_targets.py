@@ -337,6 +337,9 @@ def test_a_search_path_is_a_folder(tmp_path, monkeypatch, path):
     (tmp_path / "theirs" / "x.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(root)))
     with pytest.raises(ConfigError, match=f"{path} would be imported"):
         compose([f"hydra.searchpath=['{path}']"])
+    for spelled in ("+hydra.searchpath", "++hydra.searchpath"):
+        with pytest.raises(ConfigError, match=f"{path} would be imported"):
+            compose([f"{spelled}=['{path}']"])
     with pytest.raises(ConfigError, match=f"{path} would be imported"):
         compose([], config_dir=str(tmp_path / "theirs"), config_name="x")
     assert not (tmp_path / "marker").exists()

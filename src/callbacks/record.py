@@ -13,28 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import keras
-import numpy as np
-
 from src.callbacks.base import Callback
 from src.runs.checked import metrics_of
 from src.runs.record import Record
-from src.state import TrainState, kept
-
-FAINT = 0.01  # of the peak rate: less changes hardly anything
-LOOKED_AT = 20  # steps of a schedule
+from src.state import TrainState
 
 log = logging.getLogger(__name__)
-
-
-def highest_rate(optimizer: keras.optimizers.Optimizer, *, first: int, last: int) -> float:
-    """The highest learning rate among steps from `first` to `last`, as far as a look at some of them tells."""
-    with kept([optimizer.iterations]):
-        rates = []
-        for step in np.linspace(first, last, LOOKED_AT):
-            optimizer.iterations.assign(int(step))
-            rates.append(float(optimizer.learning_rate))
-    return max(rates)
 
 
 class RecordCallback(Callback):
@@ -84,8 +68,6 @@ class RecordCallback(Callback):
         else:
             metrics = values.get("metrics") or {} if values.get("epoch") == state.epoch else {}
         record.update(**self._progress(state), metrics=metrics, history_missing=missing, validations_missing=lost)
-        if state.epoch and state.step == parent.get("step"):
-            _warn_of_faint_rates(state, values)
 
     def _lost_validations(self, state: TrainState, *, first_step: int) -> list[int]:
         """The steps after `first_step` of validations in the midst of epochs that the record lacks."""
@@ -124,18 +106,3 @@ class RecordCallback(Callback):
             "step": state.step,
             "seconds": round(self._clock() - self._began, 3),
         }
-
-
-def _warn_of_faint_rates(state: TrainState, values: Mapping[str, Any]) -> None:
-    """Of a branch that begins where its schedule, that of all its epochs, is all but over."""
-    peak, epochs = (values.get("config") or {}).get("optimizer.learning_rate"), values.get("epochs")
-    steps = round(state.step / state.epoch * (epochs or 0))
-    if not peak or steps <= state.step:
-        return
-    highest = highest_rate(state.optimizer, first=state.step, last=steps - 1)
-    if highest < FAINT * peak:
-        log.warning(
-            "this branch trains with a learning rate of %.3g at most, %.2g %% of the peak %g: its schedule is that of "
-            "%d epochs, and %d are done. Give more epochs, schedule=constant, or another optimizer.learning_rate",
-            *(highest, 100 * highest / peak, peak, epochs, state.epoch),
-        )

@@ -16,7 +16,7 @@ from typing import Any
 
 from src import files
 from src.checks import plain_values
-from src.config import CONFIG_NAME
+from src.config import CONFIG_NAME, search_path
 from src.runs.environment import environment, environment_changes
 from src.runs.identity import derived, settings
 from src.runs.outside import outside_values
@@ -108,7 +108,7 @@ def _flags(run: Run) -> list[str]:
     """What the command says beside its overrides, that options are found by."""
     name, given = run.hydra.job.config_name, plain_values(run.hydra.overrides)["hydra"]
     flags = [] if name == CONFIG_NAME else [f"--config-name={name}"]
-    return flags + [text for text in given if text.lstrip("+").startswith("hydra.searchpath=")]
+    return [*flags, *filter(None, [search_path(given)])]
 
 
 def now() -> str:

@@ -244,6 +244,7 @@ def _check(run: Run, trainer: Trainer, data: ImageData) -> None:
 
 def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
     """Go on from the run's newest checkpoint, or from that of the run that it branches from."""
+    from src import preflight
     from src.checkpoints import Checkpoints
 
     parent, state = run.cfg.parent, trainer.state
@@ -259,6 +260,9 @@ def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
                 "a branch needs the batch_size and the data of its parent"
             )
         state.branch(learning_rates)
+        peak = run.cfg.optimizer.get("learning_rate")
+        if faint := preflight.faint_rates(state, epochs=run.cfg.epochs, steps_per_epoch=steps, peak=peak):
+            log.warning("%s", faint)
     if restored:
         log.info("continuing after step %d, epoch %d, from %s", state.step, state.epoch, restored)
 

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from src.checks import ConfigError
+from src.config import search_path
 from src.machine import available_cores
 from src.runs.commands import python
 from src.runs.decision import StaleRun
@@ -228,7 +229,7 @@ class Search:
         return sitting.exit_code or int(sitting.stopped and left > 0)
 
     def _command(self, overrides: Sequence[str]) -> str:
-        folders = [text for text in self._source.hydra_overrides if text.startswith("hydra.searchpath=")]
+        folders = filter(None, [search_path(self._source.hydra_overrides)])
         return shlex.join([python(), "-m", "src.train", *folders, *overrides])
 
 
