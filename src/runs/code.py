@@ -75,7 +75,7 @@ class Part:
     def references(self) -> list[str]:
         """What it imports and, within a module of many, the definitions that it names; dotted."""
         read, module = self._read, self.module
-        found = [reference for node in read.imports for _, reference in _imported(node, module)]
+        found = [reference for node in read.imports for _, reference in imported(node, module)]
         found += [_absolute(name, module) for name in read.imported_by_call]
         if module.is_of_many:
             found += [reference for name in read.names & module.bound.keys() for reference in module.bound[name]]
@@ -108,7 +108,7 @@ class Module:
         found: dict[str, list[str]] = {}
         for node in self.body or []:
             if isinstance(node, ast.Import | ast.ImportFrom):
-                for name, reference in _imported(node, self):
+                for name, reference in imported(node, self):
                     found.setdefault(name, []).append(reference)
         return found
 
@@ -123,7 +123,7 @@ class Module:
         """The statements that define each name; under "" those that may do something else and always count."""
         found: dict[str, list[ast.stmt]] = {"": []}
         for node in self.body or []:
-            for name in _defined(node):
+            for name in defined(node):
                 found.setdefault(name, []).append(node)
         return found
 
@@ -164,7 +164,7 @@ def _parts(reference: str, without: tuple[str, ...], root: Path) -> dict[str, Pa
     modules: list[Module] = []
     for count in range(1, len(names) + 1):
         name = ".".join(names[:count])
-        spec = _spec(name, root)
+        spec = spec_of(name, root)
         if spec is None or any(f"{name}.".startswith(f"{other}.") for other in without):
             break
         if module := find(name, root=root):
@@ -180,7 +180,7 @@ def _parts(reference: str, without: tuple[str, ...], root: Path) -> dict[str, Pa
 @functools.cache
 def find(name: str, *, root: Path = ROOT) -> Module | None:
     """The module of this name; None for one of Python's or of an installed package, a namespace, or none at all."""
-    spec = _spec(name, root)
+    spec = spec_of(name, root)
     if spec is None or not spec.has_location or spec.origin is None or not is_own(spec.origin):
         return None
     is_package = spec.submodule_search_locations is not None
@@ -190,14 +190,14 @@ def find(name: str, *, root: Path = ROOT) -> Module | None:
 
 
 @functools.cache
-def _spec(name: str, root: Path) -> ModuleSpec | None:
+def spec_of(name: str, root: Path) -> ModuleSpec | None:
     """What an import would find, without importing the packages that it is in."""
     above, _, _ = name.rpartition(".")
     if not above:
         search_path = sys.path if _search_path is None else _search_path
         folders = [str(root)] if name == PROJECT else [folder or os.getcwd() for folder in search_path]
     else:
-        package = _spec(above, root)
+        package = spec_of(above, root)
         if package is None or package.submodule_search_locations is None:
             return None
         folders = list(package.submodule_search_locations)
@@ -252,7 +252,7 @@ def keep_search_path() -> None:
 def forget() -> None:
     """Read all code anew, as another process would."""
     _contents.clear()
-    for cached in (find, _parts, _spec):
+    for cached in (find, _parts, spec_of):
         cached.cache_clear()
     importlib.invalidate_caches()
 
@@ -352,7 +352,7 @@ def _name_of(node: ast.expr) -> str | None:
     return getattr(node, "id", None) or getattr(node, "attr", None)
 
 
-def _imported(node: ast.Import | ast.ImportFrom, module: Module) -> Iterator[tuple[str, str]]:
+def imported(node: ast.Import | ast.ImportFrom, module: Module) -> Iterator[tuple[str, str]]:
     """The names that an import binds, and the dotted names of what they are."""
     if isinstance(node, ast.Import):
         for alias in node.names:
@@ -372,7 +372,7 @@ def _absolute(name: str, module: Module) -> str:
     return ".".join([*parts[:-level], *filter(None, [written])])
 
 
-def _defined(node: ast.stmt) -> list[str]:
+def defined(node: ast.stmt) -> list[str]:
     """The names that a statement of a module defines, [""] where it does something else."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         return []
