@@ -5,20 +5,18 @@ memory and room on the disk.
     check_memory(model, batch_size=32)                      # Shortage: a training step needs at least 120 GB ...
     check_disk(run_dir, model, optimizer, checkpoints=3)    # Shortage: ...
 
-Memory is estimated from the model's layers. What is certain to be needed, and refused, is a lower bound: gradients, and
-the inputs of all layers with trained weights, which the backward pass reads again. What is likely, and warned of, are
-the outputs of all layers behind trained weights, and as much as the two largest for the gradients on their way.
+Memory is refused by a lower bound of what a training step needs: the gradients, and the inputs of all layers with
+trained weights, which the backward pass reads again.
 """
 
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +32,6 @@ from src.spelling import did_you_mean
 from src.state import TrainState, kept
 from src.text import size
 
-log = logging.getLogger(__name__)
-
 OPTIONS = Path(__file__).resolve().parents[1] / "conf"
 
 # The option for the other kind of labels of one's own images.
@@ -47,6 +43,11 @@ OTHER_FOLDERS = {
 
 # Operations that a model may end with and that leave values as they are.
 SAME_VALUES = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose")
+
+LESS_MEMORY = (
+    "give a smaller batch_size, trainer.gradient_accumulation_steps=4, which computes it in four parts, "
+    "smaller images, or a smaller model, as with fewer model.filters"
+)
 
 FAINT = 0.01  # of the peak rate: less changes hardly anything
 LOOKED_AT = 20  # steps of a schedule
@@ -190,49 +191,30 @@ def _by(shape: Any) -> str:
     return "x".join("?" if n is None else str(n) for n in shape) or "1"
 
 
-@dataclass(frozen=True)
-class StepMemory:
-    """Bytes that a training step needs besides what there is before it: weights, optimizer and data.
+def least_memory(model: keras.Model, *, rows: int) -> int:
+    """Bytes that a training step on so many examples is certain to need besides weights, optimizer and data.
 
-    Attributes:
-        gradients: of all trained weights.
-        least: activations that are certain to be held at once.
-        likely: activations that usually are.
+    Layers whose inputs' shapes are not known, or that are called more than once, count as nothing.
     """
+    inputs: dict[int, int] = {}  # bytes of an example, by tensor
+    for layer in _layers(model):
+        if layer.trainable_variables:
+            with suppress(AttributeError, ValueError):
+                tensors = keras.tree.flatten(layer.input)
+                inputs |= {id(tensor): _bytes(tensor) for tensor in tensors}
+    return _size_of(model.trainable_variables) + rows * sum(inputs.values())
 
-    gradients: int
-    least: int
-    likely: int
 
-
-def step_memory(model: keras.Model, *, rows: int) -> StepMemory:
-    """Estimate a training step on a batch of so many examples.
-
-    Raises:
-        ValueError: the layers' shapes are not known.
-    """
-    layers = [layer for layer in model._flatten_layers(include_self=False) if not isinstance(layer, keras.Model)]
-    nodes = [(node, bool(layer.trainable_variables)) for layer in layers for node in layer._inbound_nodes]
-    if not nodes:
-        raise ValueError("no layer's shape is known")
-    kept = {id(tensor): _bytes(tensor) for node, trains in nodes if trains for tensor in node.input_tensors}
-    outputs: dict[int, int] = {}  # of tensors that gradients flow through
-    found = -1
-    while len(outputs) > found:  # layers are in no certain order
-        found = len(outputs)
-        for node, trains in nodes:
-            if trains or any(id(tensor) in outputs for tensor in node.input_tensors):
-                outputs |= {id(tensor): _bytes(tensor) for tensor in node.output_tensors}
-    largest = sum(sorted(outputs.values())[-2:])
-    return StepMemory(
-        gradients=_size_of(model.trainable_variables),
-        least=rows * sum(kept.values()),
-        likely=rows * (sum(outputs.values()) + largest),
-    )
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
 
 
 def check_memory(model: keras.Model, *, batch_size: int, parts: int = 1, recomputes: bool = False) -> None:
-    """Refuse a training step that cannot fit into this machine's free memory, and warn of one that may not.
+    """Refuse a training step that cannot fit into this machine's free memory.
 
     To be called when data, model and optimizer are there. Of GPUs nothing is known.
 
@@ -241,33 +223,16 @@ def check_memory(model: keras.Model, *, batch_size: int, parts: int = 1, recompu
         recomputes: whether the compiler may compute activations again instead of keeping them, as XLA does.
 
     Raises:
-        Shortage: with a batch size that may fit.
+        Shortage: with what to change.
     """
-    if tf.config.list_physical_devices("GPU"):
+    free = free_memory()
+    if recomputes or free is None or tf.config.list_physical_devices("GPU"):
         return
-    rows = math.ceil(batch_size / parts)
-    try:
-        need, free = step_memory(model, rows=rows), free_memory()
-    except (ValueError, AttributeError, OSError):  # a model without known shapes, or a system without /proc
-        return
-    least, likely = need.gradients + need.least, need.gradients + need.likely
-    if free is None or likely <= free:
-        return
-    fitting = max(1, int(rows * (free - need.gradients) / max(need.likely, 1)))
-    ways = (
-        f"a smaller batch_size ({fitting * parts} may fit), trainer.gradient_accumulation_steps="
-        f"{math.ceil(batch_size / fitting)}, which computes it in parts, smaller images, or a smaller model, "
-        "as with fewer model.filters"
-    )
-    if least > free and not recomputes:
+    if (need := least_memory(model, rows=math.ceil(batch_size / parts))) > free:
         raise Shortage(
-            f"batch_size={batch_size}: a training step needs at least {size(least)} of memory, and {size(free)} are "
-            f"free: give {ways}"
+            f"batch_size={batch_size}: a training step needs at least {size(need)} of memory, and {size(free)} are "
+            f"free: {LESS_MEMORY}"
         )
-    log.warning(
-        "batch_size=%d: a training step may need %s of memory, and %s are free; if it is killed, give %s",
-        *(batch_size, size(likely), size(free), ways),
-    )
 
 
 def faint_rates(state: TrainState, *, epochs: int, steps_per_epoch: int, peak: float | None) -> str | None:
