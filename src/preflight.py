@@ -16,7 +16,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +233,16 @@ def check_memory(model: keras.Model, *, batch_size: int, parts: int = 1, recompu
             f"batch_size={batch_size}: a training step needs at least {size(need)} of memory, and {size(free)} are "
             f"free: {LESS_MEMORY}"
         )
+
+
+@contextmanager
+def naming_memory_shortage() -> Iterator[None]:
+    """Raise Shortage, with what to change, where TensorFlow cannot allocate what training needs."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        reason = str(error).partition("\n")[0]
+        raise Shortage(f"training does not fit in memory ({reason}): {LESS_MEMORY}") from error
 
 
 def faint_rates(state: TrainState, *, epochs: int, steps_per_epoch: int, peak: float | None) -> str | None:

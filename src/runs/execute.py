@@ -269,8 +269,6 @@ def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
 
 def _fit(run: Run, record: Record, trainer: Trainer, data: ImageData, *, listen: Listen) -> int:
     """Train to the end and complete the record, or say what interrupted it. Returns the signal that ended it, or 0."""
-    from tensorflow.errors import ResourceExhaustedError
-
     from src import preflight
     from src.baseline import learned_nothing
     from src.trainer import Interrupted
@@ -278,7 +276,8 @@ def _fit(run: Run, record: Record, trainer: Trainer, data: ImageData, *, listen:
     state = trainer.state
     with listen(trainer.interrupt) as received, _time_limit(run.cfg.max_seconds, trainer.interrupt):
         try:
-            trainer.fit(data.train, data.val, epochs=run.cfg.epochs)
+            with preflight.naming_memory_shortage():
+                trainer.fit(data.train, data.val, epochs=run.cfg.epochs)
         except Interrupted as interrupted:
             pruned = bool(received) and received[0] == PRUNE_SIGNAL
             record.update(status="pruned" if pruned else "interrupted", finished=now())
@@ -286,9 +285,6 @@ def _fit(run: Run, record: Record, trainer: Trainer, data: ImageData, *, listen:
             kept = "saved; the same command goes on from there" if saved else "without a checkpoint"
             log.warning("%s: ended after step %d, %s", interrupted, state.step, kept)
             return (received or [0])[0]
-        except ResourceExhaustedError as error:
-            reason = str(error).partition("\n")[0]
-            raise preflight.Shortage(f"training does not fit in memory ({reason}): {preflight.LESS_MEMORY}") from error
         if state.stop_reason:
             log.info("stopped after epoch %d: %s", state.epoch, state.stop_reason)
         _keep_fingerprints(run, record, record.values["fingerprints"])
