@@ -2,7 +2,7 @@
 
 last_names(["optimizer.learning_rate", "seed"])      # ["learning_rate", "seed"]
 duration(185)                                        # "3 min 5 s"
-print_table(rows, sys.stdout)                        # rows: a table() with columns and rows added
+table_lines([["job", "lr"], ["1", "0.1"]], right=["lr"])     # ["job   lr", "1    0.1"]
 """
 
 from __future__ import annotations
@@ -10,28 +10,45 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import zip_longest
 from typing import TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 BARS = "▁▂▃▄▅▆▇█"
-PLAIN_WIDTH = 10_000  # a file's or a pipe's lines are as long as they need to be
 
 
-def table() -> Table:
-    """A table without lines, to add columns and rows to."""
-    return Table(box=None, pad_edge=False, header_style="bold")
+def table_lines(rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> list[str]:
+    """The lines of a table: each column as wide as its widest cell, so that paths can be copied.
+
+    Args:
+        rows: of cells, all of one length; the first is the header.
+        right: the headers of columns that are aligned to the right, as numbers are.
+    """
+    rows = [[" ".join(cell.splitlines()) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    is_right = [header in right for header in rows[0]]
+
+    def padded(cell: str, width: int, is_right: bool) -> str:
+        space = " " * (width - cell_len(cell))
+        return space + cell if is_right else cell + space
+
+    return ["  ".join(map(padded, row, widths, is_right)).rstrip() for row in rows]
 
 
-def print_table(table: Table, stream: TextIO) -> None:
-    """Print a table as wide as it needs to be: a terminal breaks a line where it must, and paths can be copied."""
-    console = Console(file=stream, width=PLAIN_WIDTH)
-    with console.capture() as printed:
-        console.print(table)
-    for line in printed.get().splitlines():  # without the spaces that pad the last column
-        print(line.rstrip(), file=stream)
+def print_table(
+    rows: Sequence[Sequence[str]], stream: TextIO, *, right: Collection[str] = (), styles: Sequence[str] = ()
+) -> None:
+    """Print a table; see `table_lines`. A terminal shows the header in bold, and breaks a line where it must.
+
+    Args:
+        styles: rich's style of each row below the header; none leaves all of them plain.
+    """
+    lines = zip_longest(table_lines(rows, right=right), ["bold", *styles], fillvalue="")
+    Console(file=stream).print(Text("\n").join(Text(*line) for line in lines), soft_wrap=True)
 
 
 def of_one_class(metric: str) -> bool:

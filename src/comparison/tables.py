@@ -19,7 +19,7 @@ from src.comparison.diff import Difference
 from src.comparison.effects import Effect
 from src.comparison.groups import Group
 from src.comparison.rows import Row, Value
-from src.text import of_one_class
+from src.text import of_one_class, table_lines
 
 DIGITS, FEWER, SHARE = ".6g", ".3g", ".1%"
 LONGEST_WHOLE = 10**12  # larger whole numbers are shown as others
@@ -188,9 +188,7 @@ def as_text(table: Table, *, width: int | None = None) -> str:
 def _lines(columns: Sequence[Column], table: Table) -> list[str]:
     cells = [[column.header for column in columns]]
     cells += [[show(column.key, row[column.key], column.digits) for column in columns] for row in table.rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    numeric = [is_numeric(table, column) for column in columns]
-    return ["  ".join(map(_padded, line, widths, numeric)).rstrip() for line in cells]
+    return table_lines(cells, right=[column.header for column in columns if is_numeric(table, column)])
 
 
 def _id(row: dict[str, Value]) -> str:
@@ -240,7 +238,3 @@ def _ends(rows: Sequence[Row]) -> list[Column]:
         Column("seconds", "seconds", digits=".1f"),
     ]
     return [*own, Column("reason", "reason", shown=False), Column("directory", "directory")]
-
-
-def _padded(text: str, width: int, numeric: bool) -> str:
-    return text.rjust(width) if numeric else text.ljust(width)

@@ -24,7 +24,7 @@ from src.config import compose
 from src.files import replace
 from src.logs import ConsoleHandler, importing
 from src.machine import available_cores
-from src.text import counted, print_table, size, table
+from src.text import counted, print_table, size
 
 if TYPE_CHECKING:  # imports TensorFlow
     from src.look import Look
@@ -101,27 +101,23 @@ def show(found: Look) -> None:
         f"time     {found.batch_seconds * 1000:.3g} ms a batch of {found.batch_size}, "
         f"{found.images_a_second:,.0f} images a second (training pipeline)\n"
     )
-    splits = table()
-    for column in ("split", "examples", "batches", "size", ""):
-        splits.add_column(column, justify="left" if column in ("split", "") else "right")
+    numbers = ("examples", "batches", "size")
+    splits = [("split", *numbers, "")]
     for name, split in found.splits.items():
         where = "in memory" if split.in_memory else "read as needed"
         some = f", first {split.looked_at:,} looked at" if split.looked_at < split.examples else ""
-        splits.add_row(name, f"{split.examples:,}", f"{split.batches:,}", size(split.bytes), where + some)
-    print_table(splits, sys.stdout)
+        splits.append((name, f"{split.examples:,}", f"{split.batches:,}", size(split.bytes), where + some))
+    print_table(splits, sys.stdout, right=numbers)
     shares = {name: split.shares for name, split in found.splits.items() if split.shares is not None}
     if not shares:
         return
     print()
-    classes = table()
-    classes.add_column("class")
-    for name in shares:
-        classes.add_column(name, justify="right")
+    classes = [("class", *shares)]
     for i, class_name in enumerate(found.class_names[:SHOWN_CLASSES]):
-        classes.add_row(class_name, *(f"{share[i]:.2%}" for share in shares.values()))
+        classes.append((class_name, *(f"{share[i]:.2%}" for share in shares.values())))
     if any(split.ignored for split in found.splits.values()):
-        classes.add_row("(ignored)", *(f"{found.splits[name].ignored_share:.2%}" for name in shares))
-    print_table(classes, sys.stdout)
+        classes.append(("(ignored)", *(f"{found.splits[name].ignored_share:.2%}" for name in shares)))
+    print_table(classes, sys.stdout, right=shares)
     if len(found.class_names) > SHOWN_CLASSES:
         print(f"... and {len(found.class_names) - SHOWN_CLASSES} more classes with --json")
 

@@ -23,7 +23,7 @@ from src.runs.collection import find_run, find_runs
 from src.runs.details import print_details
 from src.runs.listing import SHOWN_STATUSES, newest_first, print_rows, read_row
 from src.runs.lock import Locked
-from src.text import counted, print_table, size, table as new_table
+from src.text import counted, print_table, size
 
 OK = 0
 ABOUT = "Look at runs, and make room. Needs no TensorFlow."
@@ -142,16 +142,13 @@ def _carry_out(plan: Plan) -> int:
 
 
 def _print_plan(plan: Plan, *, keep: int) -> None:
-    table = new_table()
-    table.add_column("size", justify="right")
-    table.add_column("best")
-    table.add_column("remove")
+    table = [("size", "best", "remove")]
     for removal in (*plan.removals, *plan.leftovers):
         best = removal.run.best if removal in plan.removals else None
         shown = "" if best is None else f"{removal.run.values['monitor']} {best:.6f}"
-        table.add_row(size(removal.size), shown, str(removal.path))
-    if table.row_count:
-        print_table(table, sys.stdout)
+        table.append((size(removal.size), shown, str(removal.path)))
+    if len(table) > 1:
+        print_table(table, sys.stdout, right=("size",))
     for reason, runs in plan.kept.items():
         what = f"the best {keep} of each name and monitor" if reason == "best" else reason
         print(f"kept: {counted(len(runs), 'run')}, {what}")

@@ -23,7 +23,7 @@ from src.runs.collection import Run, find_runs
 from src.runs.commands import given_options, next_commands, train_command
 from src.runs.listing import SET_ASIDE, STYLES, local_time, newest_first, shown_status
 from src.runs.sizes import part_sizes
-from src.text import counted, duration, print_table, size, sparkline, table as new_table
+from src.text import counted, duration, print_table, size, sparkline
 
 EPOCHS = 10  # of the history
 CURVE = 60  # epochs of a metric's curve
@@ -165,15 +165,11 @@ def _print_history(epochs: list[dict[str, Any]], monitor: str, stream: TextIO) -
     if not epochs:
         return
     print(file=stream)
-    table = new_table()
     names, last, by_number = list(epochs[-1]), epochs[-1]["epoch"], {epoch["epoch"]: epoch for epoch in epochs}
     first = max(last - CURVE + 1, min(by_number))
     shown = [by_number.get(number, {"epoch": number}) for number in range(first, last + 1)]  # with those it lacks
-    for name in names:
-        table.add_column(name, justify="right")
-    for epoch in shown[-EPOCHS:]:
-        table.add_row(*(_number(epoch[name]) if name in epoch else "" for name in names))
-    print_table(table, stream)
+    table = [[_number(epoch[name]) if name in epoch else "" for name in names] for epoch in shown[-EPOCHS:]]
+    print_table([names, *table], stream, right=names)
     curve = [float("nan") if epoch.get(monitor) is None else epoch[monitor] for epoch in shown]
     console = Console(file=stream)
     if len(curve) > 2 and (console.encoding or "").startswith("utf"):

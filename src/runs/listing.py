@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TextIO
 
-from rich.text import Text
-
 from src.runs.collection import Run
 from src.runs.record import STATUSES
 from src.runs.sizes import size_of
-from src.text import counted, duration, print_table, size, table as new_table
+from src.text import counted, duration, print_table, size
 
 SET_ASIDE = "set-aside"
 SHOWN_STATUSES = (*STATUSES, SET_ASIDE)
-STYLES = {"running": "cyan", "completed": "green", "failed": "red", "pruned": "yellow", "interrupted": "yellow"}
+STYLES = {"running": "cyan", "failed": "red", "pruned": "yellow", "interrupted": "yellow", SET_ASIDE: "dim"}
 
 
 @dataclass(frozen=True)
@@ -83,21 +81,13 @@ def newest_first(runs: Iterable[Run]) -> list[Run]:
 def print_rows(rows: Sequence[Row], stream: TextIO) -> None:
     """A table, and a line that sums it up."""
     monitors = {row.monitor for row in rows}
-    table = new_table()
-    for name in ("status", monitors.pop() if len(monitors) == 1 else "best"):
-        table.add_column(name)
-    for name in ("at epoch", "epochs"):
-        table.add_column(name, justify="right")
-    table.add_column("started")
-    table.add_column("finished")
-    for name in ("seconds", "size", "checkpoints"):
-        table.add_column(name, justify="right")
-    table.add_column("directory")
-    several = bool(monitors)
-    for row in rows:
-        table.add_row(
-            Text(_status(row), style=STYLES.get(row.status, "dim")),
-            shown_best(row, named=several),
+    best = rows[0].monitor if len(monitors) == 1 else "best"
+    right = ("at epoch", "epochs", "seconds", "size", "checkpoints")
+    header = ("status", best, *right[:2], "started", "finished", *right[2:], "directory")
+    table = [
+        (
+            _status(row),
+            shown_best(row, named=len(monitors) > 1),
             str(row.best_epoch or ""),
             f"{row.epoch}/{row.epochs or '?'}",
             local_time(row.started),
@@ -107,7 +97,9 @@ def print_rows(rows: Sequence[Row], stream: TextIO) -> None:
             size(row.checkpoint_bytes) if row.checkpoint_bytes else "-",
             row.directory,
         )
-    print_table(table, stream)
+        for row in rows
+    ]
+    print_table([header, *table], stream, right=right, styles=[STYLES.get(row.status, "") for row in rows])
     print(total(rows), file=stream)
 
 

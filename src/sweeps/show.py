@@ -22,7 +22,7 @@ from rich.text import Text
 from src.errors import one_line
 from src.sweeps.plan import Job
 from src.sweeps.sweep import DONE, RUNNING, Entry, View
-from src.text import duration, last_names, print_table, short, table as new_table
+from src.text import duration, last_names, print_table, short
 
 REFRESH_SECONDS = 0.5
 STYLES = {"running": "cyan", "completed": "green", "reused": "green", "failed": "red", "pruned": "yellow"}
@@ -109,19 +109,15 @@ def left_seconds(entries: Sequence[Entry], *, slots: int) -> float | None:
 
 def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
     """All jobs, best first: what differs between them, result, status, seconds and directory; then the failures."""
-    table, keys = new_table(), swept_keys(entries)
-    table.add_column("job", justify="right", no_wrap=True)
-    for name in last_names(keys):
-        table.add_column(name)
-    for name in (_monitor(entries), "epoch", "status", "seconds"):
-        table.add_column(name, justify="right" if name == "seconds" else "left", no_wrap=True)
-    table.add_column("directory")
-    for entry in ranked(entries):
-        row = (str(entry.number), *_swept(entry, keys), _value(entry))
+    keys, order = swept_keys(entries), ranked(entries)
+    table = [["job", *last_names(keys), _monitor(entries), "epoch", "status", "seconds", "directory"]]
+    for entry in order:
         epoch = f"{entry.epoch}/{entry.job.cfg.epochs}"
         seconds = f"{entry.seconds:.1f}" if entry.seconds else ""
-        table.add_row(*row, epoch, _status(entry), seconds, _relative(entry))
-    print_table(table, stream)
+        row = [str(entry.number), *_swept(entry, keys), _value(entry)]
+        table.append([*row, epoch, _status(entry).plain, seconds, _relative(entry)])
+    styles = ["red" if entry.status == "failed" else "" for entry in order]
+    print_table(table, stream, right=("job", "seconds"), styles=styles)
     console = Console(file=stream)
     for entry in entries:
         if entry.reason:
@@ -131,9 +127,8 @@ def print_results(entries: Sequence[Entry], stream: TextIO) -> None:
 def print_jobs(planned: Sequence[Job], stream: TextIO) -> None:
     """What a sweep would do with each job."""
     entries = [Entry(number=number, job=job) for number, job in enumerate(planned, start=1)]
-    table, keys = new_table(), swept_keys(entries)
-    for name in ("job", *last_names(keys), "does", "directory"):
-        table.add_column(name)
+    keys = swept_keys(entries)
+    table = [["job", *last_names(keys), "does", "directory"]]
     seen: dict[Path, int] = {}
     for entry in entries:
         job = entry.job
@@ -142,7 +137,7 @@ def print_jobs(planned: Sequence[Job], stream: TextIO) -> None:
             does = f"is job {first}"
         elif job.set_aside:
             does = "starts afresh"
-        table.add_row(str(entry.number), *_swept(entry, keys), does, _relative(entry))
+        table.append([str(entry.number), *_swept(entry, keys), does, _relative(entry)])
     print_table(table, stream)
 
 

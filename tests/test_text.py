@@ -1,0 +1,22 @@
+"""Tables for people: aligned whatever is in a cell, which is shown as it is."""
+
+from __future__ import annotations
+
+import io
+
+from src.text import print_table, table_lines
+
+
+def test_columns_are_aligned_whatever_is_in_a_cell():
+    rows = [("status", "best", "directory"), ("ok", "0.5", "runs/漢字"), ("a\nb", "12.25", "runs/[bold]x")]
+    assert table_lines(rows, right=["best"]) == [
+        *("status   best  directory", "ok        0.5  runs/漢字", "a b     12.25  runs/[bold]x")
+    ]
+    wide = [("漢字", "x"), ("a", "y")]
+    assert table_lines(wide) == ["漢字  x", "a     y"], "two columns of a terminal each"
+
+
+def test_a_table_is_printed_as_wide_as_it_is_and_without_markup():
+    rows, stream = [("name", "path"), ("[red]x[/red]", "p" * 300)], io.StringIO()
+    print_table(rows, stream, styles=["red"])
+    assert stream.getvalue().splitlines() == table_lines(rows)
