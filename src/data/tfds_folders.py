@@ -9,15 +9,11 @@ without network, so it can be prepared elsewhere and copied.
 from __future__ import annotations
 
 import contextlib
-import difflib
-import fcntl
+import io
 import json
 import logging
 import os
-import queue
 import sys
-import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -26,15 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils.version import list_all_versions
 
 from src.data.image_data import DataError
+from src.errors import one_line
+from src.files import delete
+from src.runs.lock import hold
+from src.spelling import did_you_mean
 
 log = logging.getLogger(__name__)
 
-HOST_SECONDS = 3.0  # to wait for a host's first answer
-HOSTS = 3  # of a set are asked
+HOSTS, HOST_SECONDS = 3, 3.0  # how many hosts are asked, and how long each may take to answer
 INFO = "dataset_info.json"  # written last: a folder that has it is complete
 CLASS_KEYS = ("pythonClassName", "python_class_name", "type")  # what names a feature's class, in TFDS's formats
+OTHER_FOLDER = "name another folder with data.data_dir=FOLDER or the environment variable TFDS_DATA_DIR"
 
 
 def prepared(
@@ -47,7 +48,7 @@ def prepared(
     Args:
         dataset: NAME, NAME:VERSION, NAME/CONFIG or NAME/CONFIG:VERSION; `*` stands for any number in a version.
         data_dir: TFDS's data folder: by default TFDS_DATA_DIR, or else `~/tensorflow_datasets`.
-        download: whether the network may be used.
+        download: whether a missing set may be prepared.
         command: what to type where there is network, up to `data.data_dir=...`, for messages.
 
     Raises:
@@ -56,21 +57,19 @@ def prepared(
     """
     name, config, version = _parsed(dataset)
     root = data_root(data_dir, name)
-    folder = _stored(root, name, config, version)
+    folder = _stored(root / name, config, version)
     if folder is None:
-        builder = _with_code(dataset, root, name, config, version)
-        asked = f"the data set {dataset} is not prepared in {root}"
-        elsewhere = (
-            f"Where there is network: {command} data.data_dir=FOLDER\nThen copy FOLDER/{name} into {root}, or name "
-            "the folder with data.data_dir=FOLDER or the environment variable TFDS_DATA_DIR."
-        )
-        if not download:
-            raise DataError(f"{asked}, and data.download is false.\n{elsewhere}")
-        _check_manual_files(builder, root)
-        if reason := unreachable(builder.url_infos or ()):
-            raise DataError(f"{asked}, and {reason}.\n{elsewhere}")
-        with locked(root / name):
-            folder = _stored(root, name, config, version) or _prepare(builder)
+        builder = _from_code(dataset, root, name, config, version)
+        folder = Path(builder.data_dir)
+        if not (folder / INFO).is_file():
+            reason = unreachable(builder.url_infos or ()) if download else "data.download is false"
+            if reason:
+                raise DataError(
+                    f"the data set {dataset} is not prepared in {root}, and {reason}.\n"
+                    f"Where there is network: {command} data.data_dir=FOLDER\n"
+                    f"Then copy FOLDER/{name} into {root}, or {OTHER_FOLDER}."
+                )
+            _prepare(builder, folder)
     check_features(folder)
     try:
         with quiet():
@@ -82,7 +81,7 @@ def prepared(
 def damaged(path: Path, reason: str) -> DataError:
     """The error that names a file or folder of a prepared set, and the way out."""
     return DataError(
-        f"{path} is damaged: {' '.join(reason.split())[:300]}.\n"
+        f"{path} is damaged: {one_line(reason)}.\n"
         "Copy the set's folder anew, or remove it, to have it prepared again where there is network."
     )
 
@@ -138,19 +137,6 @@ def data_root(data_dir: str | os.PathLike[str] | None, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the folder (made if missing); the kernel releases it even after a kill."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("Waiting for another process that is preparing data set %s in %s", folder.name, folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep TFDS's own log lines below a warning, and its progress bars off a terminal, out of the output."""
     if not sys.stderr.isatty():
@@ -164,37 +150,23 @@ def quiet() -> Iterator[None]:
         absl_log.setLevel(level)
 
 
-def unreachable(urls: Iterable[str], *, seconds: float = HOST_SECONDS) -> str:
-    """Why none of the hosts of these addresses answers within the time, through the proxies that are set; else "".
+def unreachable(urls: Iterable[str]) -> str:
+    """Why none of the hosts of these addresses answers, through the proxies that are set; "" where one does.
 
     TFDS itself tries for minutes.
     """
     addresses = {urllib.parse.urlsplit(url).netloc: url for url in urls if "://" in url}
-    hosts = list(addresses)[:HOSTS]
-    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for host in hosts:  # looking up a name knows no time limit: hence threads that nobody waits for
-        threading.Thread(target=lambda h: answers.put(_reason(addresses[h], seconds)), args=[host], daemon=True).start()
-    reasons, deadline = [], time.monotonic() + seconds + 1
-    for _ in hosts:
+    reasons: dict[str, object] = {}
+    for host, url in list(addresses.items())[:HOSTS]:
         try:
-            reasons.append(answers.get(timeout=max(0, deadline - time.monotonic())))
-        except queue.Empty:
-            reasons.append(f"no answer in {seconds:g} s")
-        if not reasons[-1]:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HOST_SECONDS).close()
             return ""
-    return f"{' and '.join(hosts)} cannot be reached ({reasons[0]})" if hosts else ""
-
-
-def _reason(url: str, seconds: float) -> str:
-    try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
-    except urllib.error.HTTPError:  # it has answered
-        return ""
-    except urllib.error.URLError as error:
-        return str(getattr(error.reason, "strerror", None) or error.reason)
-    except (OSError, ValueError) as error:
-        return str(error)
-    return ""
+        except urllib.error.HTTPError:  # it has answered
+            return ""
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            reasons[host] = getattr(reason, "strerror", None) or reason
+    return f"{' and '.join(reasons)} cannot be reached ({next(iter(reasons.values()))})" if reasons else ""
 
 
 def _parsed(dataset: str) -> tuple[str, str | None, str | None]:
@@ -211,78 +183,56 @@ def _parsed(dataset: str) -> tuple[str, str | None, str | None]:
     return name.name, config, version and str(version)
 
 
-def _stored(root: Path, name: str, config: str | None, version: str | None) -> Path | None:
+def _stored(folder: Path, config: str | None, version: str | None) -> Path | None:
     """The folder of the newest prepared version that will do, or None.
 
     Raises:
         DataError: only folders of it that have been copied in part.
     """
-    versions = _versions(root / name / (config or ""))
-    if not config and not versions and (root / name).is_dir():
-        configs = {path.name: found for path in (root / name).iterdir() if (found := _versions(path))}
-        versions = configs.get(_default_config(name)) or (next(iter(configs.values())) if len(configs) == 1 else {})
-    suitable = sorted(v for v in versions if not version or v.match(version))
-    complete = [v for v in suitable if (versions[v] / INFO).is_file()]
-    if suitable and not complete:
-        raise damaged(versions[suitable[-1]], f"it has no {INFO}")
-    return versions[complete[-1]] if complete else None
+    if config is None and folder.is_dir():
+        configs = [path for path in folder.iterdir() if list_all_versions(path)]
+        folder = configs[0] if len(configs) == 1 else folder
+    found = [folder / (config or "") / str(v) for v in list_all_versions(folder / (config or "")) if _fits(v, version)]
+    complete = [path for path in found if (path / INFO).is_file()]
+    if found and not complete:
+        raise damaged(found[-1], f"it has no {INFO}")
+    return complete[-1] if complete else None
 
 
-def _versions(folder: Path) -> dict[tfds.core.Version, Path]:
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return {tfds.core.Version(path.name): path for path in paths if tfds.core.Version.is_valid(path.name)}
+def _fits(version: tfds.core.Version, wanted: str | None) -> bool:
+    return wanted is None or version.match(wanted)
 
 
-def _default_config(name: str) -> str:
-    try:
-        config = tfds.builder_cls(name).default_builder_config
-    except Exception:  # a set of the user's, whose code is not there
-        return ""
-    return config.name if config else ""
-
-
-def _with_code(
+def _from_code(
     dataset: str, root: Path, name: str, config: str | None, version: str | None
 ) -> tfds.core.DatasetBuilder:
     """A builder that can prepare the set."""
-    here = [path.name for path in root.iterdir() if not path.name.startswith(".")] if root.is_dir() else []
-    prepared_as = sorted(str(path.parent.relative_to(root / name)) for path in (root / name).glob(f"**/{INFO}"))
-    there = f"; prepared in {root}: {', '.join(prepared_as)}" if prepared_as else ""
     try:
-        builder_class = tfds.builder_cls(name)
+        return tfds.builder_cls(name)(data_dir=root, config=config, version=version)
     except tfds.core.registered.DatasetNotFoundError:
-        if there:
-            raise ValueError(f"data.dataset is {dataset!r}{there}; ask for one of these") from None
+        here = [path.name for path in root.iterdir() if not path.name.startswith(".")] if root.is_dir() else []
         known = {*tfds.list_builders(with_community_datasets=False), *here}
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        raise ValueError(
-            f"data.dataset is {dataset!r}, which is neither prepared in {root} nor a data set that TensorFlow Datasets "
-            f"{tfds.__version__} can prepare" + (f". Did you mean {' or '.join(near)}?" if near else "")
-        ) from None
-    try:
-        return builder_class(data_dir=root, config=config, version=version)
+        reason = f"it is neither prepared in {root} nor known to TensorFlow Datasets {tfds.__version__}"
+        reason += did_you_mean(name, sorted(known - {name}))
     except (AssertionError, ValueError) as error:
-        raise ValueError(f"data.dataset is {dataset!r}: {' '.join(str(error).split())[:300]}{there}") from error
+        reason = one_line(str(error))
+    prepared_as = sorted(str(path.parent.relative_to(root / name)) for path in (root / name).glob(f"**/{INFO}"))
+    there = f"; prepared in {root}: {', '.join(prepared_as)}; ask for one of these" if prepared_as else ""
+    raise ValueError(f"data.dataset is {dataset!r}: {reason}{there}")
 
 
-def _check_manual_files(builder: tfds.core.DatasetBuilder, root: Path) -> None:
-    folder = root / "downloads" / "manual"
-    instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-    if instructions and not (folder.is_dir() and any(folder.iterdir())):
-        lines = [line.strip() for line in instructions.strip().splitlines() if line.strip()]
-        raise DataError(
-            "\n".join([f"{builder.name} must be downloaded by hand into {folder}, as its makers want it:", *lines[:7]])
-        )
-
-
-def _prepare(builder: tfds.core.DatasetBuilder) -> Path:
-    """Download and prepare; the caller holds the lock."""
-    folder = Path(builder.data_dir)
-    log.info("Preparing data set %s in %s", builder.name, folder)
+def _prepare(builder: tfds.core.DatasetBuilder, folder: Path) -> None:
+    """Download and prepare, unless another process does meanwhile."""
     try:
-        with quiet(), contextlib.redirect_stdout(sys.stderr):
-            builder.download_and_prepare()
+        with hold(folder.parent / ".lock", wait=True, what=f"the data set {builder.name}", option="data.data_dir"):
+            for left in folder.parent.glob("incomplete.*"):  # by a process that was killed
+                delete(left)
+            log.info("Preparing data set %s in %s", builder.name, folder)
+            with quiet(), contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare()
     except Exception as error:  # of the network, the disk, a library that the set needs, ...
-        reason: Any = " ".join(str(error).split())[:400] or repr(error)
-        raise DataError(f"{builder.name} could not be prepared in {folder}: {reason}") from error
-    return folder
+        reason = one_line(str(error)) or repr(error)
+        raise DataError(
+            f"the data set {builder.name} could not be prepared in {folder}: {reason}\n"
+            f"If it cannot be written there, {OTHER_FOLDER}."
+        ) from error

@@ -40,13 +40,14 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @contextmanager
-def hold(path: Path, *, wait: bool = False, what: str | None = None) -> Iterator[None]:
+def hold(path: Path, *, wait: bool = False, what: str | None = None, option: str = "hydra.run.dir") -> Iterator[None]:
     """Hold the lock of a run; taking it again in the same process changes nothing.
 
     Args:
         path: the lock's file; made, and left behind when the lock is released.
         wait: wait for whoever holds it.
         what: is locked, for messages; `run <the file's name>` by default.
+        option: the key that names another place, for messages.
 
     Raises:
         Locked: it is held and `wait` is false; names the process.
@@ -62,7 +63,7 @@ def hold(path: Path, *, wait: bool = False, what: str | None = None) -> Iterator
     except OSError as error:
         raise OSError(
             f"{what or f'run {path.name}'} cannot be locked, and so nothing written: {path} ({error.strerror}). "
-            "Make room, make its folder writable, or give another one with hydra.run.dir=..."
+            f"Make room, make its folder writable, or give another one with {option}=..."
         ) from error
     try:
         _lock(descriptor, what or f"run {path.name}", path, wait)

@@ -275,9 +275,9 @@ def test_sixteen_bits(tmp_path):
         ("labels", {"val_share": 1.0}, "val_share is 1.0; it must be at least 0 and below 1"),
         ("labels", {"limit": 0.0}, "limit is 0.0; it must be above 0"),
         ("labels", {"class_names": ["a", "b"]}, "labels 2 .*with 2 classes they must be 0 to 1"),
-        ("labels:2.*.*", {}, r"is 'labels:2.\*.\*'; prepared in .*: 1.0.0; ask for one of these"),
+        ("labels:2.*.*", {}, r"is 'labels:2.\*.\*': .*; prepared in .*: 1.0.0; ask for one of these"),
         ("labels:2", {}, "it must be NAME, NAME:VERSION"),
-        ("label", {}, "neither prepared in .* nor .*Did you mean labels"),
+        ("label", {}, "neither prepared in .* nor known to .*Did you mean labels"),
         ("oxford_iiit_pets", {}, "Did you mean oxford_iiit_pet"),
         ("oxford_iiit_pet:9.*.*", {}, "only: 4.0.0.*prepared in .*: 4.0.0"),
         ("mnist", {"download": False}, "mnist is not prepared in .*, and data.download is false"),
@@ -405,13 +405,14 @@ def server(tmp_path, monkeypatch):
         server.shutdown()
 
 
-def test_which_hosts_can_be_reached(server):
+def test_which_hosts_can_be_reached(server, monkeypatch):
+    monkeypatch.setattr("src.data.tfds_folders.HOST_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
-        assert unreachable([f"http://{address}/a", f"http://{address}/b"], seconds=0.3).startswith(f"{address} cannot")
+        assert unreachable([f"http://{address}/a", f"http://{address}/b"]).startswith(f"{address} cannot be reached")
         assert time.monotonic() - began < 2
-        assert unreachable([f"http://{address}/a", f"{server[0]}/missing"], seconds=0.3) == ""
+        assert unreachable([f"http://{address}/a", f"{server[0]}/missing"]) == ""
     assert "Connection refused" in unreachable(["http://127.0.0.1:9/x"])
     assert unreachable([]) == unreachable(["a file of the set's own"]) == ""
 
@@ -453,11 +454,10 @@ def test_where_there_is_network_a_set_is_prepared_once(tmp_path, server, monkeyp
 
 
 def test_a_set_that_is_downloaded_by_hand_says_how(tmp_path):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(
+        DataError, match=r"Manual directory .*downloads/manual does not exist .*cityscapes-dataset\.com"
+    ):
         prepared("cityscapes", data_dir=tmp_path, command="again")
-    lines = str(caught.value).splitlines()
-    assert "cityscapes must be downloaded by hand into" in lines[0] and str(tmp_path) in lines[0] and len(lines) <= 10
-    assert "cityscapes-dataset.com" in str(caught.value)
 
 
 def test_masks_are_drawn_as_the_pets_are(folder):
