@@ -1,13 +1,13 @@
 """Image files of any usual kind as pixels uint8 [H, W, C], and where they are found.
 
 files, base = find_images(["photos", "scans/**/*.png"])
-image = read_image(files[0], channels=3)
-small = resized(image, (48, 48))
-labels = read_mask(Path("masks/1.png"))
-few = resized_nearest(labels, (48, 48))
+reading = Reading(channels=3, size=(48, 48))
+image = reading.image(files[0])                 # Decoded: image.pixels, upright
+mask = reading.mask(Path("masks/1.png"))
+small, labels = reading.resize(image.pixels, mask.pixels)
 
-Whoever needs a file's pixels, or those of an image that is stored in another file, gets them here: they are the same
-numbers everywhere.
+All that needs the pixels of a file, or of an image inside another file, gets them here: they are the same numbers
+everywhere.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class Decoded:
     """A file's pixels, and what there is to say of them.
 
     Attributes:
-        pixels: as read_image or read_mask gives them.
-        turn: the orientation that the file has, 1 to 8 as in EXIF, obeyed or not: 1 is upright; None is one that cannot
-            be read, or that there is not, and counts as 1.
+        pixels: upright, or as they are stored.
+        turn: the orientation that the file names, 1 to 8 as in EXIF, obeyed or not: 1 is upright; None is one that
+            cannot be read or does not exist, and counts as 1.
         bits: of an image of 16 bits, if the file does not say that they are fewer, those that its brightest value
             needs; else None.
         is_deep_colour: whether it has several channels of 16 bits, for which data.bit_depth can only be 16.
@@ -121,92 +121,95 @@ class Decoded:
     palette: np.ndarray | None = None
 
 
-def read_image(
-    source: Path | bytes, *, channels: int, apply_exif: bool | None = None, bit_depth: int | None = None
-) -> np.ndarray:
-    """The pixels uint8 [H, W, channels] of a file's first frame, turned upright as its EXIF data say.
-
-    As TensorFlow decodes images: of 16-bit channels the high byte is taken, and transparency is dropped, so that the
-    colours stay which it hides. Colour profiles are not applied.
+@dataclass(frozen=True)
+class Reading:
+    """How a data set's images and masks are read: options that all its files share.
 
     Args:
-        source: a file, or what it holds.
-        channels: 1 is gray, 3 RGB, 4 RGB and opacity.
-        apply_exif: False leaves the pixels as they are stored.
+        channels: of images: 1 is gray, 3 RGB, 4 RGB and opacity.
+        size: (H, W) to resize to.
+        apply_exif: False leaves pixels as they are stored, None is True.
         bit_depth: of gray values that are stored in 16 bits so many count, 8 to 16; None is 16, or what the file says.
 
     Raises:
-        BadImage: the file is missing, empty, damaged, no image, or of a kind whose pixels are not known for sure.
+        ValueError: an option has no meaning; names it.
     """
-    return decode_image(source, channels=channels, apply_exif=apply_exif, bit_depth=bit_depth).pixels
 
+    channels: int = 3
+    size: tuple[int, int] | None = None
+    apply_exif: bool | None = None
+    bit_depth: int | None = None
 
-def read_mask(source: Path | bytes, *, colors: bool = False, apply_exif: bool | None = None) -> np.ndarray:
-    """The values of a mask's first frame as they are stored, [H, W], turned upright as its EXIF data say.
+    def __post_init__(self) -> None:
+        if self.channels not in MODES:
+            raise ValueError(f"data.channels is {self.channels}; it must be 1 (gray), 3 (RGB) or 4 (RGB and opacity)")
+        if self.apply_exif not in (None, True, False):
+            raise ValueError(f"data.apply_exif is {self.apply_exif!r}; it must be true, false, or null for true")
+        if self.bit_depth is not None and not (type(self.bit_depth) is int and 8 <= self.bit_depth <= 16):
+            raise ValueError(f"data.bit_depth is {self.bit_depth!r}; it must be from 8 to 16, or null for 16")
 
-    Gray values of 1 to 16 bits, unscaled, or the indices of a palette: uint8 or uint16, and int32 in a TIFF of 32 bits
-    or of signed values. Of RGB those whose channels are equal.
+    @property
+    def is_upright(self) -> bool:
+        """Whether pixels are turned as their files say."""
+        return self.apply_exif is not False
 
-    Args:
-        source: a file, or what it holds.
-        colors: instead the colours that one sees, int32 0xrrggbb; transparency is dropped.
-        apply_exif: False leaves the values as they lie in the file.
+    def image(self, source: Path | bytes | np.ndarray) -> Decoded:
+        """The first frame of an image, pixels uint8 [H, W, channels].
 
-    Raises:
-        BadImage: the file is missing, empty, damaged, no image, of a lossy format, or of several channels.
-    """
-    return decode_mask(source, colors=colors, apply_exif=apply_exif).pixels
+        As TensorFlow decodes images: of 16-bit channels the high byte is taken, and transparency is dropped, so that
+        the colours stay which it hides. Colour profiles are not applied.
 
+        Args:
+            source: a file, what it holds, or its upright pixels uint8 or uint16 [H, W, C].
 
-def decode_image(
-    source: Path | bytes, *, channels: int, apply_exif: bool | None = None, bit_depth: int | None = None
-) -> Decoded:
-    """As read_image, with what there is to say of the file."""
-    with _reasons(source):
-        image, stored = _opened(source)
-        turn, upright = _load(image, apply_exif)
-        if "transparency" in image.info and "16" in stored and channels == 4:
-            raise BadImage("it has 16 bits and a transparent colour, no opacity; save it with 8 bits")
-        shallow, bits = _eight_bits(image, stored, bit_depth)
-        pixels = upright(_with_channels(shallow, channels))
-        return Decoded(pixels, turn, bits=bits, is_deep_colour=bits is not None and len(image.getbands()) > 1)
+        Raises:
+            BadImage: the file is missing, empty, damaged, no image, or of a kind whose pixels are not known for sure.
+        """
+        if isinstance(source, np.ndarray):
+            return self._array(source)
+        with _reasons(source):
+            image, stored = _opened(source)
+            turn, upright = _load(image, is_upright=self.is_upright)
+            if "transparency" in image.info and "16" in stored and self.channels == 4:
+                raise BadImage("it has 16 bits and a transparent colour, no opacity; save it with 8 bits")
+            shallow, bits = _eight_bits(image, stored, self.bit_depth)
+            is_deep_colour = bits is not None and len(image.getbands()) > 1
+            return Decoded(upright(_with_channels(shallow, self.channels)), turn, bits, is_deep_colour)
 
+    def _array(self, values: np.ndarray) -> Decoded:
+        values = values[..., 0] if values.shape[2] == 1 else values
+        is_deep_colour = values.ndim == 3 and values.dtype == np.uint16  # which Pillow only has halved
+        image = Image.fromarray((values >> 8).astype(np.uint8) if is_deep_colour else values)
+        shallow, bits = _eight_bits(image, "16" if is_deep_colour else "", self.bit_depth)
+        return Decoded(_with_channels(shallow, self.channels), 1, bits, is_deep_colour)
 
-def decode_array(values: np.ndarray, *, channels: int, bit_depth: int | None = None) -> Decoded:
-    """As decode_image, of an upright image uint8 or uint16 [H, W, C].
+    def mask(self, source: Path | bytes, *, colors: bool = False) -> Decoded:
+        """The first frame of a mask, values as they are stored, [H, W].
 
-    Raises:
-        BadImage: its values need more bits than bit_depth, or it has several channels and bit_depth is none of 16.
-    """
-    values = values[..., 0] if values.shape[2] == 1 else values
-    is_deep_colour = values.ndim == 3 and values.dtype == np.uint16  # which Pillow only has halved
-    image = Image.fromarray((values >> 8).astype(np.uint8) if is_deep_colour else values)
-    shallow, bits = _eight_bits(image, "16" if is_deep_colour else "", bit_depth)
-    return Decoded(_with_channels(shallow, channels), turn=1, bits=bits, is_deep_colour=is_deep_colour)
+        Gray values of 1 to 16 bits, unscaled, or the indices of a palette: uint8 or uint16, and int32 in a TIFF of 32
+        bits or of signed values. Of RGB those whose channels are equal.
 
+        Args:
+            source: a file, or what it holds.
+            colors: instead the colours that one sees, int32 0xrrggbb; transparency is dropped.
 
-def decode_mask(source: Path | bytes, *, colors: bool = False, apply_exif: bool | None = None) -> Decoded:
-    """As read_mask, with what there is to say of the file."""
-    with _reasons(source):
-        image, stored = _opened(source)
-        _check_mask(image)
-        turn, upright = _load(image, apply_exif)
-        values = _colors(image, stored) if colors else _values(image, stored)
-        palette = image.getpalette("RGB") if image.mode == "P" else []
-        numbers = np.array(palette, np.int32).reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-        return Decoded(upright(values), turn, palette=numbers)
+        Raises:
+            BadImage: the file is missing, empty, damaged, no image, of a lossy format, or of several channels.
+        """
+        with _reasons(source):
+            image, stored = _opened(source)
+            _check_mask(image)
+            turn, upright = _load(image, is_upright=self.is_upright)
+            values = _colors(image, stored) if colors else _values(image, stored)
+            palette = image.getpalette("RGB") if image.mode == "P" else []
+            numbers = np.array(palette, np.int32).reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+            return Decoded(upright(values), turn, palette=numbers)
 
-
-def check_reading(apply_exif: bool | None, bit_depth: int | None) -> None:
-    """Refuse options that mean nothing.
-
-    Raises:
-        ValueError: naming the option.
-    """
-    if apply_exif not in (None, True, False):
-        raise ValueError(f"data.apply_exif is {apply_exif!r}; it must be true, false, or null for true")
-    if bit_depth is not None and not (type(bit_depth) is int and 8 <= bit_depth <= 16):
-        raise ValueError(f"data.bit_depth is {bit_depth!r}; it must be from 8 to 16, or null for 16")
+    def resize(self, image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """An image, and its mask [H, W] or label [], at `size`."""
+        if self.size is None:
+            return image, target
+        return resized(image, self.size), resized_nearest(target, self.size) if target.ndim else target
 
 
 def why_too_deep(bits: int, bit_depth: int, *, is_deep_colour: bool = False) -> str | None:
@@ -376,16 +379,15 @@ def _check_tiff(image: Image.Image, stored: str) -> None:
         raise BadImage("it is a TIFF in YCbCr, unpacked; save it as PNG")
 
 
-def _load(image: Image.Image, apply_exif: bool | None) -> tuple[int | None, Callable[[np.ndarray], np.ndarray]]:
-    """Read an image's pixels: Decoded's `turn`, and what makes of them what is asked for."""
+def _load(image: Image.Image, *, is_upright: bool) -> tuple[int | None, Callable[[np.ndarray], np.ndarray]]:
+    """Read an image's pixels: Decoded's `turn`, and what turns them upright, or back to how they are stored."""
     is_turned = isinstance(image, TiffImagePlugin.TiffImageFile)  # by Pillow, while it is read
     turn = _turn(image) if is_turned else None
     image.load()
     turn = turn if is_turned else _turn(image)  # which may stand behind the pixels
-    is_obeyed = apply_exif is not False
     if is_turned:
-        return turn, TURNS[1 if is_obeyed or turn is None else TURNED_BACK.get(turn, turn)]
-    return turn, TURNS[(is_obeyed and turn) or 1]
+        return turn, TURNS[1 if is_upright or turn is None else TURNED_BACK.get(turn, turn)]
+    return turn, TURNS[(is_upright and turn) or 1]
 
 
 def _turn(image: Image.Image) -> int | None:

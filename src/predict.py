@@ -45,8 +45,8 @@ from src.image_files import (
     OVERLAYS,
     RESULTS,
     BadImage,
+    Reading,
     count_pixels,
-    decode_image,
     find_images,
     resized,
 )
@@ -239,17 +239,17 @@ class Reader:
     """
 
     def __init__(self, channels: int, config: Mapping[str, Any]) -> None:
-        self._channels = channels
-        self._apply_exif, self._bit_depth = (config.get(f"data.{name}") for name in ("apply_exif", "bit_depth"))
+        options = {name: config.get(f"data.{name}") for name in ("apply_exif", "bit_depth")}
+        self._reading = Reading(channels, **options)
         self.dark: list[Path] = []
 
     def __call__(self, file: Path) -> np.ndarray | BadImage:
         """The pixels uint8 [H, W, channels], or why there are none; may be called by several threads."""
         try:
-            image = decode_image(file, channels=self._channels, apply_exif=self._apply_exif, bit_depth=self._bit_depth)
+            image = self._reading.image(file)
         except BadImage as error:
             return error
-        if self._bit_depth is None and image.bits is not None and image.bits <= FEW_BITS:
+        if self._reading.bit_depth is None and image.bits is not None and image.bits <= FEW_BITS:
             self.dark.append(file)
         return image.pixels
 

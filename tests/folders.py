@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from src.image_files import Reading
+
 COLOURS = np.array([(20, 20, 20), (220, 30, 30), (30, 220, 30), (30, 30, 220)], np.uint8)
 
 
@@ -36,6 +38,16 @@ def write_classes(folder: Path, counts: Mapping[str, int], *, size: int = 8) -> 
             pixels = np.clip(colour + random.normal(0, 20, (size, size, 3)), 0, 255).astype(np.uint8)
             save(folder / name / f"{number:03}.png", pixels)
     return folder
+
+
+def read_image(source: Path | bytes, **options) -> np.ndarray:
+    """Pixels [H, W, C]."""
+    return Reading(**options).image(source).pixels
+
+
+def read_mask(source: Path | bytes, *, colors: bool = False) -> np.ndarray:
+    """Values [H, W]."""
+    return Reading().mask(source, colors=colors).pixels
 
 
 def save(path: Path, pixels: np.ndarray, **options) -> Path:

@@ -44,10 +44,10 @@ from src import predict
 from src.command import run_command
 answer = lambda images: (np.zeros([len(images), 8, 8, 2], np.float32), np.zeros([len(images), 8, 8], np.int32))
 predict.load_model = lambda folder: predict.Model(answer, None, 3, 2, None)
-def decode_image(file, **options):
+def image(reading, file):
     pathlib.Path(f"working-{{file.stem}}").touch()
     time.sleep(60)
-predict.decode_image = decode_image
+predict.Reading.image = image
 predict.find_run = lambda word: types.SimpleNamespace(directory=pathlib.Path("run"), values={{}})
 run_command(predict.main)
 """

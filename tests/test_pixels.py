@@ -31,8 +31,8 @@ from src.data.image_data import DataError, ImageData
 from src.data.image_folder import image_folder
 from src.data.oddities import Oddities
 from src.data.tfds_sets import tfds_images
-from src.image_files import BadImage, read_image, read_mask, resized, resized_nearest
-from tests.folders import png, save
+from src.image_files import BadImage, Decoded, Reading, resized, resized_nearest
+from tests.folders import png, read_image, read_mask, save
 from tests.prepared import write_set
 
 H, W = 5, 7
@@ -512,12 +512,12 @@ class TestOrientations:
 
 def test_a_turn_that_is_found_late_is_told_once(caplog):
     """As of an example of a large set, which is first read while training."""
-    oddities = Oddities("mine", apply_exif=None)
-    oddities.add("a", image=1, mask=1)
-    oddities.tell(bit_depth=None)
+    oddities = Oddities("mine", Reading())
+    oddities.add("a", Decoded(COLOURED, turn=1), mask_turn=1)
+    oddities.report()
     assert not caplog.messages
     for name in ("b", "c"):
-        oddities.add(name, image=6, mask=1)
+        oddities.add(name, Decoded(COLOURED, turn=6), mask_turn=1)
     (warning,) = caplog.messages
     assert warning.startswith("mine: b turned by EXIF data that its mask has not")
 

@@ -13,11 +13,12 @@ from PIL import Image
 
 from src.callbacks.export import export
 from src.data.digit_scenes.digits import digit_indices, load_digits
-from src.image_files import BadImage, find_images, read_image, resized
+from src.image_files import BadImage, find_images, resized
 from src.pictures import overlay, palette
 from src.predict import check_output, class_mask, earlier_pictures
 from src.runs.record import Record
 from tests import forks
+from tests.folders import read_image
 from tests.helpers import ROOT, only_run, train
 
 NAMES = ["black", "red", "green", "blue"]

@@ -2,7 +2,7 @@
 
 cache = cache_file(None, Path("photos"))
 facts = look_at_files(Path("photos"), {"images/1.jpg": "image", "masks/1.png": "mask"}, cache=cache)
-facts["masks/1.png"]                            # Facts(size=(480, 640), values=(0, 1, 2), error=None)
+facts["masks/1.png"]                            # Facts(size=(480, 640), values=(0, 1, 2))
 findings = find_problems(layout, facts, Classes())
 findings.problems                               # {3: ("masks/4.png", "label 7, while no mask has 3")}
 """
@@ -16,27 +16,26 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import PIL
 
+from src import files
 from src.data.folder_classes import Classes, typed
 from src.data.folder_layout import Layout
 from src.data.threads import in_threads
-from src.files import replace
-from src.image_files import BadImage, decode_image, decode_mask, read_mask, why_too_deep
+from src.image_files import HAS_COLOURS, BadImage, Reading, why_too_deep
 from src.text import counted, printable
 
 log = logging.getLogger(__name__)
 
-VERSION = f"4, Pillow {PIL.__version__}"  # of what is remembered; another one looks anew
+VERSION = f"5, Pillow {PIL.__version__}"  # of what is remembered; another one looks anew
 MOST_VALUES = 1024  # in one mask; photographs and smeared masks have more
 MOST_LINES = 10  # of a message
 SHOWN_COLOURS, COUNTED_MASKS = 8, 32  # in advice; masks whose pixels are counted for it
-OTHER_PALETTE = "another colour than in most palettes"  # of a reason
 
 Role = Literal["image", "mask", "colour mask"]
 
@@ -49,14 +48,14 @@ class Facts:
         size: (H, W), upright or, if so asked for, as the pixels are stored.
         values: those in a mask.
         error: why it cannot be used; the rest then says nothing.
-        colours: one for each of the values where they are the indices of a palette, except of a mere ramp of grays.
+        colours: (colour 0xrrggbb, value) of the values that alone have a colour in a mask's palette.
         turn, bits, is_deep_colour: as those of `src.image_files.Decoded`.
     """
 
-    size: tuple[int, int]
-    values: tuple[int, ...]
-    error: str | None
-    colours: tuple[int, ...] = ()
+    size: tuple[int, int] = (0, 0)
+    values: tuple[int, ...] = ()
+    error: str | None = None
+    colours: tuple[tuple[int, int], ...] = ()
     turn: int | None = 1
     bits: int | None = None
     is_deep_colour: bool = False
@@ -70,15 +69,17 @@ class Findings:
         problems: (path, reason) of the examples that cannot be used, by their number in the layout.
         classes: how many there are.
         advice: sentences on what may help.
+        need_colours: whether colours tell the classes in some masks, so that they should be named.
     """
 
     problems: Mapping[int, tuple[str, str]]
     classes: int
     advice: Sequence[str] = ()
+    need_colours: bool = False
 
 
 def cache_file(cache_dir: str | Path | None, root: Path) -> Path:
-    """Where is remembered what was seen of a folder.
+    """The file that remembers what was seen of a folder.
 
     Args:
         cache_dir: by default `tensorflow-experiments` in $XDG_CACHE_HOME or ~/.cache.
@@ -89,24 +90,18 @@ def cache_file(cache_dir: str | Path | None, root: Path) -> Path:
 
 
 def look_at_files(
-    root: Path,
-    roles: Mapping[str, Role],
-    *,
-    cache: Path,
-    apply_exif: bool | None = None,
-    bit_depth: int | None = None,
+    root: Path, roles: Mapping[str, Role], *, cache: Path, reading: Reading = Reading()
 ) -> dict[str, Facts]:
     """Open and decode each file that is new or has changed since the last time.
 
     Args:
         roles: what each file is, by its path below the root.
-        apply_exif: False gives sizes of the pixels as they are stored.
-        bit_depth: of images whose values are stored in 16 bits; one with more is an error.
         cache: the file that remembers; a damaged one counts as none, and one that cannot be written is done without.
+        reading: whether sizes are those of upright pixels, and how many bits images may have.
     """
     known = _remembered(cache)
     stamps = {path: _stamp(root / path) for path in roles}
-    found: dict[str, list] = {}  # by path: stamp, and what _look gives
+    found: dict[str, list] = {}  # by path: stamp, and what Facts has
     for path, role in roles.items():
         entry = known.get(f"{role}:{path}")
         if entry and entry[0] == stamps[path]:
@@ -116,36 +111,23 @@ def look_at_files(
         log.info("checking %s: %s", root, counted(len(new), "file"))
     try:
         with in_threads(lambda path: _look(root / path, roles[path]), new, f"checking {root}") as looks:
-            for path, look in zip(new, looks, strict=True):
-                found[path] = [stamps[path], *look]
+            for path, facts in zip(new, looks, strict=True):
+                found[path] = [stamps[path], *astuple(facts)]
     finally:  # what an interrupted check has seen too
         asked = set(roles.values())
         entries = {key: entry for key, entry in known.items() if key.partition(":")[0] not in asked}
         entries |= {f"{roles[path]}:{path}": entry for path, entry in found.items()}
         if new or len(entries) < len(known):
             _remember(cache, entries)
-    facts = {}
-    for path, (_, size, values, error, colours, *decoded) in found.items():
-        turn, bits, is_deep_colour = decoded
-        is_stored = apply_exif is False and (turn or 1) > 4
-        if bit_depth is not None and bits is not None:
-            error = error or why_too_deep(bits, bit_depth, is_deep_colour=is_deep_colour)
-        facts[path] = Facts(
-            tuple(size[::-1] if is_stored else size), tuple(values), error, tuple(colours), turn, bits, is_deep_colour
-        )
-    return facts
+    return {path: _as_read(Facts(*map(_tuples, entry[1:])), reading) for path, entry in found.items()}
 
 
 def find_problems(
-    layout: Layout, facts: Mapping[str, Facts], classes: Classes, *, apply_exif: bool | None = None
+    layout: Layout, facts: Mapping[str, Facts], classes: Classes, *, reading: Reading = Reading()
 ) -> Findings:
-    """All examples that cannot be used: unreadable, without a partner, of unlike sizes, with values of no class.
-
-    Args:
-        apply_exif: whether `facts` has upright sizes, None or True.
-    """
+    """All examples that cannot be used: unreadable, without a partner, of unlike sizes, with values of no class."""
     problems: dict[int, tuple[str, str]] = {}
-    values: dict[int, tuple[int, ...]] = {}  # of the masks that are right so far
+    masks: dict[int, Facts] = {}  # those that are right so far
     for number, example in enumerate(layout.examples):
         errors = {path: facts[path].error for path in (example.image, example.mask) if path and facts[path].error}
         if example.problem:
@@ -153,24 +135,19 @@ def find_problems(
         elif errors:
             problems[number] = next(iter(errors)), "; its mask: ".join(map(str, errors.values()))
         elif example.image and example.mask:
-            image, mask = facts[example.image].size, facts[example.mask].size
-            if image == mask:
-                values[number] = facts[example.mask].values
+            image, mask = facts[example.image], facts[example.mask]
+            if image.size == mask.size:
+                masks[number] = mask
             else:
-                turned = ""
-                if image == mask[::-1]:
-                    turned = " (has one been turned?)"
-                    if apply_exif is not False and facts[example.image].turn != facts[example.mask].turn:
-                        turned = " (EXIF data turn one of them; data.apply_exif=false takes both as they are stored)"
-                problems[number] = example.mask, f"it is {by(mask)}, its image {by(image)}{turned}"
+                problems[number] = example.mask, _unlike(image, mask, reading)
     if not layout.has_masks:
         return Findings(problems, len(layout.classes))
-    judge = _of_no_class if classes.labels is None else _of_no_colour
-    wrong, count, advice = judge(values, classes)
-    masks = {number: facts[str(layout.examples[number].mask)] for number in values}
-    wrong = _of_other_palettes(masks, classes.ignore_label) | wrong
+    judgement = classes.judge({number: mask.values for number, mask in masks.items()})
+    otherwise = _numbered_otherwise(masks)
+    need_colours = bool(otherwise) or any(HAS_COLOURS in reason for _, reason in problems.values())
+    wrong = otherwise | judgement.reasons
     problems |= {number: (str(layout.examples[number].mask), reason) for number, reason in wrong.items()}
-    return Findings(dict(sorted(problems.items())), count, advice)
+    return Findings(dict(sorted(problems.items())), judgement.classes, judgement.advice, need_colours)
 
 
 def problem_list(layout: Layout, findings: Findings, *, skip: bool, cache: Path) -> str:
@@ -236,7 +213,8 @@ def colours_to_name(layout: Layout, *, cache: Path) -> str:
     if not pixels:
         return ""
     for path in usable[:: -(-len(usable) // COUNTED_MASKS)]:
-        values, counts = np.unique(read_mask(layout.root / path, colors=True), return_counts=True)
+        colours = Reading().mask(layout.root / path, colors=True).pixels
+        values, counts = np.unique(colours, return_counts=True)
         pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     shown = [typed(colour) for colour, _ in pixels.most_common(SHOWN_COLOURS)]
     named = ",".join(f"{name}:{colour}" for name, colour in zip(("background", *"abcdefg"), shown, strict=False))
@@ -244,88 +222,62 @@ def colours_to_name(layout: Layout, *, cache: Path) -> str:
     return f"Name the colours{some}: 'data.mask_colors={{{named}}}'."
 
 
-def by(size: tuple[int, int]) -> str:
+def by(size: tuple[int, ...]) -> str:
     """Height by width, for eyes."""
     return f"{size[0]} x {size[1]}"
 
 
-def _look(
-    path: Path, role: Role
-) -> tuple[tuple[int, int], list[int], str | None, list[int], int | None, int | None, bool]:
-    """(size, values, error, colours, turn, bits, is_deep_colour) of a file."""
+def _look(path: Path, role: Role) -> Facts:
     try:
         if role == "image":
-            image = decode_image(path, channels=3)
-            return image.pixels.shape[:2], [], None, [], image.turn, image.bits, image.is_deep_colour
-        mask = decode_mask(path, colors=role == "colour mask")
+            image = Reading().image(path)
+            return Facts(image.pixels.shape[:2], (), None, (), image.turn, image.bits, image.is_deep_colour)
+        mask = Reading().mask(path, colors=role == "colour mask")
     except BadImage as error:
-        return (0, 0), [], str(error), [], 1, None, False
+        return Facts(error=str(error))
     flat = mask.pixels.ravel()
-    values = np.unique(np.append(flat[1:][flat[1:] != flat[:-1]], flat[0]))  # few are left where areas are even
+    values = np.unique(np.append(flat[1:][flat[1:] != flat[:-1]], flat[0])).tolist()  # few are left of even areas
     if len(values) > MOST_VALUES:
         what = "colours" if role == "colour mask" else "labels"
         many = f"it has {len(values):,} {what}, as a photograph has; a mask has at most {MOST_VALUES:,}"
-        return (0, 0), [], many, [], 1, None, False
-    palette = mask.palette if role == "mask" and mask.palette is not None else np.array([], np.int32)
-    colours = palette[values].tolist() if len(palette) > values[-1] else []
-    is_ramp = colours == [value * 0x010101 for value in values.tolist()]
-    return mask.pixels.shape, values.tolist(), None, [] if is_ramp else colours, mask.turn, None, False
+        return Facts(error=many)
+    palette = mask.palette.tolist() if role == "mask" and mask.palette is not None else []
+    counts = Counter(palette)
+    colours = tuple((palette[v], v) for v in values if v < len(palette) and counts[palette[v]] == 1)
+    return Facts(mask.pixels.shape, tuple(values), None, colours, mask.turn)
 
 
-def _of_no_class(values: Mapping[int, Sequence[int]], classes: Classes) -> tuple[dict[int, str], int, list[str]]:
-    """(reasons, how many classes, advice) on labels."""
-    occurring = {value for found in values.values() for value in found} - {classes.ignore_label}
-    if classes.names is None:
-        between = {classes.ignore_label} if (classes.ignore_label or 0) < max(occurring, default=0) else set()
-        count = next(number for number in range(1, len(occurring) + 3) if number not in occurring | between)
-        why = f"while no mask has {count}"
-    else:
-        count = len(classes.names)
-        why = f"and the {count} classes are 0 to {count - 1}"
-    known = {*range(count), classes.ignore_label}
-    wrong = {number: sorted(set(found) - known) for number, found in values.items()}
-    reasons = {number: f"{_some(found, 'label')}, {why}" for number, found in wrong.items() if found}
-    advice, unknown = [], occurring - known
-    if 255 in unknown and classes.ignore_label is None:
-        advice.append("If 255 marks what is not to count: data.ignore_label=255.")
-    if occurring == {0, 255}:
-        advice.append("If it marks a class: 'data.mask_colors={background:[0,0,0],object:[255,255,255]}'.")
-    elif unknown - {255}:
-        advice.append("If such labels are classes, name all: data.class_names=[...], or classes.txt beside masks/.")
-    return reasons, count, advice
+def _as_read(facts: Facts, reading: Reading) -> Facts:
+    if not reading.is_upright and (facts.turn or 1) > 4:
+        facts = replace(facts, size=facts.size[::-1])
+    if reading.bit_depth is None or facts.bits is None or facts.error:
+        return facts
+    return replace(facts, error=why_too_deep(facts.bits, reading.bit_depth, is_deep_colour=facts.is_deep_colour))
 
 
-def _of_no_colour(values: Mapping[int, Sequence[int]], classes: Classes) -> tuple[dict[int, str], int, list[str]]:
-    """(reasons, how many classes, advice) on colours."""
-    assert classes.labels is not None and classes.names is not None
-    wrong = {number: sorted(set(found) - set(classes.labels)) for number, found in values.items()}
-    reasons = {
-        number: f"{_some([typed(value, hexadecimal=classes.hexadecimal) for value in found], 'colour')} of no class"
-        for number, found in wrong.items()
-        if found
-    }
-    advice = ["data.mask_colors must name the class of every colour; data.ignore_color may be one of none."]
-    return reasons, len(classes.names), advice if reasons else []
+def _unlike(image: Facts, mask: Facts, reading: Reading) -> str:
+    """What is wrong where a mask has another size than its image."""
+    turned = ""
+    if image.size == mask.size[::-1]:
+        turned = " (has one been turned?)"
+        if reading.is_upright and image.turn != mask.turn:
+            turned = " (EXIF data turn one of them; data.apply_exif=false takes both as they are stored)"
+    return f"it is {by(mask.size)}, its image {by(image.size)}{turned}"
 
 
-def _of_other_palettes(masks: Mapping[int, Facts], ignore_label: int | None) -> dict[int, str]:
-    """Reasons of masks in whose palettes a label has another colour than in most: a program has numbered it anew."""
+def _numbered_otherwise(masks: Mapping[int, Facts]) -> dict[int, str]:
+    """Reasons of masks in whose palettes a colour has another label than in most: a program has numbered it anew."""
     counts: dict[int, Counter[int]] = defaultdict(Counter)
     for mask in masks.values():
-        for label, colour in zip(mask.values, mask.colours, strict=False):
-            counts[label][colour] += 1
-    usual = {label: max(found, key=found.__getitem__) for label, found in counts.items()}
+        for colour, label in mask.colours:
+            counts[colour][label] += 1
+    usual = {colour: max(found, key=found.__getitem__) for colour, found in counts.items()}
     return {
-        number: f"label {label} is {typed(colour)}, {OTHER_PALETTE} ({typed(usual[label])})"
+        number: f"label {label} is {typed(colour)}, which is label {usual[colour]} in other masks"
         for number, mask in masks.items()
-        for label, colour in reversed(list(zip(mask.values, mask.colours, strict=False)))
-        if colour != usual[label] and label != ignore_label
+        for colour, label in reversed(mask.colours)
+        if label != usual[colour]
     }
-
-
-def _some(values: Sequence[object], noun: str) -> str:
-    more = f" and {len(values) - 3} more" if len(values) > 3 else ""
-    return f"{noun}{'' if len(values) == 1 else 's'} {', '.join(map(str, values[:3]))}{more}"
 
 
 def _stamp(path: Path) -> list[int] | None:
@@ -352,11 +304,16 @@ def _remember(cache: Path, entries: Mapping[str, list]) -> None:
     _write(cache, f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}")
 
 
+def _tuples(value: object) -> object:
+    """What JSON has made a list of."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
 def _write(path: Path, content: str) -> bool:
     """Whether it could be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, content, at_once=False)
+        files.replace(path, content, at_once=False)
     except OSError as error:
         log.debug("%s cannot be written: %s", path, error)
         return False

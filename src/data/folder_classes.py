@@ -3,6 +3,7 @@
 classes = find_classes(layout, mask_colors={"sky": "#87ceeb", "road": [128, 64, 128]})
 classes.names                   # ("sky", "road")
 classes.labels                  # {0x87ceeb: 0, 0x804080: 1}
+classes.judge({3: (0x87ceeb, 0x000000)}).reasons      # {3: "colour #000000 of no class"}
 """
 
 from __future__ import annotations
@@ -23,6 +24,21 @@ Colour = str | Sequence[int]
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What is wrong with the values in masks.
+
+    Attributes:
+        reasons: by mask.
+        classes: how many there are.
+        advice: sentences on what may help.
+    """
+
+    reasons: dict[int, str]
+    classes: int
+    advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Classes:
     """The classes, as far as they are known before masks are read.
 
@@ -30,7 +46,7 @@ class Classes:
         names: in the order of their numbers; None takes the values that occur in masks, from 0 on without a gap.
         labels: of each colour in masks, 0xrrggbb; None where the masks' values are labels.
         ignore_label: a label that is no class.
-        hexadecimal: colours were given as '#rrggbb'; messages say them so too.
+        hexadecimal: colours were given as '#rrggbb'; messages show them so too.
     """
 
     names: tuple[str, ...] | None = None
@@ -41,6 +57,41 @@ class Classes:
     def number_of(self, folder: str) -> int:
         """The label of what is in a class's folder."""
         return [same_name(name) for name in self.names or ()].index(same_name(printable(folder)))
+
+    def judge(self, values: Mapping[int, Sequence[int]]) -> Judgement:
+        """Which values are of no class; `values` are those in each mask."""
+        return self._judge_labels(values) if self.labels is None else self._judge_colours(values, self.labels)
+
+    def _judge_labels(self, values: Mapping[int, Sequence[int]]) -> Judgement:
+        occurring = {value for found in values.values() for value in found} - {self.ignore_label}
+        if self.names is None:
+            between = {self.ignore_label} if (self.ignore_label or 0) < max(occurring, default=0) else set()
+            count = next(number for number in range(1, len(occurring) + 3) if number not in occurring | between)
+            why = f"while no mask has {count}"
+        else:
+            count = len(self.names)
+            why = f"and the {count} classes are 0 to {count - 1}"
+        known = {*range(count), self.ignore_label}
+        wrong = {number: sorted(set(found) - known) for number, found in values.items()}
+        advice, unknown = [], occurring - known
+        if 255 in unknown and self.ignore_label is None:
+            advice.append("If 255 marks what is not to count: data.ignore_label=255.")
+        if occurring == {0, 255}:
+            advice.append("If it marks a class: 'data.mask_colors={background:[0,0,0],object:[255,255,255]}'.")
+        elif unknown - {255}:
+            advice.append("If such labels are classes, name all: data.class_names=[...], or classes.txt beside masks/.")
+        reasons = {number: f"{_some(found, 'label')}, {why}" for number, found in wrong.items() if found}
+        return Judgement(reasons, count, tuple(advice))
+
+    def _judge_colours(self, values: Mapping[int, Sequence[int]], labels: Mapping[int, int]) -> Judgement:
+        wrong = {number: sorted(set(found) - set(labels)) for number, found in values.items()}
+        reasons = {
+            number: f"{_some([typed(value, hexadecimal=self.hexadecimal) for value in found], 'colour')} of no class"
+            for number, found in wrong.items()
+            if found
+        }
+        advice = "data.mask_colors must name the class of every colour; data.ignore_color may be one of none."
+        return Judgement(reasons, len(self.names or ()), (advice,) if reasons else ())
 
 
 def find_classes(
@@ -97,6 +148,11 @@ def typed(colour: int, *, hexadecimal: bool = False) -> str:
     return f"#{colour:06x}" if hexadecimal else f"[{','.join(map(str, colour.to_bytes(3)))}]"
 
 
+def _some(values: Sequence[object], noun: str) -> str:
+    more = f" and {len(values) - 3} more" if len(values) > 3 else ""
+    return f"{noun}{'' if len(values) == 1 else 's'} {', '.join(map(str, values[:3]))}{more}"
+
+
 def _lines(path: Path) -> tuple[str, ...]:
     """A file's lines; none where it is not there."""
     if not path.is_file():
@@ -109,13 +165,11 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 
 def _labels(mask_colors: Mapping[str, Colour], ignore_color: Colour | None, ignore_label: int | None) -> dict[int, int]:
-    colours = {
-        f"data.mask_colors.{name}": (colour, number) for number, (name, colour) in enumerate(mask_colors.items())
-    }
+    colours = [(f"data.mask_colors.{name}", colour, number) for number, (name, colour) in enumerate(mask_colors.items())]
     if ignore_color is not None and ignore_label is not None:
-        colours["data.ignore_color"] = ignore_color, ignore_label
+        colours.append(("data.ignore_color", ignore_color, ignore_label))
     labels: dict[int, int] = {}
-    for key, (colour, label) in colours.items():
+    for key, colour, label in colours:
         number = _number(key, colour)
         if number in labels:
             raise ValueError(f"{key} is {colour!r}, which another class has too")

@@ -290,6 +290,12 @@ class _Subset(Sequence):
         return self._examples[int(self._chosen[index])]
 
 
+def label_dtype(num_classes: int, ignore_label: int | None, *, is_mask: bool) -> np.dtype:
+    """The smallest of uint8 and int32 that holds all labels of masks; int32 for those of images."""
+    ends = (num_classes - 1, ignore_label or 0)
+    return np.dtype(np.uint8 if is_mask and min(ends) >= 0 and max(ends) <= 255 else np.int32)
+
+
 def share_of(examples: Examples, share: float | None) -> Examples:
     """A share of the examples in their order, at least one; None is all of them.
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from src.data.folder_check import (
-    OTHER_PALETTE,
+    Facts,
+    Findings,
     Role,
     by,
     cache_file,
@@ -32,20 +31,10 @@ from src.data.folder_check import (
 )
 from src.data.folder_classes import Classes, Colour, find_classes
 from src.data.folder_layout import Example, Kind, Layout, find_layout
-from src.data.image_data import SPLITS, DataError, ImageData
+from src.data.image_data import SPLITS, DataError, ImageData, label_dtype
 from src.data.oddities import Oddities
-from src.data.threads import arrays
-from src.image_files import (
-    HAS_COLOURS,
-    MODES,
-    BadImage,
-    check_reading,
-    height_and_width,
-    read_image,
-    read_mask,
-    resized,
-    resized_nearest,
-)
+from src.data.threads import in_memory
+from src.image_files import BadImage, Reading, height_and_width
 from src.text import printable, size
 
 log = logging.getLogger(__name__)
@@ -107,12 +96,9 @@ def image_folder(
         ValueError: options do not fit the folder, or one another.
         DataError: files cannot be used; all are named.
     """
-    if channels not in MODES:
-        raise ValueError(f"data.channels is {channels}; it must be 1 (gray), 3 (RGB) or 4 (RGB and opacity)")
-    check_reading(apply_exif, bit_depth)
+    shape = None if image_size is None else height_and_width(image_size)
+    reading = Reading(channels, shape, apply_exif, bit_depth)
     _check_shares(val_share, test_share)
-    if image_size is not None:
-        height_and_width(image_size)  # before files are checked
     root = Path(path).expanduser()
     layout = find_layout(root, mask_suffix="" if mask_suffix is None else str(mask_suffix), kind=kind)
     classes = find_classes(
@@ -123,60 +109,35 @@ def image_folder(
         ignore_color=ignore_color,
     )
     cache = cache_file(cache_dir, root)
-    roles = _roles(layout, has_colours=classes.labels is not None)
-    facts = look_at_files(root, roles, cache=cache, apply_exif=apply_exif, bit_depth=bit_depth)
-    findings = find_problems(layout, facts, classes, apply_exif=apply_exif)
-    if classes.ignore_label is not None and 0 <= classes.ignore_label < findings.classes:
-        raise ValueError(
-            f"data.ignore_label is {classes.ignore_label}, which is among the {findings.classes} classes from 0 on; "
-            "give values as colours, 'data.mask_colors={a:[1,1,1],b:[2,2,2]}' and data.ignore_color=[0,0,0]"
-        )
+    facts = look_at_files(root, _roles(layout, classes), cache=cache, reading=reading)
+    findings = find_problems(layout, facts, classes, reading=reading)
+    num_classes = _checked_count(findings, classes, root)
     usable = [example for number, example in enumerate(layout.examples) if number not in findings.problems]
     sizes = {str(example.image): facts[str(example.image)].size for example in usable}
     if findings.problems:
-        skipped = skip_bad and bool(usable)
-        if any(reason == HAS_COLOURS or OTHER_PALETTE in reason for _, reason in findings.problems.values()):
-            advice = [*findings.advice, colours_to_name(layout, cache=cache)]
-            findings = replace(findings, advice=list(filter(None, advice)))
+        if findings.need_colours and (advice := colours_to_name(layout, cache=cache)):
+            findings = replace(findings, advice=[*findings.advice, advice])
         text = problem_list(layout, findings, skip=skip_bad, cache=cache)
-        if not skipped:
+        if not (skip_bad and usable):
             resize = " The others are of several sizes: give data.image_size too."
             raise DataError(text + (resize if image_size is None and len(set(sizes.values())) > 1 else ""))
         log.warning("%s", text)
-    oddities = Oddities(str(root), apply_exif=apply_exif)
-    for example in usable:
-        image = facts[str(example.image)]
-        mask = facts[example.mask].turn if example.mask else image.turn
-        oddities.add(
-            str(example.image), image=image.turn, mask=mask, bits=image.bits, is_deep_colour=image.is_deep_colour
-        )
-    oddities.tell(bit_depth=bit_depth)
-    if findings.classes < 2:
+    _report_oddities(usable, facts, root, reading)
+    if num_classes < 2:
         raise ValueError(f"the masks in {root} have no label but 0; two classes are needed")
-    shape = _shape(image_size, root, sizes)
+    reading = replace(reading, size=shape or _only_size(root, sizes))
     splits = split_examples(usable, val_share=val_share, test_share=test_share, seed=split_seed)
     _check_splits(layout, usable, splits)
 
-    names = classes.names or tuple(map(str, range(findings.classes)))
-    read = Reader(
-        root,
-        shape=shape,
-        channels=channels,
-        classes=classes,
-        dtype=_dtype(layout, findings.classes, classes.ignore_label),
-        apply_exif=apply_exif,
-        bit_depth=bit_depth,
-    )
-    held = len(usable) * math.prod(shape) * (channels + read.dtype.itemsize * layout.has_masks)
-    in_memory = held <= max_memory_gib * 2**30
-    _say(layout, splits, names, f"{by(shape)}, {size(held)} {'in memory' if in_memory else 'on disk'}")
-    sequences = {split: Examples(read, examples) for split, examples in splits.items()}
+    names = classes.names or tuple(map(str, range(num_classes)))
+    dtype = label_dtype(num_classes, classes.ignore_label, is_mask=layout.has_masks)
+    files = {split: Files(root, tuple(examples), reading, classes, dtype) for split, examples in splits.items()}
+    loaded, held = in_memory(files, str(root), max_memory_gib=max_memory_gib)
+    where = "on disk" if loaded == files else "in memory"
+    _log_found(layout, splits, names, f"{by(reading.size or ())}, {size(held)} {where}")
     return ImageData(
-        **{
-            split: arrays(examples, f"reading {root}, {split}") if in_memory else examples
-            for split, examples in sequences.items()
-        },
-        num_classes=findings.classes,
+        **loaded,
+        num_classes=num_classes,
         class_names=names,
         ignore_label=classes.ignore_label,
         batch_size=batch_size,
@@ -188,52 +149,40 @@ def image_folder(
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Reads an example as (image uint8 [H, W, channels], mask [H, W] or label []), masks and labels of this dtype.
+class Files(Sequence):
+    """The examples of a split, each read when it is asked for.
 
-    Args:
-        shape: (H, W).
+    As (image uint8 [H, W, channels], mask [H, W] or label []), masks and labels of this dtype.
     """
 
     root: Path
-    shape: tuple[int, int]
-    channels: int
+    examples: tuple[Example, ...]
+    reading: Reading
     classes: Classes
     dtype: np.dtype
-    apply_exif: bool | None = None
-    bit_depth: int | None = None
-
-    def __call__(self, example: Example) -> tuple[np.ndarray, np.ndarray]:
-        image = self._checked(read_image, example.image, channels=self.channels, bit_depth=self.bit_depth)
-        image = resized(image, self.shape)
-        if example.mask is None:
-            return image, np.array(self.classes.number_of(str(example.class_name)), self.dtype)
-        labels = self.classes.labels
-        mask = resized_nearest(self._checked(read_mask, example.mask, colors=labels is not None), self.shape)
-        if labels is not None:
-            colours, places = np.unique(mask, return_inverse=True)
-            mask = np.array([labels[colour] for colour in colours.tolist()])[places].reshape(mask.shape)
-        return image, mask.astype(self.dtype)
-
-    def _checked(self, read: Callable, path: str | None, **options: Any) -> np.ndarray:
-        try:
-            return read(self.root / str(path), apply_exif=self.apply_exif, **options)
-        except BadImage as error:
-            name = printable(self.root / str(path))
-            raise DataError(f"{name}: {error}; it was well when the files were checked") from error
-
-
-class Examples(Sequence):
-    """The examples of a split, each read when it is asked for."""
-
-    def __init__(self, read: Reader, examples: Sequence[Example]) -> None:
-        self._read, self._examples = read, examples
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self.examples)
 
     def __getitem__(self, index):
-        return self._read(self._examples[index])
+        example = self.examples[index]
+        path = self.root / str(example.image)
+        try:
+            image = self.reading.image(path).pixels
+            path = self.root / str(example.mask)
+            target = self._labels(path) if example.mask else np.array(self.classes.number_of(str(example.class_name)))
+        except BadImage as error:
+            raise DataError(f"{printable(path)}: {error}; it was well when the files were checked") from error
+        image, target = self.reading.resize(image, target)
+        return image, target.astype(self.dtype)
+
+    def _labels(self, path: Path) -> np.ndarray:
+        labels = self.classes.labels
+        mask = self.reading.mask(path, colors=labels is not None).pixels
+        if labels is None:
+            return mask
+        colours, places = np.unique(mask, return_inverse=True)
+        return np.array([labels[colour] for colour in colours.tolist()])[places].reshape(mask.shape)
 
 
 def split_examples(
@@ -289,10 +238,19 @@ def _check_splits(layout: Layout, usable: Sequence[Example], splits: Mapping[str
         raise ValueError(f"no usable image of {', '.join(sorted(lost))} in {layout.root} is left to train with")
 
 
-def _shape(image_size: int | Sequence[int] | None, root: Path, sizes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+def _checked_count(findings: Findings, classes: Classes, root: Path) -> int:
+    """How many classes there are."""
+    count, ignored = findings.classes, classes.ignore_label
+    if ignored is not None and 0 <= ignored < count:
+        raise ValueError(
+            f"data.ignore_label is {ignored}, which is among the {count} classes from 0 on; give values as colours, "
+            "'data.mask_colors={a:[1,1,1],b:[2,2,2]}' and data.ignore_color=[0,0,0]"
+        )
+    return count
+
+
+def _only_size(root: Path, sizes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
     """(H, W) of all images; `sizes` are those in the files."""
-    if image_size is not None:
-        return height_and_width(image_size)
     counts = Counter(sizes.values()).most_common()
     if len(counts) > 1:
         examples = [f"{by(found)} in {next(file for file in sizes if sizes[file] == found)}" for found, _ in counts[:2]]
@@ -303,24 +261,26 @@ def _shape(image_size: int | Sequence[int] | None, root: Path, sizes: Mapping[st
     return counts[0][0]
 
 
-def _roles(layout: Layout, *, has_colours: bool) -> dict[str, Role]:
+def _roles(layout: Layout, classes: Classes) -> dict[str, Role]:
     """What each file is; doubles are no example's."""
     images: dict[str, Role] = {example.image: "image" for example in layout.examples if example.image}
-    masks: dict[str, Role] = {e.mask: "colour mask" if has_colours else "mask" for e in layout.examples if e.mask}
-    return images | masks
+    kind: Role = "mask" if classes.labels is None else "colour mask"
+    return images | {example.mask: kind for example in layout.examples if example.mask}
 
 
-def _dtype(layout: Layout, classes: int, ignore_label: int | None) -> np.dtype:
-    """The smallest of uint8 and int32 that holds all labels of masks; int32 for those of images."""
-    ends = (classes - 1, ignore_label or 0)
-    return np.dtype(np.uint8 if layout.has_masks and min(ends) >= 0 and max(ends) <= 255 else np.int32)
+def _report_oddities(usable: Sequence[Example], facts: Mapping[str, Facts], root: Path, reading: Reading) -> None:
+    oddities = Oddities(str(root), reading)
+    for example in usable:
+        mask_turn = facts[example.mask].turn if example.mask else None
+        oddities.add(str(example.image), facts[str(example.image)], mask_turn=mask_turn)
+    oddities.report()
 
 
-def _say(layout: Layout, splits: Mapping[str, Sequence[Example]], names: Sequence[str], size: str) -> None:
+def _log_found(layout: Layout, splits: Mapping[str, Sequence[Example]], names: Sequence[str], held: str) -> None:
     counts = ", ".join(f"{len(examples)} {split}" for split, examples in splits.items())
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     kind = "images with masks" if layout.has_masks else "images"
-    log.info("%s: %s (%s), %s; %s", printable(layout.root), kind, counts, size, f"{len(names)} classes: {shown}")
+    log.info("%s: %s (%s), %s; %s", printable(layout.root), kind, counts, held, f"{len(names)} classes: {shown}")
     if layout.passed_over:
         others = ", ".join(f"{count} {what}" for what, count in layout.passed_over.most_common(5))
         log.info("%s: passed over: %s", printable(layout.root), printable(others))

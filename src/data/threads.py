@@ -2,17 +2,17 @@
 
 with in_threads(look, paths, "checking photos") as results:
     facts = dict(zip(paths, results, strict=True))
-images, targets = arrays(examples, "reading photos, train")
+splits = in_memory(splits, "photos", max_memory_gib=4.0)
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -20,12 +20,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from src.machine import available_cores
 
+if TYPE_CHECKING:  # imports TensorFlow
+    from src.data.image_data import Examples, Pair
+
 AT_ONCE = 4096  # items that wait for a thread
 
 
 @contextmanager
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> Iterator[Iterable[Any]]:
-    """The function's results in order, made on all cores; on a terminal a bar says how far they are.
+    """The function's results in order, made on all cores; on a terminal a bar shows how far they are.
 
     Whatever ends the block, no more items are begun.
     """
@@ -42,8 +45,22 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) 
         pool.shutdown(cancel_futures=True)
 
 
-def arrays(examples: Sequence[tuple[np.ndarray, np.ndarray]], what: str) -> tuple[np.ndarray, np.ndarray]:
-    """All examples, read in threads, as two arrays; `what` is told meanwhile."""
+def in_memory(
+    splits: Mapping[str, Sequence[Pair]], what: str, *, max_memory_gib: float
+) -> tuple[dict[str, Examples], float]:
+    """The splits as arrays, or as they are where these would be too large; and how many bytes those have.
+
+    Args:
+        what: the data set, for the bar.
+    """
+    example = next(iter(splits.values()))[0]
+    held = sum(map(len, splits.values())) * sum(part.nbytes for part in example)
+    if held > max_memory_gib * 2**30:
+        return dict(splits), held
+    return {name: _arrays(examples, f"reading {what}, {name}") for name, examples in splits.items()}, held
+
+
+def _arrays(examples: Sequence[Pair], what: str) -> Pair:
     image, target = examples[0]
     images = np.empty((len(examples), *image.shape), image.dtype)
     targets = np.empty((len(examples), *target.shape), target.dtype)

@@ -13,7 +13,7 @@ from src.data import folder_check
 from src.data.folder_check import Facts, cache_file, colours_to_name, find_problems, look_at_files, problem_list
 from src.data.folder_classes import Classes, find_classes
 from src.data.folder_layout import find_layout
-from tests.folders import png, save, write_pairs
+from tests.folders import png, read_mask, save, write_pairs
 from tests.helpers import ROOT
 from tests.terminal import on_terminal
 
@@ -64,9 +64,8 @@ def opened(monkeypatch):
 def test_what_a_file_is(root, cache):
     facts = look(root, cache)
     assert len(facts) == 8
-    assert facts["images/000.png"] == Facts((8, 8), (), None)
-    mask = np.asarray(folder_check.read_mask(root / "masks" / "000.png"))
-    assert facts["masks/000.png"] == Facts((8, 8), tuple(np.unique(mask).tolist()), None)
+    assert facts["images/000.png"] == Facts((8, 8))
+    assert facts["masks/000.png"] == Facts((8, 8), tuple(np.unique(read_mask(root / "masks" / "000.png")).tolist()))
 
 
 def test_only_what_has_changed_is_looked_at_again(root, cache, opened):
@@ -82,7 +81,7 @@ def test_only_what_has_changed_is_looked_at_again(root, cache, opened):
     after = look(root, cache)
     assert {path.name for path in opened[8:]} == {"001.png", "new.png"}
     assert after["images/001.png"].error == "it is no image, or of a kind that cannot be read"
-    assert after["images/new.png"] == Facts((3, 5), (), None)
+    assert after["images/new.png"] == Facts((3, 5))
     assert before.keys() - after.keys() == {"masks/002.png"}
     assert {name for name in before.keys() & after.keys() if before[name] != after[name]} == {"images/001.png"}
 
