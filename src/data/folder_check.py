@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import PIL
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 VERSION = f"5, Pillow {PIL.__version__}"  # of what is remembered; another one looks anew
 MOST_VALUES = 1024  # in one mask; photographs and smeared masks have more
 MOST_LINES = 10  # of a message
+UPRIGHT = Reading()
 SHOWN_COLOURS, COUNTED_MASKS = 8, 32  # in advice; masks whose pixels are counted for it
 
 Role = Literal["image", "mask", "colour mask"]
@@ -90,7 +91,7 @@ def cache_file(cache_dir: str | Path | None, root: Path) -> Path:
 
 
 def look_at_files(
-    root: Path, roles: Mapping[str, Role], *, cache: Path, reading: Reading = Reading()
+    root: Path, roles: Mapping[str, Role], *, cache: Path, reading: Reading = UPRIGHT
 ) -> dict[str, Facts]:
     """Open and decode each file that is new or has changed since the last time.
 
@@ -123,7 +124,7 @@ def look_at_files(
 
 
 def find_problems(
-    layout: Layout, facts: Mapping[str, Facts], classes: Classes, *, reading: Reading = Reading()
+    layout: Layout, facts: Mapping[str, Facts], classes: Classes, *, reading: Reading = UPRIGHT
 ) -> Findings:
     """All examples that cannot be used: unreadable, without a partner, of unlike sizes, with values of no class."""
     problems: dict[int, tuple[str, str]] = {}
@@ -213,7 +214,7 @@ def colours_to_name(layout: Layout, *, cache: Path) -> str:
     if not pixels:
         return ""
     for path in usable[:: -(-len(usable) // COUNTED_MASKS)]:
-        colours = Reading().mask(layout.root / path, colors=True).pixels
+        colours = UPRIGHT.mask(layout.root / path, colors=True).pixels
         values, counts = np.unique(colours, return_counts=True)
         pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     shown = [typed(colour) for colour, _ in pixels.most_common(SHOWN_COLOURS)]
@@ -230,9 +231,9 @@ def by(size: tuple[int, ...]) -> str:
 def _look(path: Path, role: Role) -> Facts:
     try:
         if role == "image":
-            image = Reading().image(path)
+            image = UPRIGHT.image(path)
             return Facts(image.pixels.shape[:2], (), None, (), image.turn, image.bits, image.is_deep_colour)
-        mask = Reading().mask(path, colors=role == "colour mask")
+        mask = UPRIGHT.mask(path, colors=role == "colour mask")
     except BadImage as error:
         return Facts(error=str(error))
     flat = mask.pixels.ravel()
@@ -304,7 +305,7 @@ def _remember(cache: Path, entries: Mapping[str, list]) -> None:
     _write(cache, f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}")
 
 
-def _tuples(value: object) -> object:
+def _tuples(value: Any) -> Any:
     """What JSON has made a list of."""
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 

@@ -165,11 +165,11 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 
 def _labels(mask_colors: Mapping[str, Colour], ignore_color: Colour | None, ignore_label: int | None) -> dict[int, int]:
-    colours = [(f"data.mask_colors.{name}", colour, number) for number, (name, colour) in enumerate(mask_colors.items())]
+    colours = {f"data.mask_colors.{name}": (colour, label) for label, (name, colour) in enumerate(mask_colors.items())}
     if ignore_color is not None and ignore_label is not None:
-        colours.append(("data.ignore_color", ignore_color, ignore_label))
+        colours["data.ignore_color"] = ignore_color, ignore_label
     labels: dict[int, int] = {}
-    for key, colour, label in colours:
+    for key, (colour, label) in colours.items():
         number = _number(key, colour)
         if number in labels:
             raise ValueError(f"{key} is {colour!r}, which another class has too")

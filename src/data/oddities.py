@@ -8,25 +8,20 @@ oddities.report()       # logs warnings; DataError where the pixels would be as 
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from src.data.image_data import DataError
-from src.image_files import FEW_BITS, Reading
+from src.image_files import FEW_BITS, Decoded, Reading
 from src.text import counted, printable
+
+if TYPE_CHECKING:
+    from src.data.folder_check import Facts
 
 log = logging.getLogger(__name__)
 
 DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners give, and store in 16
 OTHER_TURN = "turned by EXIF data that its mask has not: each is taken as its own data say"
 NO_TURN = "with EXIF data that cannot be read, or that name no orientation: it is taken as stored"
-
-
-class Image(Protocol):
-    """What is asked of an image: attributes of `src.image_files.Decoded`."""
-
-    turn: int | None
-    bits: int | None
-    is_deep_colour: bool
 
 
 class Oddities:
@@ -43,7 +38,7 @@ class Oddities:
         self._deep: dict[str, tuple[int, bool]] = {}  # bits and is_deep_colour of images of 16 bits
         self._reported: set[str] | None = None
 
-    def add(self, name: str, image: Image, *, mask_turn: int | None = None) -> None:
+    def add(self, name: str, image: Decoded | Facts, *, mask_turn: int | None = None) -> None:
         """Note an image that is used; `mask_turn` may be left out where there is no mask."""
         if image.bits is not None:
             self._deep[name] = image.bits, image.is_deep_colour

@@ -16,28 +16,21 @@ import logging
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from src.data.image_data import DataError, ImageData, Pair, share_of
+from src.data.image_data import DataError, ImageData, Pair, label_dtype, share_of
 from src.data.oddities import Oddities
 from src.data.tfds_folders import prepared
 from src.data.tfds_records import Records
-from src.data.threads import arrays
-from src.image_files import (
-    Decoded,
-    check_reading,
-    decode_array,
-    decode_image,
-    decode_mask,
-    height_and_width,
-    resized,
-    resized_nearest,
-)
+from src.data.threads import in_memory
+from src.errors import one_line
+from src.image_files import Reading, height_and_width
+from src.text import size
 
 log = logging.getLogger(__name__)
 
@@ -98,45 +91,38 @@ def tfds_images(
         ValueError: the set has no such features, splits or sizes; the message says what it has.
         DataError: the set cannot be had or read, or a target is no class; see `src.data.tfds_folders.prepared`.
     """
-    size = None if image_size is None else height_and_width(image_size)
-    check_reading(apply_exif, bit_depth)
-    wanted = {f"data.dataset={dataset}": True, f"data.image_size={image_size}".replace(" ", ""): size is not None}
-    words = [shlex.quote(word) for word, given in wanted.items() if given]
-    builder = prepared(
-        dataset, data_dir=data_dir, download=download, command=" ".join(["python -m src.data data=tfds", *words])
-    )
-    image_key, target_key = find_keys(builder.info, image_key, target_key)
-    num_classes, class_names = _classes(builder.info, target_key, target_offset, num_classes, class_names)
+    shape = None if image_size is None else height_and_width(image_size)
+    reading = Reading(3, shape, apply_exif, bit_depth)
+    option = f" {shlex.quote(f'data.image_size={image_size}'.replace(' ', ''))}" if shape else ""
+    command = f"python -m src.data data=tfds {shlex.quote(f'data.dataset={dataset}')}{option}"
+    info = prepared(dataset, data_dir=data_dir, download=download, command=command).info
+    image_key, target_key = find_keys(info, image_key, target_key)
+    num_classes, class_names = _classes(info, target_key, target_offset, num_classes, class_names)
+    oddities = Oddities(dataset, reading)
     decode = Decoder(
-        builder.info.features,
-        image_key=image_key,
-        target_key=target_key,
-        size=size,
-        channels=channels,
+        info.features,
+        image_key,
+        target_key,
+        reading=replace(reading, channels=_channels(info.features[image_key], channels)),
         target_offset=target_offset,
         num_classes=num_classes,
         ignore_label=ignore_label,
-        apply_exif=apply_exif,
-        bit_depth=bit_depth,
-        oddities=Oddities(dataset, apply_exif=apply_exif),
+        oddities=oddities,
     )
-    found: dict[str, Any] = dict(
-        find_splits(builder.info, decode, given=splits, val_share=val_share, test_share=test_share)
-    )
-    found["train"] = share_of(found["train"], limit)
-    trained_on = [name for name in ("train", "val") if name in found]
-    gib = decode.bytes_an_example * sum(len(found[name]) for name in trained_on) / 2**30
-    if gib <= max_memory_gib:
-        found.update({name: arrays(found[name], f"reading {dataset}, {name}") for name in trained_on})
-    else:
-        log.info("train and val would take %.1f GiB, over max_memory_gib %g: read as needed", gib, max_memory_gib)
-    for examples in found.values():
-        if not isinstance(examples, tuple):
-            for index in np.unique(np.linspace(0, len(examples) - 1, LOOKED_AT, dtype=int)):
-                examples[index]
-    decode.oddities.tell(bit_depth=bit_depth)
+    found = find_splits(info, decode, given=splits, val_share=val_share, test_share=test_share)
+    lazy: dict[str, Any] = {**found, "train": share_of(found["train"], limit)}
+    test = {name: lazy.pop(name) for name in ("test",) if name in lazy}
+    loaded, held = in_memory(lazy, dataset, max_memory_gib=max_memory_gib)
+    if loaded == lazy:
+        what = " and ".join(lazy)
+        log.info("%s would take %s, over max_memory_gib %g: read as needed", what, size(held), max_memory_gib)
+        test |= lazy
+    for examples in test.values():
+        for index in np.unique(np.linspace(0, len(examples) - 1, LOOKED_AT, dtype=int)):
+            examples[index]
+    oddities.report()
     return ImageData(
-        **found,
+        **{**test, **loaded},
         num_classes=num_classes,
         class_names=class_names,
         ignore_label=ignore_label,
@@ -170,7 +156,7 @@ class Examples(Sequence):
         try:
             return self.decode(record, f"example {number} of {self.name}")
         except Exception as error:  # Pillow's decoders raise whatever they meet
-            raise DataError(f"example {number} of {self.name}: {' '.join(str(error).split())}") from error
+            raise DataError(f"example {number} of {self.name}: {one_line(str(error))}") from error
 
 
 class Decoder:
@@ -178,52 +164,36 @@ class Decoder:
 
     Args:
         features: the set's.
-        size: (height, width) to resize to; None leaves images as they are.
+        reading: of which `size` None leaves images as they are.
         oddities: where is noted what is odd about them.
 
-    Attributes:
-        bytes_an_example: of an image and its target.
-        oddities: as given.
-
     Raises:
-        ValueError: the images' size is neither fixed nor given, or they are of a kind that is not known.
+        ValueError: the images' size is neither fixed nor given.
     """
 
     def __init__(
         self,
         features: Any,
-        *,
         image_key: str,
         target_key: str,
-        size: tuple[int, int] | None,
-        channels: int | None,
+        *,
+        reading: Reading,
         target_offset: int,
         num_classes: int,
         ignore_label: int | None,
-        apply_exif: bool | None,
-        bit_depth: int | None,
         oddities: Oddities,
     ) -> None:
-        self._image_key, self._target_key = image_key, target_key
+        self._image_key, self._target_key, self._reading, self._oddities = image_key, target_key, reading, oddities
         self._offset, self._num_classes, self._ignore_label = target_offset, num_classes, ignore_label
         self._features = tfds.features.FeaturesDict({key: features[key] for key in (image_key, target_key)})
         encoded = [key for key, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
         self._skip = {key: tfds.decode.SkipDecoding() for key in encoded}
-        *stored, depth = features[image_key].shape
-        if size is None and None in stored:
+        self._stored = features[image_key].shape[:2]
+        if reading.size is None and None in self._stored:
             raise ValueError(
                 f"the set's images have no fixed size; give data.image_size=128 or [height,width]; {has(features)}"
             )
-        self._size, self._is_resized = size or tuple(stored), size is not None
-        self._apply_exif, self._bit_depth, self.oddities = apply_exif, bit_depth, oddities
-        self._channels = channels or {1: 1, 3: 3, 4: 3, None: 3}.get(depth, 0)
-        if self._channels not in (1, 3):
-            raise ValueError(f"the images have {depth} channels; give data.channels=1 or 3")
-        is_mask = bool(features[target_key].shape)
-        highest = max(num_classes - 1, ignore_label or 0)
-        self._dtype = np.uint8 if is_mask and highest <= 255 and (ignore_label or 0) >= 0 else np.int32
-        pixels = math.prod(self._size)
-        self.bytes_an_example = pixels * self._channels + (pixels if is_mask else 1) * np.dtype(self._dtype).itemsize
+        self._dtype = label_dtype(num_classes, ignore_label, is_mask=bool(features[target_key].shape))
 
     def __call__(self, record: bytes, name: str) -> Pair:
         """The image uint8 [H, W, C] and the target, [] or [H, W]; `name` is the example's.
@@ -232,32 +202,23 @@ class Decoder:
             ValueError: a target is no class, or a size is another than the set's.
         """
         example = self._features.deserialize_example_np(record, decoders=self._skip)
-        stored, target = example[self._image_key], example[self._target_key]
-        decoded, turn = self._image(stored), None
-        image = decoded.pixels
+        image, target, mask_turn = self._reading.image(example[self._image_key]), example[self._target_key], None
         if isinstance(target, bytes):
-            mask = decode_mask(target, apply_exif=self._apply_exif)
-            target, turn = mask.pixels, mask.turn
+            mask = self._reading.mask(target)
+            target, mask_turn = mask.pixels, mask.turn
         target = np.asarray(target)
         target = target.reshape(target.shape[:2]).astype(np.int32) + np.int32(self._offset)
-        if target.ndim and target.shape != image.shape[:2]:
-            turned = f"; {AS_STORED}" if self._apply_exif is not False and decoded.turn != turn else ""
-            raise ValueError(f"the image is {_by(image)} and its mask {_by(target)}{turned}")
-        if not self._is_resized and image.shape[:2] != self._size:
-            turned = f", or {AS_STORED}" if self._apply_exif is not False and decoded.turn != 1 else ""
-            raise ValueError(f"the image is {_by(image)}, not as the set says; give data.image_size{turned}")
+        shape, is_upright = image.pixels.shape[:2], self._reading.is_upright
+        if target.ndim and target.shape != shape:
+            turned = f"; {AS_STORED}" if is_upright and image.turn != mask_turn else ""
+            raise ValueError(f"the image is {_by(shape)} and its mask {_by(target.shape)}{turned}")
+        if self._reading.size is None and shape != self._stored:
+            turned = f", or {AS_STORED}" if is_upright and image.turn != 1 else ""
+            raise ValueError(f"the image is {_by(shape)}, not as the set says; give data.image_size{turned}")
         self._check(target)
-        self.oddities.add(name, image=decoded.turn, mask=turn, bits=decoded.bits, is_deep_colour=decoded.is_deep_colour)
-        image = resized(image, self._size)
-        target = resized_nearest(target, self._size) if target.ndim else target
-        return image, target.astype(self._dtype)
-
-    def _image(self, stored: bytes | np.ndarray) -> Decoded:
-        """Of an encoded image, or of an array [H, W, C]."""
-        options: dict[str, Any] = {"channels": self._channels, "bit_depth": self._bit_depth}
-        if isinstance(stored, bytes):
-            return decode_image(stored, apply_exif=self._apply_exif, **options)
-        return decode_array(stored, **options)
+        self._oddities.add(name, image, mask_turn=mask_turn)
+        pixels, target = self._reading.resize(image.pixels, target)
+        return pixels, target.astype(self._dtype)
 
     def is_unlabelled(self, record: bytes) -> bool:
         """Whether a record has the label -1, by which TFDS says that it has none."""
@@ -364,11 +325,11 @@ def _with_shares(found: dict[str, Examples], shares: Mapping[str, float]) -> dic
     for name, share in shares.items():
         if name not in found and share:
             stop = start + math.ceil(share * len(train))
-            found[name] = Examples(train.name, train.records, np.sort(train.chosen[order[start:stop]]), train.decode)
+            found[name] = replace(train, chosen=np.sort(train.chosen[order[start:stop]]))
             start = stop
     if start >= len(train):
         raise ValueError(f"val_share and test_share leave none of {len(train)} examples to train with")
-    found["train"] = Examples(train.name, train.records, np.sort(train.chosen[order[start:]]), train.decode)
+    found["train"] = replace(train, chosen=np.sort(train.chosen[order[start:]]))
     return found
 
 
@@ -404,6 +365,15 @@ def _classes(
     return num_classes or len(names or ()), names
 
 
+def _channels(feature: Any, wanted: int | None) -> int:
+    """Of images as they are read: by default as they are stored, without opacity."""
+    depth = feature.shape[-1]
+    channels = wanted or {1: 1, 3: 3, 4: 3, None: 3}.get(depth)
+    if channels not in (1, 3):
+        raise ValueError(f"the images have {depth} channels; give data.channels=1 or 3")
+    return channels
+
+
 def _is_image(feature: Any) -> bool:
     return isinstance(feature, tfds.features.Image) and len(feature.shape) == 3
 
@@ -425,5 +395,5 @@ def _described(feature: Any) -> str:
     return " ".join(filter(None, [type(feature).__name__, shape, f"of {classes} classes" if classes else ""]))
 
 
-def _by(array: np.ndarray) -> str:
-    return f"{array.shape[0]} x {array.shape[1]}"
+def _by(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} x {shape[1]}"
