@@ -8,10 +8,11 @@ python -m src.compare outputs/digits --format html --output digits.html
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from src.arguments import Parser
@@ -19,28 +20,28 @@ from src.command import run_command
 from src.comparison import CompareError
 from src.comparison.columns import differing, known_keys, metric_names, resolve
 from src.comparison.diff import RESULT, differences
-from src.comparison.effects import counted_for, effects
+from src.comparison.effects import completed_with, effects
 from src.comparison.groups import Group, check_sort, group, ranked, repeated
 from src.comparison.made_of import unlike
-from src.comparison.rows import Row, fill, read_row, read_rows, run_at
+from src.comparison.rows import Row, add_derived, read_row, read_rows, run_at
 from src.comparison.tables import (
-    WRITERS,
     Table,
-    as_json,
+    as_csv,
+    as_markdown,
     as_text,
     reasons,
-    said_once,
     table_of_differences,
     table_of_effects,
     table_of_groups,
     table_of_runs,
+    without_repeats,
 )
-from src.comparison.where import select, told
+from src.comparison.where import select, values_before
 from src.files import replace
-from src.runs.collection import Run
 from src.runs.commands import python
 
 FORMATS = ("table", "csv", "json", "markdown", "html")
+FOR_PEOPLE = ("table", "markdown")
 SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown", ".html": "html", ".txt": "table"}
 PAGE = "comparison.html"
 
@@ -83,7 +84,11 @@ exit codes: 0; 2 where the command is wrong or there is no run; 130 after Ctrl-C
 
 def main(argv: Sequence[str]) -> None:
     """The command line."""
-    _run(_parse(argv))
+    arguments = _parse(argv)
+    if arguments.diff:
+        _write(_diff(arguments.diff, arguments.format), arguments.output)
+    else:
+        _compare(arguments)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -125,7 +130,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments.format = arguments.format or _format_of(arguments.output)
     if arguments.format == "html" and arguments.diff:
         parser.error("--diff has no page: its output ends in .csv, .json or .md")
-    if arguments.format == "html" and (arguments.diff or arguments.effects or arguments.each):
+    if arguments.format == "html" and (arguments.effects or arguments.each):
         parser.error("--format html is one page of it all, each run and the effects too: leave out the other options")
     return arguments
 
@@ -138,51 +143,55 @@ def _format_of(output: Path | None) -> str:
     return SUFFIXES[output.suffix]
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    if arguments.diff:
-        _write(_diff(*arguments.diff, form=arguments.format), arguments.output)
-        return
+def _compare(arguments: argparse.Namespace) -> None:
     rows, warnings = read_rows(arguments.folders, set_aside=arguments.all)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    _warn(warnings)
     if not rows:
         where = ", ".join(map(str, arguments.folders))
         raise CompareError(f"there is no run in {where}: runs are outputs/<name>/<label>-<id>, with a run.json each")
     check_sort(arguments.sort, rows)
-    kept = select(rows, arguments.where)
-    if not kept:
-        so = " ".join(arguments.where)
-        print(f"none of {len(rows)} runs is so: {so}; {told(rows, arguments.where)}", file=sys.stderr)
-    keys = differing(kept)
-    groups = ranked(group(kept, keys, each=arguments.each), sort=arguments.sort)
-    told_apart = [] if arguments.each else repeated(groups)
-    for warning in (*told_apart, *unlike([row for one in groups for row in one.rows])):
-        print(f"warning: {warning}", file=sys.stderr)
+    selected = select(rows, arguments.where)
+    if not selected:
+        values = values_before(rows, arguments.where)
+        print(f"none of {len(rows)} runs matches {' '.join(arguments.where)}; {values}", file=sys.stderr)
+    keys = differing(selected)
+    groups = ranked(group(selected, keys, each=arguments.each), sort=arguments.sort)
+    _warn([] if arguments.each else repeated(groups))
+    _warn(unlike([row for one in groups for row in one.rows]))
     if arguments.format == "html":
-        _page(groups, keys, arguments)
+        from src.comparison.page import page
+
+        _write(page(groups, keys, sort=arguments.sort), arguments.output or Path(PAGE))
     elif arguments.effects:
         metric = arguments.sort and _metric(arguments.sort, rows)
-        _write(_effects(kept, metric, form=arguments.format), arguments.output)
+        _write(_effects(selected, metric, form=arguments.format), arguments.output)
     else:
-        seen = sys.stdout.isatty() and not arguments.output
-        width = os.get_terminal_size(sys.stdout.fileno()).columns if seen else None
-        _write(_table(groups, keys, form=arguments.format, each=arguments.each, width=width), arguments.output)
+        _write(_runs(groups, keys, arguments), arguments.output)
         if arguments.format == "table" and len(groups) > 1:
             two = shlex.join(os.path.relpath(one.best.directory) for one in groups[:2])
             print(f"next: {python()} -m src.compare --diff {two}", file=sys.stderr)
 
 
-def _table(groups: Sequence[Group], keys: Sequence[str], *, form: str, each: bool, width: int | None) -> str:
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _runs(groups: Sequence[Group], keys: Sequence[str], arguments: argparse.Namespace) -> str:
+    """The table of the groups, or with --each of the runs."""
     rows = [row for one in groups for row in one.rows]
-    if not rows and form == "table":
+    if not rows and arguments.format == "table":
         return ""
     runs = table_of_runs(rows, keys)
-    if each:
-        return _formatted(runs, form, {"runs": runs.rows}, reasons(rows), width=width)
-    table, left = table_of_groups(groups, keys), iter(runs.rows)
-    runs_of = [[next(left) for _ in one.rows] for one in groups]
-    members = [{**values, "runs": its} for values, its in zip(table.rows, runs_of, strict=True)]
-    return _formatted(table, form, {"groups": members}, reasons(rows), width=width)
+    table, as_json = runs, {"runs": [dict[str, object](row) for row in runs.rows]}
+    if not arguments.each:
+        table, left = table_of_groups(groups, keys), iter(runs.rows)
+        as_json = {"groups": [dict[str, object](row) for row in table.rows]}
+        for one, values in zip(groups, as_json["groups"], strict=True):
+            values["runs"] = [next(left) for _ in one.rows]
+    is_terminal = sys.stdout.isatty() and not arguments.output
+    width = os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else None
+    return _formatted(table, arguments.format, as_json, reasons(rows), width=width)
 
 
 def _metric(key: str, rows: Sequence[Row]) -> str:
@@ -194,57 +203,47 @@ def _metric(key: str, rows: Sequence[Row]) -> str:
 
 def _effects(rows: Sequence[Row], metric: str | None, *, form: str) -> str:
     found = effects(rows, metric)
-    table = table_of_effects(found)
     if form == "table" and not found:
         return "no setting differs between completed runs\n"
-    if form in ("table", "markdown"):
-        table = said_once(table, ("metric", "key", "explains", "by chance"))
-    notes = []
+    table, notes = table_of_effects(found), []
+    as_json = {"effects": table.rows}
+    if form in FOR_PEOPLE:
+        table = without_repeats(table)
     for name in [metric] if metric else dict.fromkeys(row.monitor for row in rows):
-        counted = len(counted_for(rows, name, any_monitor=metric is not None))
-        left_out = f"; {len(rows) - counted} left out" if counted < len(rows) else ""
-        notes.append(f"{name} of {counted} completed runs{left_out}")
-    return _formatted(table, form, {"effects": table.rows}, notes)
+        count = len(completed_with(rows, name, any_monitor=metric is not None))
+        left_out = f"; {len(rows) - count} left out" if count < len(rows) else ""
+        notes.append(f"{name} of {count} completed runs{left_out}")
+    return _formatted(table, form, as_json, notes)
 
 
-def _diff(*words: str, form: str) -> str:
-    a, b = (run_at(word) for word in words)
-    ours, theirs = map(_row_of, (a, b))
-    fill([ours, theirs])
+def _diff(words: Sequence[str], form: str) -> str:
+    runs = [run_at(word) for word in words]
+    read = [read_row(run) for run in runs]
+    for _, warnings in read:
+        _warn(warnings)
+    ours, theirs = (row for row, _ in read)
+    add_derived([ours, theirs])
     found = differences(ours, theirs)
     table = table_of_differences(found)
-    notes = [f"a: {a.directory}", f"b: {b.directory}"]
+    notes = [f"{name}: {run.directory}" for name, run in zip("ab", runs, strict=True)]
     if not found:
         notes.append("nothing differs")
     elif all(difference.part == RESULT for difference in found):
         notes.append("nothing else differs: config, commit, packages, machine, code and data are equal")
     if form == "table" and not found:
         return "".join(f"{note}\n" for note in notes)
-    both = {"a": str(a.directory.resolve()), "b": str(b.directory.resolve())}
+    both: dict[str, object] = {name: str(run.directory.resolve()) for name, run in zip("ab", runs, strict=True)}
     return _formatted(table, form, {**both, "differences": table.rows}, notes)
 
 
-def _row_of(run: Run) -> Row:
-    row, warnings = read_row(run)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return row
-
-
-def _formatted(
-    table: Table, form: str, for_json: object, notes: Sequence[str] = (), *, width: int | None = None
-) -> str:
+def _formatted(table: Table, form: str, as_json: object, notes: Sequence[str] = (), *, width: int | None = None) -> str:
     """A table in a format; with notes under it where people read it."""
     if form == "json":
-        return as_json(for_json)
-    text = as_text(table, width=width) if form == "table" else WRITERS[form](table)
-    return text + "".join(f"\n{note}" for note in notes) + "\n" * bool(notes) if form in ("table", "markdown") else text
-
-
-def _page(groups: Sequence[Group], keys: Sequence[str], arguments: argparse.Namespace) -> None:
-    from src.comparison.page import page
-
-    _write(page(groups, keys, sort=arguments.sort), arguments.output or Path(PAGE))
+        return json.dumps(as_json, indent=2) + "\n"
+    if form == "csv":
+        return as_csv(table)
+    text = as_markdown(table) if form == "markdown" else as_text(table, width=width)
+    return text + "".join(f"\n{note}" for note in notes) + "\n" * bool(notes)
 
 
 def _write(text: str, output: Path | None) -> None:

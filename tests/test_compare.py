@@ -196,10 +196,10 @@ def test_a_wrong_command_is_told_in_one_line(tmp_path, monkeypatch, capsys, argu
     assert (code, out) == (2, "") and re.fullmatch(rf"error: {said}(; see .* --help)?\n", err), err
 
 
-def test_no_run_that_is_so_is_no_error(tmp_path, capsys):
+def test_that_no_run_matches_is_no_error(tmp_path, capsys):
     make_run(tmp_path, "a")
     assert main([str(tmp_path), "--where", "status=failed"]) == 0
-    assert capsys.readouterr() == ("", "none of 1 runs is so: status=failed; status is completed\n")
+    assert capsys.readouterr() == ("", "none of 1 runs matches status=failed; status is completed\n")
     assert main([str(tmp_path), "--where", "status=failed", "--format=json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"groups": []}
 

@@ -67,13 +67,13 @@ def effects(rows: Sequence[Row], metric: str | None = None) -> list[Effect]:
     """
     found = []
     for monitor in [metric] if metric else dict.fromkeys(row.monitor for row in rows):
-        counted = counted_for(rows, monitor, any_monitor=metric is not None)
+        counted = completed_with(rows, monitor, any_monitor=metric is not None)
         measured = [_effect(factor, monitor, counted) for factor in _factors(counted)]
         found += sorted(measured, key=lambda effect: -(effect.explained or 0.0))
     return found
 
 
-def counted_for(rows: Sequence[Row], metric: str, *, any_monitor: bool = False) -> list[Row]:
+def completed_with(rows: Sequence[Row], metric: str, *, any_monitor: bool = False) -> list[Row]:
     """The completed runs that have a result of this metric, and monitor it unless `any_monitor`."""
     return [row for row in rows if row.counts and metric in row.metrics and (any_monitor or row.monitor == metric)]
 

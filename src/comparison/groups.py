@@ -58,9 +58,13 @@ class Group:
         return float(statistics.stdev(values)) if len(values) > 1 else None
 
     def get(self, key: str) -> Value:
-        """A key's mean; what all members share; of `status`, `reason` and `directory` the group's own."""
+        """A key's mean, or with ` std` after it its deviation; `n`, how many these are over; what all members share."""
         if key in ("status", "reason"):
             return getattr(self, key)
+        if key == "n":
+            return len(self.counted)
+        if key.endswith(" std"):
+            return self.deviation(key.removesuffix(" std"))
         if key in ("epoch", "step", "seconds") or key not in {*OWN, *self.best.settings}:
             return self.mean(key)
         return self.best.get(key)

@@ -21,18 +21,16 @@ from src.comparison.charts import MOST_CURVES, colours, curves, scatters
 from src.comparison.effects import effects
 from src.comparison.groups import Group, group, ranked
 from src.comparison.made_of import unlike
-from src.comparison.rows import Row, Value
+from src.comparison.rows import Row
 from src.comparison.tables import (
-    Column,
     Table,
-    is_numeric,
     plain,
     reasons,
-    said_once,
     show,
     table_of_effects,
     table_of_groups,
     table_of_runs,
+    without_repeats,
 )
 from src.runs.commands import train_command
 from src.text import counted
@@ -40,6 +38,12 @@ from src.text import counted
 COMMANDS = 5  # of the best groups
 MOST_PICTURE_BYTES = 5_000_000  # of all pictures together
 HOW = "pip install -e '.[report]', or make setup"
+MEANS = "Means over the runs that are equal but for their seed; ± is the standard deviation."
+LEGEND = "Solid: validation. Dashed: training. Click a name to hide or show its runs, twice for it alone."
+EFFECTS = (
+    "The share of the variance of the results that each key explains (eta squared), beside what a key that does "
+    "nothing would explain by chance; and the mean result for each of its values."
+)
 
 
 def page(groups: Sequence[Group], keys: Sequence[str], *, sort: str | None = None) -> str:
@@ -55,27 +59,28 @@ def page(groups: Sequence[Group], keys: Sequence[str], *, sort: str | None = Non
     rows = [row for one in groups for row in one.rows]
     if not rows:
         raise CompareError("there is no run to show, so no page was made")
-    plotly, lines = _plotly(), curves(groups, keys)
-    drawn = {"curves": lines, "scatters": scatters(groups, keys)}
-    sections = {
-        "table": _tables(groups, keys, sort),
-        "curves": _curves(len(rows), bool(lines["groups"])),
-        "effects": _effects(rows),
-        "pictures": _pictures(groups[0].best),
-        "unlike": _list("Not made alike", unlike(rows)),
-        "failures": _list("Without a final result", reasons(rows)),
-        "commands": _commands(groups),
-    }
+    plotly = _plotly()
+    figures = [("curves", figure) for figure in curves(groups, keys)]
+    sections = [
+        _tables(groups, keys, sort),
+        _list("Not made alike", unlike(rows)),
+        _curves(len(rows)) if figures else "",
+        _effects(rows),
+        _pictures(groups[0].best),
+        _list("Without a final result", reasons(rows)),
+        _commands(groups),
+    ]
+    figures += [("scatters", figure) for figure in scatters(groups, keys)]
     names = ", ".join(dict.fromkeys(plain(row.run.values["name"]) for row in rows))
     return Template(_file("page.html")).substitute(
         title=escape(f"{names}: {counted(len(rows), 'run')}"),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         summary=escape(_summary(groups, rows)),
         style=_file("page.css"),
-        data=json.dumps(drawn, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        sections="\n".join(filter(None, sections)),
+        figures=json.dumps(figures, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         plotly=plotly,
         script=_file("page.js"),
-        **sections,
     )
 
 
@@ -101,6 +106,11 @@ def _summary(groups: Sequence[Group], rows: Sequence[Row]) -> str:
     return text
 
 
+def _section(title: str, content: str, *, note: str = "") -> str:
+    shown = f"<p class='note'>{escape(note)}</p>" if note else ""
+    return f"<section><h2>{title}</h2>{shown}{content}</section>"
+
+
 def _tables(groups: Sequence[Group], keys: Sequence[str], sort: str | None) -> str:
     """The groups, where there are any of several runs, and each run."""
     dots = colours(groups)
@@ -108,85 +118,57 @@ def _tables(groups: Sequence[Group], keys: Sequence[str], sort: str | None) -> s
     rows = [one.best for one in ranked(group([row for one in groups for row in one.rows], keys, each=True), sort=sort)]
     runs = _table(table_of_runs(rows, keys), "runs", dots=[dot_of[row.directory] for row in rows])
     if len(rows) == len(groups):
-        return f"<section><h2>Runs</h2>{runs}</section>"
-    means = "<p class='note'>Means over the runs that are equal but for their seed; ± is the standard deviation.</p>"
-    table = _table(table_of_groups(groups, keys), "groups", dots=dots)
+        return _section("Runs", runs)
     opened = " open" if len(rows) <= MOST_CURVES else ""
-    return (
-        f"<section><h2>Settings</h2>{means}{table}</section>"
-        f"<section><details{opened}><summary><h2>Each run</h2></summary>{runs}</details></section>"
-    )
+    each = f"<section><details{opened}><summary><h2>Each run</h2></summary>{runs}</details></section>"
+    return _section("Settings", _table(table_of_groups(groups, keys), "groups", dots=dots), note=MEANS) + each
 
 
-def _curves(count: int, any_history: bool) -> str:
-    if not any_history:
-        return ""
-    which = f" Of {count} runs, the best {MOST_CURVES} are drawn." if count > MOST_CURVES else ""
-    note = f"Solid: validation. Dashed: training. Click a name to hide or show its runs, twice for it alone.{which}"
-    return f"<section><h2>Curves</h2><p class='note'>{note}</p><div id='curves' class='charts'></div></section>"
+def _curves(count: int) -> str:
+    drawn = f" Of {count} runs, the best {MOST_CURVES} are drawn." if count > MOST_CURVES else ""
+    return _section("Curves", "<div id='curves' class='charts'></div>", note=LEGEND + drawn)
 
 
 def _effects(rows: Sequence[Row]) -> str:
-    found = effects(rows)
-    if not found:
+    if not (found := effects(rows)):
         return ""
-    table = said_once(table_of_effects(found), ("metric", "key", "explains", "by chance"))
-    note = (
-        "The share of the variance of the results that each key explains (eta squared), beside what a key that does "
-        "nothing would explain by chance; and the mean result for each of its values."
-    )
-    return (
-        f"<section><h2>What mattered</h2><p class='note'>{note}</p>"
-        f"<div id='scatters' class='charts'></div>{_table(table, 'effects', sortable=False)}</section>"
-    )
+    table = _table(without_repeats(table_of_effects(found)), "effects", sortable=False)
+    return _section("What mattered", f"<div id='scatters' class='charts'></div>{table}", note=EFFECTS)
 
 
 def _table(table: Table, name: str, *, dots: Sequence[str] = (), sortable: bool = True) -> str:
-    columns = table.shown
-    numeric = {column.key for column in columns if is_numeric(table, column)}
-
-    def head(key: str, header: str) -> str:
-        kind = " class='number'" if key in numeric else ""
-        title = f" title='{escape(key)}'" if key != header else ""
-        inner = f"<button type='button'>{escape(plain(header))}</button>" if sortable else escape(plain(header))
-        return f"<th scope='col'{kind}{title}{' aria-sort=none' if sortable else ''}>{inner}</th>"
-
-    def cell(column: Column, value: Value, dot: str) -> str:
-        key = column.key
-        kind = "number" if key in numeric else key if key in ("status", "directory") else ""
-        if key == "status" and value != "completed":
-            kind += " unfinished"
-        mark = f"<i class='dot' style='background:{dot}'></i>" if dot else ""
-        data = f" data-value='{escape(_raw(value))}'" if sortable and isinstance(value, float) else ""
-        return f"<td{f' class={kind!r}' if kind else ''}{data}>{mark}{escape(show(key, value, column.digits))}</td>"
-
-    lines = []
-    for number, row in enumerate(table.rows):
-        cells = (
-            cell(column, row[column.key], dots[number] if dots and place == 0 else "")
-            for place, column in enumerate(columns)
-        )
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    heads = "".join(head(column.key, column.header) for column in columns)
-    kind = " class='sortable'" if sortable else ""
+    header, *lines = table.cells()
+    numeric = [table.is_numeric(column) for column in table.shown]
+    heads, rows = [], []
+    for column, is_number, text in zip(table.shown, numeric, header, strict=True):
+        kind = " class='number'" * is_number
+        title = f" title='{escape(column.key)}'" if column.key != column.header else ""
+        inner = f"<button type='button'>{escape(text)}</button>" if sortable else escape(text)
+        heads.append(f"<th scope='col'{kind}{title}{' aria-sort=none' * sortable}>{inner}</th>")
+    for number, (values, texts) in enumerate(zip(table.rows, lines, strict=True)):
+        cells: list[str] = []
+        for column, is_number, text in zip(table.shown, numeric, texts, strict=True):
+            value = values[column.key]
+            kind = "number" if is_number else column.key if column.key in ("status", "directory") else ""
+            kind += " unfinished" * (column.key == "status" and value != "completed")
+            exact = f" data-value='{value!r}'" if sortable and isinstance(value, float) else ""
+            dot = f"<i class='dot' style='background:{dots[number]}'></i>" if dots and not cells else ""
+            cells.append(f"<td{f' class={kind!r}' if kind else ''}{exact}>{dot}{escape(text)}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    kind = " class='sortable'" * sortable
     return (
-        f"<div class='scroll'><table id='{name}'{kind}><thead><tr>{heads}</tr></thead>"
-        f"<tbody>{chr(10).join(lines)}</tbody></table></div>"
+        f"<div class='scroll'><table id='{name}'{kind}><thead><tr>{''.join(heads)}</tr></thead>"
+        f"<tbody>{chr(10).join(rows)}</tbody></table></div>"
     )
-
-
-def _raw(value: Value) -> str:
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
 
 
 def _pictures(best: Row) -> str:
     """What the best run predicts, where it left pictures."""
-    paths = [best.directory / "predictions.png", *sorted(best.directory.glob("evaluation/*/*.png"))]
     figures, left, too_large = [], MOST_PICTURE_BYTES, []
-    for path in paths:
-        name = str(path.relative_to(best.directory))
+    for path in (best.directory / "predictions.png", *sorted(best.directory.glob("evaluation/*/*.png"))):
         if not path.is_file():
             continue
+        name = str(path.relative_to(best.directory))
         if path.stat().st_size > left:
             too_large.append(name)
             continue
@@ -198,25 +180,20 @@ def _pictures(best: Row) -> str:
         )
     if not figures:
         return ""
-    shown = f"Of {os.path.relpath(best.directory)}." + (f" Too large: {', '.join(too_large)}." if too_large else "")
-    note = f"<p class='note'>{escape(plain(shown))}</p>"
-    return f"<section><h2>The best run's pictures</h2>{note}{''.join(figures)}</section>"
+    note = f"Of {os.path.relpath(best.directory)}." + (f" Too large: {', '.join(too_large)}." if too_large else "")
+    return _section("The best run's pictures", "".join(figures), note=plain(note))
 
 
 def _list(title: str, lines: Sequence[str]) -> str:
-    if not lines:
-        return ""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<section><h2>{title}</h2><ul>{items}</ul></section>"
+    return _section(title, f"<ul>{items}</ul>") if lines else ""
 
 
 def _commands(groups: Sequence[Group]) -> str:
     """How to train the best run of each of the best groups again."""
     best = [one.best for one in groups if one.counted][:COMMANDS]
-    if not best:
-        return ""
     blocks = "\n\n".join(f"# {plain(_origin(row))}\n{_command(row)}" for row in best)
-    return f"<section><h2>Again</h2><pre>{escape(blocks)}</pre></section>"
+    return _section("Again", f"<pre>{escape(blocks)}</pre>") if best else ""
 
 
 def _origin(row: Row) -> str:

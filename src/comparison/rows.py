@@ -98,11 +98,11 @@ def read_rows(folders: Iterable[Path], *, set_aside: bool = False) -> tuple[list
         row, said = read_row(run)
         rows.append(row)
         warnings += said
-    fill(rows)
+    add_derived(rows)
     return rows, warnings
 
 
-def fill(rows: Sequence[Row]) -> None:
+def add_derived(rows: Sequence[Row]) -> None:
     """Give each row what follows in it from other settings, where another's settings say the same key themselves."""
     said = {key for row in rows for key in row.settings}
     for row in rows:

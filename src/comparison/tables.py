@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+
+from rich.cells import cell_len
 
 from src.comparison.columns import headers, metric_names
 from src.comparison.diff import Difference
@@ -23,7 +23,7 @@ from src.text import of_one_class, table_lines
 
 DIGITS, FEWER, SHARE = ".6g", ".3g", ".1%"
 LONGEST_WHOLE = 10**12  # larger whole numbers are shown as others
-NARROWER = ("train/",)  # metrics that a terminal which is too narrow goes without
+OF_EFFECT = ("metric", "key", "explains", "by chance")  # columns with one value an effect
 
 
 @dataclass(frozen=True)
@@ -48,53 +48,41 @@ class Table:
         """The columns for people."""
         return [column for column in self.columns if column.shown]
 
+    def cells(self) -> list[list[str]]:
+        """The header and the rows as people read them."""
+        rows = [[show(column.key, row[column.key], column.digits) for column in self.shown] for row in self.rows]
+        return [[plain(column.header) for column in self.shown], *rows]
+
+    def is_numeric(self, column: Column) -> bool:
+        """Whether a column has numbers, and nothing else."""
+        values = [row[column.key] for row in self.rows if row[column.key] is not None]
+        return bool(values) and all(isinstance(value, int | float) for value in values)
+
 
 def table_of_runs(rows: Sequence[Row], keys: Sequence[str]) -> Table:
     """A row for each run: what differs, metrics, best epoch, status, seconds, directory."""
-    columns = [
-        *_settings(keys),
-        *(Column(name, name, not of_one_class(name)) for name in metric_names(rows)),
-        *_ends(rows),
-    ]
-    return Table(tuple(columns), tuple({column.key: row.get(column.key) for column in columns} for row in rows))
+    metrics = [Column(name, name, not of_one_class(name)) for name in metric_names(rows)]
+    return _table([*_settings(keys), *metrics, *_last_columns(rows)], rows)
 
 
 def table_of_groups(groups: Sequence[Group], keys: Sequence[str]) -> Table:
     """A row for each group: as of runs, but with means, the deviation of each, and how many they are over."""
     rows = [row for one in groups for row in one.rows]
     several = any(len(one.rows) > 1 for one in groups)
-    monitors, names = {row.monitor for row in rows}, metric_names(rows)
-    metrics = [
-        column
-        for name in names
-        for column in (
-            Column(name, name, not of_one_class(name)),
-            Column(f"{name} std", "±", several and name in monitors, FEWER),
-        )
-    ]
+    monitors = {row.monitor for row in rows}
+    metrics: list[Column] = []
+    for name in metric_names(rows):
+        metrics.append(Column(name, name, not of_one_class(name)))
+        metrics.append(Column(f"{name} std", "±", several and name in monitors, FEWER))
     metrics.insert(2 * len(monitors), Column("n", "n", several))
-    columns = (*_settings([key for key in keys if key != "seed" or not several]), *metrics, *_ends(rows))
-
-    def value(one: Group, key: str) -> Value:
-        if key == "n":
-            return len(one.counted)
-        name = key.removesuffix(" std")
-        return one.deviation(name) if key != name and name in names else one.get(key)
-
-    return Table(columns, tuple({column.key: value(one, column.key) for column in columns} for one in groups))
+    settings = _settings([key for key in keys if key != "seed" or not several])
+    return _table([*settings, *metrics, *_last_columns(rows)], groups)
 
 
 def table_of_effects(effects: Sequence[Effect]) -> Table:
     """A row for each value of each key."""
     several = len({effect.monitor for effect in effects}) > 1
-    columns = (
-        Column("metric", "metric", several),
-        Column("key", "key"),
-        *(Column(key, key, digits=SHARE) for key in ("explains", "by chance")),
-        *(Column(key, key) for key in ("value", "n", "mean")),
-        Column("std", "±", digits=FEWER),
-        *(Column(key, key) for key in ("min", "max")),
-    )
+    digits = {"explains": SHARE, "by chance": SHARE, "std": FEWER}
     rows = [
         {
             "metric": effect.monitor,
@@ -111,15 +99,19 @@ def table_of_effects(effects: Sequence[Effect]) -> Table:
         for effect in effects
         for level in effect.levels
     ]
-    return Table(columns, tuple(rows))
+    keys = (*OF_EFFECT, "value", "n", "mean", "std", "min", "max")
+    columns = (
+        Column(key, "±" if key == "std" else key, key != "metric" or several, digits.get(key, DIGITS)) for key in keys
+    )
+    return Table(tuple(columns), tuple(rows))
 
 
-def said_once(table: Table, keys: Sequence[str]) -> Table:
-    """Without the values of these columns where the row above says the same."""
+def without_repeats(table: Table) -> Table:
+    """A table of effects that says once what is the same for all values of a key."""
     rows = [dict(row) for row in table.rows]
     for above, row, emptied in zip(table.rows, table.rows[1:], rows[1:], strict=False):
-        if all(row[key] == above[key] for key in keys):
-            emptied.update(dict.fromkeys(keys))
+        if all(row[key] == above[key] for key in OF_EFFECT):
+            emptied.update(dict.fromkeys(OF_EFFECT))
     return Table(table.columns, tuple(rows))
 
 
@@ -161,52 +153,25 @@ def plain(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def is_numeric(table: Table, column: Column) -> bool:
-    """Whether a column has numbers, and nothing else."""
-    values = [row[column.key] for row in table.rows if row[column.key] is not None]
-    return bool(values) and all(isinstance(value, int | float) for value in values)
-
-
 def as_text(table: Table, *, width: int | None = None) -> str:
     """Aligned columns, as wide as they need to be: paths can be copied.
 
     Args:
-        width: of a terminal; where it is too narrow, a run's id stands for its directory, then train metrics are left
-            out.
+        width: of a terminal, for a table of runs; where it is too narrow, a run's id stands for its directory, then
+            train metrics are left out.
     """
-    lines = _lines(table.shown, table)
-    if width and len(max(lines, key=len)) > width:
-        rows = [{**row, "directory": _id(row)} if "directory" in row else row for row in table.rows]
-        renamed = [replace(column, header="id") if column.key == "directory" else column for column in table.shown]
-        table = Table(tuple(renamed), tuple(rows))
-        lines = _lines(table.shown, table)
-    if width and len(max(lines, key=len)) > width:
-        lines = _lines([column for column in table.shown if not column.key.startswith(NARROWER)], table)
+    lines = _lines(table)
+    for narrower in (_with_ids, _without_training):
+        if width and max(map(cell_len, lines)) > width:
+            table = narrower(table)
+            lines = _lines(table)
     return "".join(f"{line}\n" for line in lines)
-
-
-def _lines(columns: Sequence[Column], table: Table) -> list[str]:
-    cells = [[column.header for column in columns]]
-    cells += [[show(column.key, row[column.key], column.digits) for column in columns] for row in table.rows]
-    return table_lines(cells, right=[column.header for column in columns if is_numeric(table, column)])
-
-
-def _id(row: dict[str, Value]) -> str:
-    """The digits that a run's directory ends in, which stand for it in commands."""
-    name = os.path.basename(str(row["directory"]))
-    return name.rpartition("-")[2] or name
 
 
 def as_markdown(table: Table) -> str:
     """A pipe table."""
-
-    def line(cells: Iterable[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
-
-    columns = table.shown
-    lines = [[column.header for column in columns], ["---"] * len(columns)]
-    lines += [[show(column.key, row[column.key], column.digits) for column in columns] for row in table.rows]
-    return "".join(map(line, lines))
+    header, *rows = [[cell.replace("|", r"\|") for cell in cells] for cells in table.cells()]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, ["---"] * len(header), *rows))
 
 
 def as_csv(table: Table) -> str:
@@ -218,23 +183,36 @@ def as_csv(table: Table) -> str:
     return file.getvalue()
 
 
-def as_json(value: Any) -> str:
-    return json.dumps(value, indent=2) + "\n"
-
-
-WRITERS: dict[str, Callable[[Table], str]] = {"table": as_text, "csv": as_csv, "markdown": as_markdown}
+def _table(columns: Sequence[Column], members: Sequence[Row] | Sequence[Group]) -> Table:
+    return Table(tuple(columns), tuple({column.key: one.get(column.key) for column in columns} for one in members))
 
 
 def _settings(keys: Sequence[str]) -> list[Column]:
     return [Column(key, header) for key, header in headers(keys).items()]
 
 
-def _ends(rows: Sequence[Row]) -> list[Column]:
-    steps = [Column("step", "best step")] if any(row.within_epoch for row in rows) else []
-    own = [
+def _last_columns(rows: Sequence[Row]) -> list[Column]:
+    return [
         Column("epoch", "best epoch"),
-        *steps,
+        *([Column("step", "best step")] if any(row.within_epoch for row in rows) else []),
         Column("status", "status"),
         Column("seconds", "seconds", digits=".1f"),
+        Column("reason", "reason", shown=False),
+        Column("directory", "directory"),
     ]
-    return [*own, Column("reason", "reason", shown=False), Column("directory", "directory")]
+
+
+def _lines(table: Table) -> list[str]:
+    return table_lines(table.cells(), right=[column.header for column in table.shown if table.is_numeric(column)])
+
+
+def _with_ids(table: Table) -> Table:
+    """With the digits that a run's directory ends in, which stand for it in commands."""
+    columns = [replace(column, header="id") if column.key == "directory" else column for column in table.columns]
+    names = [os.path.basename(str(row["directory"])) for row in table.rows]
+    rows = [{**row, "directory": name.rpartition("-")[2]} for row, name in zip(table.rows, names, strict=True)]
+    return Table(tuple(columns), tuple(rows))
+
+
+def _without_training(table: Table) -> Table:
+    return Table(tuple(column for column in table.columns if not column.key.startswith("train/")), table.rows)

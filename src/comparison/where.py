@@ -42,8 +42,8 @@ def select(rows: Sequence[Row], conditions: Sequence[str]) -> list[Row]:
     return kept
 
 
-def told(rows: Sequence[Row], conditions: Sequence[str]) -> str:
-    """What the key of the condition that leaves no run is instead, in those that the ones before it leave."""
+def values_before(rows: Sequence[Row], conditions: Sequence[str]) -> str:
+    """The values that the key of the condition that leaves no run has, in the runs that match those before it."""
     last = next(n for n in range(len(conditions)) if not select(rows, conditions[: n + 1]))
     key, _, _ = _read(conditions[last], known_keys(rows))
     values = {row.get(key) for row in select(rows, conditions[:last])}

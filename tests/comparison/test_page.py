@@ -121,8 +121,9 @@ def test_of_many_runs_the_best_are_drawn(tmp_path, without_plotly):
     for number in range(MOST_CURVES + 5):
         make_run(tmp_path, f"{number:03}", best=number / 100, config={"model.filters": number})
     groups, keys = groups_in(tmp_path), ["model.filters"]
-    drawn = curves(groups, keys)["groups"]
-    assert len(drawn) == MOST_CURVES and drawn[0]["label"] == f"filters {MOST_CURVES + 4}"
+    loss = curves(groups, keys)[0]["data"]
+    drawn = [trace["name"] for trace in loss if trace["showlegend"]]
+    assert len(drawn) == MOST_CURVES and drawn[0] == f"filters {MOST_CURVES + 4}"
     assert len(set(colours(groups))) == MOST_CURVES + 1
     assert f"Of {MOST_CURVES + 5} runs, the best {MOST_CURVES} are drawn." in text_of(tmp_path)
 
@@ -135,15 +136,15 @@ def test_an_axis_is_logarithmic_over_two_decades(tmp_path, values, axis):
     for number, value in enumerate(values):
         make_run(tmp_path, str(number), best=number / 10, config={"x": value})
     [scatter] = scatters(groups_in(tmp_path), ["x"])
-    assert (scatter["axis"], scatter["x"]) == (axis, values[::-1])
+    assert (scatter["layout"]["xaxis"]["type"], scatter["data"][0]["x"]) == (axis, values[::-1])
 
 
 def test_long_histories_are_thinned(tmp_path):
     line = {"step": 1, "seconds": 1.0, "val/loss": 1 / 3}
     make_run(tmp_path, "long", history=[{"epoch": epoch, **line} for epoch in range(1, 1001)])
-    [group] = curves(groups_in(tmp_path), [])["groups"]
-    epochs, values = group["runs"][0]["lines"]["loss"]["val"]
-    assert epochs == list(range(1, 1001, 3)) and set(values) == {0.333333}
+    [loss] = curves(groups_in(tmp_path), [])
+    [trace] = loss["data"]
+    assert trace["x"] == list(range(1, 1001, 3)) and set(trace["y"]) == {0.333333}
 
 
 def test_a_curve_has_a_gap_where_the_history_lacks_epochs(tmp_path):
@@ -153,13 +154,13 @@ def test_a_curve_has_a_gap_where_the_history_lacks_epochs(tmp_path):
     for line in lines[::2]:
         line["val/loss"] = 1.0
     make_run(tmp_path, "run", history=lines)
-    make_run(tmp_path, "long", seed=1, history=[{"epoch": n, "loss": 1.0} for n in range(1, 2001) if n != 900])
+    make_run(tmp_path, "long", seed=1, history=[{"epoch": n, "loss": 2.0} for n in range(1, 2001) if n != 900])
     make_run(tmp_path, "empty", seed=2, history=[])
-    [group] = curves(groups_in(tmp_path), [])["groups"]
-    long, run = sorted((found["lines"]["loss"] for found in group["runs"]), key=len)
-    assert run["train"] == [[1, 2, 3, 5, 6, 7, 8], [0.1, None, None, 0.5, None, 0.7, 0.8]]
-    assert run["val"] == [[1, 3, 5, 6, 8], [1.0, None, 1.0, None, 1.0]]
-    assert [epoch for epoch, value in zip(*long[""], strict=True) if value is None] == [900]
+    [loss] = curves(groups_in(tmp_path), [])
+    train, val, long = sorted(([trace["x"], trace["y"]] for trace in loss["data"]), key=lambda axes: axes[1][0])
+    assert train == [[1, 2, 3, 5, 6, 7, 8], [0.1, None, None, 0.5, None, 0.7, 0.8]]
+    assert val == [[1, 3, 5, 6, 8], [1.0, None, 1.0, None, 1.0]]
+    assert [epoch for epoch, value in zip(*long, strict=True) if value is None] == [900]
 
 
 def test_epochs_and_settings_have_all_their_digits(tmp_path, without_plotly):

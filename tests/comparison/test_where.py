@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from src.comparison import CompareError
-from src.comparison.where import select, told
+from src.comparison.where import select, values_before
 from tests.comparison.made import make_run, rows_in
 
 
@@ -51,6 +51,6 @@ def test_an_unknown_key_names_those_that_are_near(rows):
         select(rows, ["seed<abc"])
 
 
-def test_the_values_that_there_are_are_told(rows):
-    assert told(rows, ["seed=7"]) == "seed is 0, 1, 10"
-    assert told(rows, ["optimizer=adam", "dropout=0.5", "seed=0"]) == "model.dropout is 0.1, null"
+def test_where_no_run_matches_the_values_of_the_key_are_named(rows):
+    assert values_before(rows, ["seed=7"]) == "seed is 0, 1, 10"
+    assert values_before(rows, ["optimizer=adam", "dropout=0.5", "seed=0"]) == "model.dropout is 0.1, null"
