@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,31 +21,18 @@ from benchmarks.pairs import ProcessFailed
 from src.callbacks.summaries import read_scalars
 from src.runs.record import Record
 from tests.commands import compare as main
-from tests.comparison.made import make_run, rewrite
+from tests.comparison.made import make_run
 from tests.helpers import ROOT, only_run, run_module, train
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The folder of two optimizers by two seeds, which were trained, and of a run that failed."""
-    folder = tmp_path_factory.mktemp("trained")
-    options = ("data=digits", "model=mlp", "epochs=1", "~callback.images", "callback.export=null")
-    for optimizer, seed in itertools.product(("adam", "sgd"), (0, 1)):
-        done = train(*options, "callback.summaries=null", f"optimizer={optimizer}", f"seed={seed}", cwd=folder)
-        assert done.returncode == 0, done.stderr
-    add_a_failure(next(folder.glob("outputs/digits/*/run.json")).parent)
-    return folder
-
-
-def add_a_failure(run: Path) -> None:
-    """Make a run that failed of a copy of one that did not: it takes no time."""
-    failed = run.with_name("failed")
-    shutil.copytree(run, failed)
-    record = json.loads((run / "run.json").read_text())
-    error = {"type": "ValueError", "message": "dropout=2 is no rate"}
-    overrides, config = [*record["overrides"], "model.dropout=2"], {**record["config"], "model.dropout": 2}
-    rewrite(failed, status="failed", error=error, best=None, metrics={}, overrides=overrides, config=config)
-    (failed / "history.jsonl").unlink()
+@pytest.fixture
+def outputs(tmp_path):
+    """A folder of two optimizers by two seeds, and of a run that failed."""
+    for number, (optimizer, seed) in enumerate(itertools.product(("adam", "sgd"), (0, 1))):
+        make_run(tmp_path / "outputs", f"{optimizer}-{seed}", optimizer=optimizer, seed=seed, best=0.7 + number**2 / 30)
+    failed = {"best": None, "status": "failed", "error": {"type": "ValueError", "message": "dropout=2 is no rate"}}
+    make_run(tmp_path / "outputs", "failed", config={"model.dropout": 2}, **failed)
+    return tmp_path / "outputs"
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +78,17 @@ def test_a_best_within_an_epoch_has_the_numbers_of_its_own_step_everywhere(best_
         assert of_best[f"best_epoch/{name}"] == (best["step"], pytest.approx(math.nan, nan_ok=True))
 
 
-@pytest.mark.exhaustive
-def test_seeds_are_put_together_as_an_independent_calculation_does(trained):
+def test_seeds_are_put_together_as_an_independent_calculation_does(outputs, monkeypatch, capsys):
+    monkeypatch.chdir(outputs.parent)
     expected: dict[str, list[float]] = defaultdict(list)
-    for path in trained.glob("outputs/digits/*/run.json"):
+    for path in outputs.glob("*/run.json"):
         record = json.loads(path.read_text())
         if record["status"] == "completed":
-            optimizer = next(text for text in record["overrides"] if text.startswith("optimizer="))
-            expected[optimizer.partition("=")[2]].append(record["best"]["value"])
+            expected[record["choices"]["optimizer"]].append(record["best"]["value"])
     assert {name: len(values) for name, values in expected.items()} == {"adam": 2, "sgd": 2}
-    done = run_module("src.compare", "outputs/digits", "--where", "dropout=0", cwd=trained)
-    assert done.returncode == 0, done.stderr
-    header, *lines = done.stdout.splitlines()
+    assert main(["outputs", "--where", "status=completed"]) == 0
+    out, err = capsys.readouterr()
+    header, *lines = out.splitlines()
     assert header.split()[:4] == ["optimizer", "val/accuracy", "±", "n"]
     assert header.split()[-4:] == ["epoch", "status", "seconds", "directory"]
     best_first = sorted(expected, key=lambda name: -statistics.mean(expected[name]))
@@ -111,17 +96,17 @@ def test_seeds_are_put_together_as_an_independent_calculation_does(trained):
         [name, f"{statistics.mean(expected[name]):.6g}", f"{statistics.stdev(expected[name]):.3g}", "2"]
         for name in best_first
     ]
-    assert all((trained / line.split()[-1] / "run.json").is_file() for line in lines)
-    assert re.fullmatch(r"next: \S+ -m src\.compare --diff outputs/digits/\S+ outputs/digits/\S+\n", done.stderr)
+    assert all(Path(line.split()[-1], "run.json").is_file() for line in lines)
+    assert re.fullmatch(r"next: \S+ -m src\.compare --diff outputs/\S+ outputs/\S+\n", err)
 
 
-def test_csv_and_json_have_the_same_numbers_to_the_last_bit(trained, capsys):
+def test_csv_and_json_have_the_same_numbers_to_the_last_bit(outputs, capsys):
     for options, name in (([], "groups"), (["--each"], "runs")):
-        assert main([str(trained), *options, "--output", str(trained / "made" / "runs.csv")]) == 0
-        with (trained / "made" / "runs.csv").open(newline="") as file:
+        assert main([str(outputs), *options, "--output", str(outputs / "made" / "runs.csv")]) == 0
+        with (outputs / "made" / "runs.csv").open(newline="") as file:
             by_csv = list(csv.DictReader(file))
         capsys.readouterr()
-        assert main([str(trained), *options, "--format", "json"]) == 0
+        assert main([str(outputs), *options, "--format", "json"]) == 0
         by_json = json.loads(capsys.readouterr().out)[name]
         assert len(by_csv) == len(by_json) == (5 if options else 3)
         for from_csv, from_json in zip(by_csv, by_json, strict=True):
@@ -138,31 +123,36 @@ def read(text: str, like: object) -> object:
     return None if like is None and text == "" else type(like)(text)
 
 
-def test_a_failed_run_is_the_last_one_with_its_reason(trained, capsys):
-    assert main([str(trained), "--each"]) == 0
+def test_a_failed_run_is_the_last_one_with_its_reason(outputs, capsys):
+    assert main([str(outputs), "--each"]) == 0
     *_, last, empty, reason = capsys.readouterr().out.splitlines()
     assert " failed " in last and empty == ""
     assert reason == f"{last.split()[-1]} failed: ValueError: dropout=2 is no rate"
 
 
-def test_what_mattered_and_a_markdown_table(trained, capsys):
-    assert main([str(trained), "--effects"]) == 0
+def test_what_mattered_and_a_markdown_table(outputs, capsys):
+    assert main([str(outputs), "--effects"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["key", "explains", "by", "chance", "value", "n", "mean", "±", "min", "max"]
     assert [line.split()[0] for line in lines[1:-2] if line[0] != " "] == ["optimizer", "seed"]
     assert re.fullmatch(r"val/accuracy of 4 completed runs; \d left out", lines[-1])
-    assert main([str(trained), "--effects", "--sort", "val/loss"]) == 0
+    assert main([str(outputs), "--effects", "--sort", "val/loss"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("val/loss of 4 completed runs")
-    assert main([str(trained), "--format", "markdown"]) == 0
+    assert main([str(outputs), "--format", "markdown"]) == 0
     header, ruler, first, *_ = capsys.readouterr().out.splitlines()
     assert header.startswith("| optimizer | dropout | val/accuracy | ± | n |")
     assert header.count("|") == ruler.count("|") == first.count("|")
 
 
-def test_a_comparison_needs_no_tensorflow_and_no_network(trained):
+def test_a_comparison_needs_no_tensorflow_and_no_network(outputs):
     command = [sys.executable, "-X", "importtime", "-m", "src.compare", "outputs", "--output", "page.html"]
     done = subprocess.run(
-        command, cwd=trained, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+        command,
+        cwd=outputs.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == "page.html\n"
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
