@@ -27,6 +27,7 @@ from src.files import literal
 from src.logs import importing
 from src.machine import available_cores
 from src.manifest import listed
+from src.runs.checked import EMPTY
 from src.runs.collection import find_run
 from src.runs.commands import train_command
 from src.runs.environment import environment, environment_changes
@@ -58,10 +59,10 @@ def main(arguments: list[str]) -> int:
     word, split = _parse(arguments)
     run = _run_of(word)
     cfg = load_config(run)
-    record = Record(run).read() or {}
-    if changed := changes(record.get("fingerprints") or {}, identity_config(cfg)):
+    record = Record(run).read() or EMPTY
+    if changed := changes(record["fingerprints"], identity_config(cfg)):
         print(f"note: changed since this run: {', '.join(changed)}", file=sys.stderr)
-    if changed := environment_changes(record.get("environment") or {}, environment()):
+    if changed := environment_changes(record["environment"], environment()):
         print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
     evaluation = evaluate(cfg, run, split)
     _print_metrics(evaluation)
@@ -91,7 +92,7 @@ def load_config(run: Path) -> DictConfig:
         )
     register_resolvers()
     cfg = cast(DictConfig, OmegaConf.load(path))
-    for (*above, key), value in recorded_values(cfg, Record(run).read() or {}):
+    for (*above, key), value in recorded_values(cfg, Record(run).read() or EMPTY):
         node_at(cfg, above)[key] = value
     return cfg
 
@@ -112,15 +113,15 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
         from src.callbacks.export import VERSION
         from src.checkpoints import Checkpoints
 
-        threads = ((Record(run).read() or {}).get("environment") or {}).get("threads")
-        build.set_up_process(threads=threads or available_cores())
+        record = Record(run).read() or EMPTY
+        build.set_up_process(threads=record["environment"]["threads"] or available_cores())
     import tensorflow as tf
 
     saved_model, best = run / "saved_model" / VERSION, run / "checkpoints" / BEST
     if not saved_model.is_dir() and not listed(best):
         raise FileNotFoundError(
             f"{run} has neither a best checkpoint nor a SavedModel yet; type its command again: "
-            f"{train_command(run, Record(run).read() or {})}"
+            f"{train_command(run, record)}"
         )
     data = build.build_data(cfg)
     there = [name for name in SPLITS if getattr(data, name) is not None]

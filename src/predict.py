@@ -53,6 +53,7 @@ from src.image_files import (
 from src.logs import escaped, importing
 from src.machine import available_cores
 from src.pictures import mask_png, overlay, png
+from src.runs.checked import Values
 from src.runs.collection import find_run
 from src.text import counted
 
@@ -107,7 +108,7 @@ def main(argv: list[str]) -> int:
     return predict(run, record, files, base=base, output=output)
 
 
-def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: Path, output: Path) -> int:
+def predict(run: Path, record: Values, files: Sequence[Path], *, base: Path, output: Path) -> int:
     """Predict files into a folder and say how it went; returns the exit code.
 
     Args:
@@ -119,12 +120,12 @@ def predict(run: Path, record: dict[str, Any], files: Sequence[Path], *, base: P
     """
     saved_model = run / SAVED_MODEL
     if not saved_model.is_dir():
-        command = shlex.join(["python", "-m", "src.train", *record.get("overrides", [])])
+        command = shlex.join(["python", "-m", "src.train", *record["overrides"]])
         raise FileNotFoundError(f"{saved_model} is not there; complete the run: {command}")
     model = load_model(saved_model)
-    names = record.get("class_names") or ()
+    names = record["class_names"]
     write = Writer(output, base, names if len(names) == model.classes else [str(i) for i in range(model.classes)])
-    read = Reader(model.channels, {**(record.get("derived") or {}), **(record.get("config") or {})})
+    read = Reader(model.channels, {**record.get("derived", {}), **record.get("config", {})})
     write.begin(files)
     began = time.perf_counter()
     done, skipped = [], []

@@ -29,6 +29,7 @@ from src.command import EXIT_FAILED, run_command
 from src.config import compose
 from src.files import literal
 from src.logs import importing
+from src.runs.checked import EMPTY
 from src.runs.record import Record
 
 POLL_SECONDS = 0.002
@@ -240,7 +241,7 @@ def compare(run: Path, straight: Path) -> list[str]:
                 other.tobytes() if hasattr(other, "tobytes") else other
             ):
                 different.append(f"{folder} {name}")
-    records = [Record(path).read() or {} for path in (run, straight)]
+    records = [Record(path).read() or EMPTY for path in (run, straight)]
     different += [
         f"run.json {key}"
         for key in ("status", "best", "metrics", "epoch", "step")

@@ -43,8 +43,8 @@ class Hparams(EventCallback):
 
     def on_train_begin(self, state: TrainState) -> None:
         super().on_train_begin(state)
-        record = self._record.read() or {}
-        if "config" not in record:
+        record = self._record.read()
+        if record is None or "config" not in record:
             log.debug("no hyperparameters for TensorBoard: %s does not say the config", self._record.path)
             return
         settings = flat_settings(record["choices"], record["config"])

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from src.callbacks.base import Callback
-from src.runs.checked import metrics_of
+from src.runs.checked import EMPTY, metrics_of
 from src.runs.record import Record
 from src.state import TrainState
 
@@ -45,14 +45,13 @@ class RecordCallback(Callback):
     def on_train_begin(self, state: TrainState) -> None:
         """Bring the record to where training goes on, which a power cut or a kill may have left it before or after."""
         record = self._record
-        values = record.read() or {}
-        parent = values.get("parent") or {}
-        first = 1 + (parent.get("epoch") or 0)
+        values = record.read() or EMPTY
+        first = 1 + (values["parent"]["epoch"] if values["parent"] else 0)
         record.cut_history(epoch=state.epoch)
         record.cut_validations(step=state.validated_step)
         lines = {line["epoch"]: line for line in record.history()}
         missing = [epoch for epoch in range(first, state.epoch + 1) if epoch not in lines]
-        lost = self._lost_validations(state, first_step=parent.get("step") or 0)
+        lost = self._lost_validations(state, first_step=values["parent"]["step"] if values["parent"] else 0)
         for path, where, numbers in (
             (record.history_path, "in epoch", missing),
             (record.validations_path, "at step", lost),
@@ -66,7 +65,7 @@ class RecordCallback(Callback):
         if state.epoch in lines:
             metrics = metrics_of(lines[state.epoch])
         else:
-            metrics = values.get("metrics") or {} if values.get("epoch") == state.epoch else {}
+            metrics = values["metrics"] if values["epoch"] == state.epoch else {}
         record.update(**self._progress(state), metrics=metrics, history_missing=missing, validations_missing=lost)
 
     def _lost_validations(self, state: TrainState, *, first_step: int) -> list[int]:

@@ -46,7 +46,7 @@ def is_factor(key: str, rows: Sequence[Row]) -> bool:
     """Whether a key can have decided a result."""
     if any(f"{key}.".startswith(f"{other}.") for other in BOOKKEEPING):
         return False
-    is_option = any(key in row.run.values.get("choices", {}) for row in rows)
+    is_option = any(key in row.run.values["choices"] for row in rows)
     return not is_option or key in OPTIONS or any(name.startswith(f"{key}.") for name in _keys(rows))
 
 

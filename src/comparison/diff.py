@@ -28,7 +28,7 @@ class Difference(NamedTuple):
 def differences(a: Row, b: Row) -> list[Difference]:
     """All that is not equal, in the order of the parts."""
     ours, theirs = _parts(a), _parts(b)
-    prints = [_dict(row.run.values.get("fingerprints")) for row in (a, b)]
+    prints = [row.run.values["fingerprints"] for row in (a, b)]
     ours["data"], theirs["data"] = (dict(_leaves(data)) for data in comparable_data(prints))
     rules = [values.get("version") for values in prints]
     if rules[0] != rules[1]:  # hashes made by two rules say nothing of each other
@@ -45,21 +45,17 @@ def differences(a: Row, b: Row) -> list[Difference]:
 
 def _parts(row: Row) -> dict[str, dict[str, Value]]:
     values = row.run.values
-    environment, fingerprints = _dict(values.get("environment")), _dict(values.get("fingerprints"))
+    environment, fingerprints = values["environment"], values["fingerprints"]
     rest = {key: value for key, value in environment.items() if key not in ("git", "packages")}
     result = {"status": row.status, **row.metrics, "best epoch": row.best_epoch, "seconds": row.seconds}
     return {
         "config": row.settings,
-        "commit": dict(_leaves(environment.get("git"))),
-        "packages": dict(_leaves(environment.get("packages"))),
+        "commit": dict(_leaves(environment["git"])),
+        "packages": dict(_leaves(environment["packages"])),
         "environment": dict(_leaves(rest)),
         **{kind: dict(_leaves(fingerprints.get(kind))) for kind in HASHED},
         RESULT: result,
     }
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Value]]:

@@ -36,11 +36,11 @@ def differing_parts(rows: Sequence[Row]) -> dict[Part, list[str | None]]:
 
     Code and files are compared among the runs that reach them, and hashes among those made by one rule.
     """
-    data = comparable_data([_dict(row.run.values.get("fingerprints")) for row in rows])
+    data = comparable_data([row.run.values["fingerprints"] for row in rows])
     told = [dict(_parts(*pair)) for pair in zip(rows, data, strict=True)]
     for name in dict.fromkeys(part for parts in told for part in parts if part.kind == "variable"):
         for row, parts in zip(rows, told, strict=True):
-            if isinstance(_dict(row.run.values.get("environment")).get("variables"), dict):
+            if row.run.values["environment"]["variables"] is not None:
                 parts.setdefault(name, UNSET)
     names = dict.fromkeys(part for parts in told for part in parts)
     columns = {part: _unexplained(rows, part, [parts.get(part) for parts in told]) for part in names}
@@ -110,27 +110,27 @@ def _reason(row: Row, part: Part) -> tuple:
 
 
 def _parts(row: Row, data: dict[str, Any]) -> Iterator[tuple[Part, str]]:
-    prints, environment = (_dict(row.run.values.get(key)) for key in ("fingerprints", "environment"))
+    prints, environment = row.run.values["fingerprints"], row.run.values["environment"]
     rule = _text(prints.get("version", ""))
+    hashes = {"code": prints.get("code", {}), "file": prints.get("files", {})}
+    loaded = {
+        "package": environment["packages"],
+        "keras": environment["keras"] or {},
+        "variable": environment["variables"] or {},
+    }
     if data:
         for name in OF_DATA:
             yield Part("data", name, "" if name == "dataset" else rule), _text(data.get(name, ABSENT))
-    for kind, key in (("code", "code"), ("file", "files")):
-        for name, value in _dict(prints.get(key)).items():
+    for kind, found in hashes.items():
+        for name, value in found.items():
             if value != WRITTEN:
-                yield Part(kind, name, rule), _text(representative(name, value) if kind == "code" else value)
-    for kind, key in (("package", "packages"), ("keras", "keras"), ("variable", "variables")):
-        for name, value in _dict(environment.get(key)).items():
+                yield Part(kind, name, rule), representative(name, value) if kind == "code" else value
+    whole = {kind: environment[kind] for kind in ("python", "processor", "threads")}
+    for kind, values in (*loaded.items(), *((kind, {"": value}) for kind, value in whole.items())):
+        for name, value in values.items():
             if value is not None:
                 yield Part(kind, name), _text(value)
-    for kind in ("python", "processor", "threads"):
-        if environment.get(kind) is not None:
-            yield Part(kind), _text(environment[kind])
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

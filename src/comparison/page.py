@@ -197,10 +197,9 @@ def _commands(groups: Sequence[Group]) -> str:
 
 
 def _origin(row: Row) -> str:
-    environment = row.run.values.get("environment")
-    git = environment.get("git") if isinstance(environment, dict) else None
+    git = row.run.values["environment"]["git"]
     text = f"{row.monitor} {show('', row.result)}"
-    if not isinstance(git, dict):
+    if not git:
         return text
     return f"{text}, commit {git.get('commit')}" + (
         ", with changes that were not committed" if git.get("dirty") or git.get("untracked") else ""

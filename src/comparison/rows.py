@@ -16,7 +16,7 @@ from typing import Any
 
 from src.comparison import CompareError
 from src.errors import one_line
-from src.runs.checked import LARGEST, best_metrics, read_history, step_within
+from src.runs.checked import LARGEST, Values, best_metrics, read_history, step_within
 from src.runs.collection import Run, find_run, find_runs
 
 Value = str | int | float | None
@@ -106,7 +106,7 @@ def add_derived(rows: Sequence[Row]) -> None:
     """Give each row what follows in it from other settings, where another's settings say the same key themselves."""
     said = {key for row in rows for key in row.settings}
     for row in rows:
-        for key, value in (row.run.values.get("derived") or {}).items():
+        for key, value in row.run.values.get("derived", {}).items():
             if key in said and value is not None:
                 row.settings.setdefault(key, _plain(value))
 
@@ -126,8 +126,7 @@ def run_at(word: str) -> Run:
 def read_row(run: Run) -> tuple[Row, list[str]]:
     """A run's row, and what is wrong with its history."""
     values = run.values
-    best = values.get("best") or {}
-    epoch, seconds = best.get("epoch"), values.get("seconds")
+    best = values["best"]
     history, warnings = read_history(run.directory)
     metrics = best_metrics(values, history)
     status = run.status
@@ -136,21 +135,21 @@ def read_row(run: Run) -> tuple[Row, list[str]]:
         status=status,
         reason=_reason(values, status, run.holder if status == "running" else None),
         settings=_settings(values),
-        complete=isinstance(values.get("config"), dict),
+        complete="config" in values,
         typed=frozenset(_typed(values["overrides"])),
         metrics={key: value for key, value in metrics.items() if value is not None},
-        best_epoch=epoch,
-        best_step=best.get("step"),
-        within_epoch=bool(best) and bool(step_within(best)),
-        seconds=None if seconds is None else float(seconds),
+        best_epoch=best and best["epoch"],
+        best_step=best and best["step"],
+        within_epoch=best is not None and bool(step_within(best)),
+        seconds=values["seconds"] or None,
     )
     return row, warnings
 
 
-def _settings(values: dict[str, Any]) -> dict[str, Value]:
+def _settings(values: Values) -> dict[str, Value]:
     """Its options and settings by key, in the order typed, then as recorded."""
-    own = {key: values.get(key) for key in ("name", "monitor", "mode", "seed")}
-    known = {**values.get("config", {}), **values.get("choices", {}), **own}
+    own = {key: values[key] for key in ("name", "monitor", "mode", "seed")}
+    known = {**values.get("config", {}), **values["choices"], **own}
     typed = _typed(values["overrides"])
     if "config" in values:
         known |= _typed_references(values, typed, known)
@@ -173,7 +172,7 @@ def _typed(overrides: list[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs if not key.startswith(("hydra.", "hydra/"))}
 
 
-def _typed_references(values: dict[str, Any], typed: dict[str, str], known: dict[str, Any]) -> dict[str, Value]:
+def _typed_references(values: Values, typed: dict[str, str], known: dict[str, Any]) -> dict[str, Value]:
     """What was typed as `${...}`, which a record's config leaves out: resolved, as far as an older record tells."""
     if (derived := values.get("derived")) is not None:
         return {key: derived[key] for key in typed if key in derived}
@@ -206,14 +205,14 @@ def _plain(value: Any) -> Value:
     return value if abs(value) < LARGEST else str(value)
 
 
-def _reason(values: dict[str, Any], status: str, holder: str | None) -> str:
+def _reason(values: Values, status: str, holder: str | None) -> str:
     """Why a run has no final result, on one line."""
     if status == "completed":
-        best = values.get("best")
-        return "" if best and best.get("value") is not None else f"has no value of {values['monitor']}"
-    error = values.get("error")
-    if status == "failed" and isinstance(error, dict):
-        told = [str(error.get("type") or "error"), one_line(str(error.get("message") or ""))]
+        best = values["best"]
+        return "" if best and best["value"] is not None else f"has no value of {values['monitor']}"
+    error = values["error"]
+    if status == "failed" and error:
+        told = [error["type"] or "error", one_line(error["message"] or "")]
         return ": ".join(filter(None, told))
-    reached = f"at epoch {values.get('epoch') or 0} of {values.get('epochs') or '?'}"
+    reached = f"at epoch {values['epoch']} of {values['epochs'] or '?'}"
     return f"{reached}, by {holder}" if holder else reached

@@ -17,6 +17,7 @@ from typing import Any
 from src import files
 from src.checks import plain_values
 from src.config import CONFIG_NAME, search_path
+from src.runs.checked import Values
 from src.runs.environment import environment, environment_changes
 from src.runs.identity import derived, settings
 from src.runs.outside import outside_values
@@ -27,42 +28,41 @@ from src.runs.sources import computing_files, find_sources
 log = logging.getLogger(__name__)
 
 
-def begin(run: Run, record: Record, before: dict[str, Any], prints: dict[str, Any]) -> None:
+def begin(run: Run, record: Record, before: Values, prints: dict[str, Any]) -> None:
     """Write the record of a run that begins, or goes on.
 
     Args:
-        before: what the record said until now, {} where there was none.
+        before: what the record said until now, EMPTY where there was none.
         prints: fingerprints of the code and data that this process computes with.
     """
     cfg, here = run.cfg, environment()
     # A branch goes on from what its parent's environment computed.
-    begun = before or (Record(cfg.resume).read() if cfg.parent.config_hash else None) or {}
-    then = begun.get("environment") or {}
+    begun = (Record(cfg.resume).read() if cfg.parent.config_hash and not before["config_hash"] else None) or before
     for left in filter(Path.is_file, run.directory.glob(".tmp-*")):  # by a kill or a power cut
         files.delete(left)
     settings_folder = run.directory / ".hydra"  # which has just been written anew
     for path in (*settings_folder.glob("*"), settings_folder) if settings_folder.is_dir() else ():
         files.fsync(path)
-    changed = environment_changes(then, here) if begun else []
+    changed = environment_changes(begun["environment"], here)
     if changed:
         log.warning("continued in another environment, so last bits may differ: %s", ", ".join(changed))
-    when = f"(after epoch {(before or cfg.parent).get('epoch') or 0})"
+    when = f"(after epoch {before['epoch'] if before['config_hash'] else cfg.parent.epoch or 0})"
     record.update(
         id=run.id,
         name=cfg.name,
         status="running",
         monitor=cfg.monitor,
         mode=cfg.mode,
-        best=before.get("best"),
-        metrics=before.get("metrics") or {},
-        epoch=before.get("epoch", 0),
-        step=before.get("step", 0),
+        best=before["best"],
+        metrics=before["metrics"],
+        epoch=before["epoch"],
+        step=before["step"],
         epochs=cfg.epochs,
-        parameters=before.get("parameters"),
+        parameters=before["parameters"],
         seed=cfg.seed,
-        started=before.get("started") or now(),
+        started=before["started"] or now(),
         finished=None,
-        seconds=before.get("seconds", 0.0),
+        seconds=before["seconds"],
         overrides=run.overrides,
         choices=run.choices,
         config=settings(cfg),
@@ -70,14 +70,14 @@ def begin(run: Run, record: Record, before: dict[str, Any], prints: dict[str, An
         derived=derived(cfg),
         flags=_flags(run),
         config_hash=run.config_hash,
-        fingerprints=before.get("fingerprints") or prints,  # until this code has something to go on from
+        fingerprints=before["fingerprints"] or prints,  # until this code has something to go on from
         process={"pid": os.getpid(), "host": socket.gethostname()},
         parent=dict(cfg.parent) if cfg.parent.config_hash else None,
         error=None,
         environment={
             **here,
-            "threads": then.get("threads") if before else None,
-            "changes": [*(then.get("changes") or []) * bool(before), *(f"{change} {when}" for change in changed)],
+            "threads": before["environment"]["threads"],
+            "changes": [*before["environment"]["changes"], *(f"{change} {when}" for change in changed)],
         },
     )
 

@@ -63,7 +63,7 @@ def find_parent(directory: Path) -> Parent:
         )
     prefix = newest_good(directory / "checkpoints")
     if prefix is None:
-        if cleaned := record.get("cleaned"):
+        if cleaned := record["cleaned"]:
             raise ValueError(
                 f"resume={directory} has no checkpoints any more: python -m src.runs clean removed them at {cleaned}. "
                 "Branch from a run that has some, or train this one again: its own command with rerun=true"
@@ -72,6 +72,8 @@ def find_parent(directory: Path) -> Parent:
     manifest = read_manifest(prefix)
     config = directory / ".hydra" / "config.yaml"
     cfg = cast(DictConfig, OmegaConf.load(config)) if config.is_file() else OmegaConf.create()
+    if not record["config_hash"]:
+        raise ValueError(f"resume={directory}: its run.json has no config_hash, so it is no run's")
     return Parent(
         directory=directory,
         config_hash=record["config_hash"],
@@ -80,7 +82,7 @@ def find_parent(directory: Path) -> Parent:
         resolved={".".join(path): value for path, value in recorded_values(cfg, record)},
         step=manifest["step"],
         epoch=manifest["epoch"],
-        flags=tuple(record.get("flags") or ()),
+        flags=tuple(record["flags"]),
     )
 
 
@@ -93,7 +95,7 @@ def _meant(directory: Path, *, folder: Path = Path("outputs")) -> str:
     close = close or difflib.get_close_matches(word, named, n=SUGGESTED, cutoff=0.7)
     if found := list(dict.fromkeys(str(named[name].directory) for name in close))[:SUGGESTED]:
         return f". Did you mean {' or '.join(found)}?"
-    newest = sorted(runs, key=lambda run: run.values.get("started") or "", reverse=True)[:SUGGESTED]
+    newest = sorted(runs, key=lambda run: run.values["started"] or "", reverse=True)[:SUGGESTED]
     return f"; the newest: {', '.join(str(run.directory) for run in newest)}" if newest else ""
 
 

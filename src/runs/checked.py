@@ -1,20 +1,148 @@
-"""What a run's folder may say, checked once, so that nothing after this can trip over it.
+"""What a run's folder may say, read once, so that nothing after this can trip over it.
 
-check_record(values)                    # WrongValue: best=[1]; it must be null or an object
+values = checked(parse(text))           # WrongValue: best=[1]; it must be null or an object
+values["epoch"], values["best"]         # with what a record of before does not say: 0, None
 epochs, warnings = read_history(Path("outputs/digits/cnn-...-1a2b3c4d"))
+
+A record is a TypedDict: run.json's own object, so that keys which nothing here knows stay in it, and what reads the
+file elsewhere reads the same. The types below are all that there is of rules; the reader follows them.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import (
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    TypedDict,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 HISTORY = "history.jsonl"
 LARGEST = 2**63
 NO_METRICS = ("epoch", "step", "seconds", "learning_rate")  # of a line of history.jsonl
+
+Status = Literal["running", "completed", "interrupted", "failed", "pruned"]
+
+
+class Best(TypedDict):
+    """The best value of the monitored metric; `metrics` is null in a record of before."""
+
+    value: float | None
+    epoch: int | None
+    step: int | None
+    metrics: dict[str, float | None] | None
+
+
+class Failure(TypedDict):
+    """What a run has failed by."""
+
+    type: str | None
+    message: str | None
+    traceback: str | None
+
+
+class Process(TypedDict):
+    """Who writes the run, or wrote it last."""
+
+    pid: int | None
+    host: str | None
+
+
+class Parent(TypedDict):
+    """The run and the checkpoint that a branch began from."""
+
+    config_hash: Required[str]
+    checkpoint: str | None
+    epoch: int
+    step: int
+
+
+class Git(TypedDict, total=False):
+    """The state of a repository."""
+
+    commit: str | None
+    dirty: bool
+    untracked: list[str]
+
+
+class Environment(TypedDict):
+    """What a run was computed in; null is what a record of before does not say."""
+
+    python: str | None
+    processor: str | None
+    threads: int | None
+    git: Git | None
+    packages: dict[str, str | None]
+    keras: dict[str, Any] | None
+    variables: dict[str, str | None] | None
+    changes: list[str]
+
+
+class DataPrint(TypedDict, total=False):
+    """A fingerprint of data."""
+
+    dataset: str
+    path: str
+    path_of_all: str
+    files: int
+    changed_ns: int
+
+
+class Fingerprints(TypedDict, total=False):
+    """Of code, data and files; without a version by the rule of before."""
+
+    version: int
+    code: dict[str, str]
+    data: DataPrint
+    files: dict[str, str]
+
+
+class Values(TypedDict):
+    """What run.json says of a run. Keys that may be missing have a meaning when they are."""
+
+    id: str
+    name: str
+    status: Status
+    monitor: str
+    mode: Literal["min", "max"]
+    best: Best | None
+    metrics: dict[str, float | None]
+    epoch: int
+    step: int
+    epochs: int | None
+    parameters: int | None
+    seed: int | None
+    started: str | None
+    finished: str | None
+    cleaned: str | None
+    seconds: float
+    overrides: list[str]
+    flags: list[str]
+    choices: dict[str, Any]
+    config: NotRequired[dict[str, Any]]
+    resolved: dict[str, Any]
+    derived: NotRequired[dict[str, Any]]
+    config_hash: str
+    fingerprints: Fingerprints
+    process: Process
+    parent: Parent | None
+    error: Failure | None
+    environment: Environment
+    class_names: list[Any]
+    history_missing: list[int]
+    validations_missing: list[int]
 
 
 class WrongValue(ValueError):
@@ -28,44 +156,15 @@ class WrongValue(ValueError):
         super().__init__(f"{key}={shown[:60]}{'...' * (len(shown) > 60)}; it must be {allowed}")
 
 
-def check_record(values: dict[str, Any]) -> None:
-    """Check all keys of run.json that are read; a missing one is as good as null where null is allowed.
+def checked(values: dict[str, Any]) -> Values:
+    """A record with all its keys: what is missing is null, or nothing of its type: 0, "", [], {}.
+
+    A number may be null for not known, as may an object of several keys; they are then as if missing.
 
     Raises:
         WrongValue: the first that is of another type.
     """
-    if values["mode"] not in ("min", "max"):
-        raise WrongValue("mode", values["mode"], "min or max")
-    for key in ("choices", "config", "resolved", "derived"):
-        if not isinstance(values.get(key, {}), dict):
-            raise WrongValue(key, values[key], "an object")
-    _texts("overrides", values["overrides"])
-    _texts("flags", values.get("flags", []))
-    numbers("metrics", values["metrics"])
-    for key in ("epoch", "epochs", "step", "parameters", "seed"):
-        whole(key, values.get(key))
-    _seconds("seconds", values.get("seconds"))
-    for key in ("started", "finished", "cleaned", "config_hash"):
-        _text(key, values.get(key))
-    best = _object(values, "best", value=number, epoch=whole, step=whole)
-    numbers("best.metrics", _object(best, "metrics", where="best."))
-    for key, what in {"history_missing": "epochs", "validations_missing": "steps"}.items():
-        missing = values.get(key) or []
-        if not isinstance(missing, list):
-            raise WrongValue(key, missing, f"a list of {what}")
-        for number_of in missing:
-            whole(key, number_of, needed=True)
-    _object(values, "error", type=_text, message=_text, traceback=_text)
-    parent = _object(values, "parent", config_hash=_text, checkpoint=_text, epoch=whole, step=whole)
-    if parent and parent.get("config_hash") is None:
-        raise WrongValue("parent", parent, "null or an object with config_hash, step and epoch")
-    environment = _object(values, "environment", python=_text, processor=_text, threads=whole)
-    _object(environment, "git", where="environment.", commit=_text)
-    for kind in ("packages", "variables"):
-        for name, text in _object(environment, kind, where="environment.").items():
-            _text(f"environment.{kind}.{name}", text)
-    _object(environment, "keras", where="environment.")
-    _texts("environment.changes", environment.get("changes", []))
+    return cast(Values, _reader(Values)("", values))
 
 
 def read_history(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -97,7 +196,7 @@ def lines_in(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
             epoch = parse(line.strip(b"\0").decode())
             whole("epoch", epoch["epoch"], needed=True)
             whole("step", epoch.get("step"))
-            _seconds("seconds", epoch.get("seconds"))
+            seconds("seconds", epoch.get("seconds"))
             metrics_of(epoch)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             others.append(count)
@@ -115,26 +214,26 @@ def parse(text: str) -> Any:
     return json.loads(text, parse_constant=lambda _: None, parse_float=finite)
 
 
-def best_metrics(values: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, float | None]:
+def best_metrics(values: Values, history: list[dict[str, Any]]) -> dict[str, float | None]:
     """What was measured at the best step of a run, as its record says.
 
     An older record says no more than the monitored value: then the others are those of the epoch that ended at this
     step, where the history has it. The numbers of another step are never taken.
     """
-    best = values.get("best") or {}
-    metrics = best.get("metrics")
+    best = values["best"]
+    metrics = best and best["metrics"]
     if metrics is None:
-        place = (best.get("epoch"), best.get("step"))
+        place = (best["epoch"], best["step"]) if best else (None, None)
         found = (line for line in reversed(history) if (line["epoch"], line.get("step", place[1])) == place)
         metrics = metrics_of(next(found, {}))
-    return {**metrics, values["monitor"]: best.get("value")}
+    return {**metrics, values["monitor"]: best and best["value"]}
 
 
-def step_within(best: dict[str, Any]) -> str:
+def step_within(best: Best) -> str:
     """`, step 73` where the best was measured within its epoch, "" where at its end: then training was measured too."""
-    metrics = best.get("metrics")
+    metrics = best["metrics"]
     ended = metrics is None or any(name.startswith("train/") for name in metrics)
-    return "" if ended else f", step {best.get('step')}"
+    return "" if ended else f", step {best['step']}"
 
 
 def metrics_of(epoch: dict[str, Any]) -> dict[str, float | None]:
@@ -168,31 +267,92 @@ def whole(key: str, value: Any, *, needed: bool = False) -> int | None:
     return value
 
 
-def _seconds(key: str, value: Any) -> None:
-    if abs(number(key, value) or 0) >= LARGEST:
+def seconds(key: str, value: Any) -> float:
+    """The value where it is a number of seconds; 0 where it is null."""
+    if abs(found := number(key, value) or 0.0) >= LARGEST:
         raise WrongValue(key, value, "a number of seconds or null")
-
-
-def _text(key: str, value: Any) -> None:
-    if value is not None and not isinstance(value, str):
-        raise WrongValue(key, value, "a text or null")
-
-
-def _texts(key: str, values: Any) -> None:
-    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
-        raise WrongValue(key, values, "a list of strings")
-
-
-def _object(
-    values: dict[str, Any], key: str, *, where: str = "", **checks: Callable[[str, Any], object]
-) -> dict[str, Any]:
-    """The object of this key after checks of what is in it; an empty one for null."""
-    found = values.get(key)
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        names = " and ".join(filter(None, [", ".join([*checks][:-1]), *[*checks][-1:]]))
-        raise WrongValue(f"{where}{key}", found, f"null or an object{names and f' with {names}'}")
-    for name, check in checks.items():
-        check(f"{where}{key}.{name}", found.get(name))
     return found
+
+
+Reader = Callable[[str, Any], Any]
+
+
+def _of(kinds: Any, allowed: str) -> Reader:
+    def read(key: str, value: Any) -> Any:
+        if not isinstance(value, kinds):
+            raise WrongValue(key, value, allowed)
+        return value
+
+    return read
+
+
+_PLAIN: dict[Any, Reader] = {
+    Any: lambda key, value: value,
+    str: _of(str, "a text"),
+    str | None: _of(str | None, "a text or null"),
+    bool: _of(bool, "true or false"),
+    int: lambda key, value: whole(key, value) or 0,
+    int | None: whole,
+    float: seconds,
+    float | None: number,
+    list[Any]: _of(list, "a list"),
+    dict[str, Any]: _of(dict, "an object"),
+    dict[str, Any] | None: _of(dict | None, "null or an object"),
+}
+
+
+@functools.cache
+def _reader(kind: Any) -> Reader:
+    """What reads a value of this type under a key, and raises WrongValue."""
+    origin, of = get_origin(kind), get_args(kind)
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if origin in (NotRequired, Required):
+        return _reader(of[0])
+    if NoneType in of:
+        inner = _reader(of[0])
+        return lambda key, value: None if value is None else inner(key, value)
+    if is_typeddict(kind):
+        return _object(kind)
+
+    def read(key: str, value: Any) -> Any:
+        if origin is Literal and value not in of:
+            raise WrongValue(key, value, f"{', '.join(of[:-1])} or {of[-1]}")
+        if origin is list and not (isinstance(value, list) and all(type(item) is of[0] for item in value)):
+            raise WrongValue(key, value, "a list of strings" if of[0] is str else "a list of whole numbers")
+        if origin is not dict:
+            return value
+        items = _PLAIN[dict[str, Any]](key, value).items()
+        return {name: _reader(of[1])(f"{key}.{name}", item) for name, item in items}
+
+    return read
+
+
+def _object(kind: Any) -> Reader:
+    kinds = get_type_hints(kind, include_extras=True)
+    readers = {name: _reader(of) for name, of in kinds.items()}
+    *names, last = kinds
+    allowed = f"null or an object with {', '.join(names)} and {last}"
+
+    def read(key: str, value: Any) -> dict[str, Any]:
+        found = {} if value is None else dict(_of(dict, allowed)(key, value))
+        for name, reader in readers.items():
+            if name in found:
+                found[name] = reader(f"{key}.{name}".lstrip("."), found[name])
+            elif get_origin(kinds[name]) is Required:
+                raise WrongValue(key, value, allowed)
+            elif kind.__total__ and get_origin(kinds[name]) is not NotRequired:
+                found[name] = _nothing(kinds[name])
+        return found
+
+    return read
+
+
+def _nothing(kind: Any) -> Any:
+    """What stands for a missing value of this type."""
+    if kind is str or get_origin(kind) is Literal:
+        return ""
+    return get_origin(kind)() if get_origin(kind) in (list, dict) else _reader(kind)("", None)
+
+
+EMPTY = checked({})  # what a record says where there is none

@@ -147,14 +147,14 @@ def _reason(run: Run, parents: set[str], best: set[Path]) -> str | None:
         return run.status
     if (run.directory / CHECKPOINTS).is_symlink():
         return "whose checkpoints are a link"
-    if branches_of(run.directory) or run.values.get("config_hash") in parents:
+    if branches_of(run.directory) or run.values["config_hash"] in parents:
         return "from which others branch"
     return "best" if run.directory in best else None
 
 
 def _parents(runs: Iterable[Run]) -> set[str]:
     """The config hashes that branches among these runs name; older ones are not noted in their parent's folder."""
-    return {parent["config_hash"] for run in runs if (parent := run.values.get("parent"))}
+    return {parent["config_hash"] for run in runs if (parent := run.values["parent"])}
 
 
 def _best(runs: Iterable[Run], keep: int) -> set[Path]:

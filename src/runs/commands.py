@@ -13,10 +13,12 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
+
+from src.runs.checked import Values
 
 _TOLD_ONCE = re.compile(r"[+~]*(parent\.|(rerun|stale|wait|dry_run)(=|$))")
 _PLAIN = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_./-]*")
@@ -30,19 +32,19 @@ def python() -> str:
     return "python" if same else os.path.relpath(sys.executable)
 
 
-def train_command(directory: Path, values: dict[str, Any]) -> str:
+def train_command(directory: Path, values: Values) -> str:
     """The command whose run this is, or was where it has been set aside; it starts nothing afresh.
 
     What it did once, as `rerun=true`, is left out, and what a branch fills in.
     """
-    words = [_here(text) for text in values.get("flags") or []] + given_options(values)
+    words = [_here(text) for text in values["flags"]] + given_options(values)
     usual = Path("outputs", values["name"])
     if f"-{values['id']}" not in directory.name or os.path.abspath(directory.parent) != os.path.abspath(usual):
         words.append(f"hydra.run.dir={quoted(os.path.relpath(directory))}")  # it was given a directory of its own
     return shlex.join([python(), "-m", "src.train", *words])
 
 
-def given_options(values: dict[str, Any]) -> list[str]:
+def given_options(values: Values) -> list[str]:
     """What was typed, less what was done once, as `rerun=true`, and what a branch fills in."""
     return [text for text in values["overrides"] if not _TOLD_ONCE.match(text)]
 

@@ -6,7 +6,9 @@ decide(record, config_hash=..., changed=[], stale="ask")      # "reuse"
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
+
+from src.runs.checked import Values
 
 Action = Literal["start", "resume", "reuse"]
 STALE = ("ask", "reuse", "rerun")
@@ -17,7 +19,7 @@ class StaleRun(RuntimeError):
 
 
 def decide(
-    record: dict[str, Any] | None,
+    record: Values | None,
     *,
     config_hash: str,
     changed: Sequence[str] = (),
@@ -46,9 +48,9 @@ def decide(
         return "start", True
     if record is None:  # checkpoints without a record could be of any code
         return "start", has_checkpoints
-    if record.get("config_hash") != config_hash:
+    if record["config_hash"] != config_hash:
         raise ValueError(
-            f"run {record.get('id')} has another config whose hash begins alike; give this one another name=..."
+            f"run {record['id']} has another config whose hash begins alike; give this one another name=..."
         )
     if record["status"] != "completed" and not has_checkpoints:
         return "start", False

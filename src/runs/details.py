@@ -18,7 +18,7 @@ from rich.text import Text
 
 from src.manifest import listed
 from src.runs import ID_DIGITS
-from src.runs.checked import best_metrics, step_within
+from src.runs.checked import Environment, Values, best_metrics, step_within
 from src.runs.collection import Run, find_runs
 from src.runs.commands import given_options, next_commands, train_command
 from src.runs.listing import SET_ASIDE, STYLES, local_time, newest_first, shown_status
@@ -44,11 +44,11 @@ def print_details(run: Run, stream: TextIO) -> None:
     console.print(Text(f"{'status':<12}", style="bold"), Text(_status(run), style=STYLES.get(status, "")), sep="")
     section("", _reasons(run))
     section("time", [_times(values)])
-    best = best_metrics(values, history) if values.get("best") else {}
+    best = best_metrics(values, history) if values["best"] else {}
     section("result", [_best(values), *_metrics("best", best), *_metrics("last", values["metrics"])])
     section("options", [" ".join(given_options(values)) or "all defaults", _parameters(values)])
     section("branch", _relatives(run))
-    section("environment", _environment(values.get("environment") or {}))
+    section("environment", _environment(values["environment"]))
     parts = part_sizes(run.directory)
     shown = ", ".join(f"{name} {size(count)}" for name, count in parts.items())
     section("disk", [f"{size(sum(parts.values()))}: {shown}", _cleaned(values)])
@@ -61,9 +61,7 @@ def print_details(run: Run, stream: TextIO) -> None:
 
 def _status(run: Run) -> str:
     values, status = run.values, run.status
-    text = (
-        f"{status}, epoch {values.get('epoch') or 0} of {values.get('epochs') or '?'}, step {values.get('step') or 0}"
-    )
+    text = f"{status}, epoch {values['epoch']} of {values['epochs'] or '?'}, step {values['step']}"
     return f"{text} ({run.holder})" if status == "running" else text
 
 
@@ -76,13 +74,16 @@ def _reasons(run: Run) -> Iterator[str]:
     if run.status != "completed" and not run.holder:
         saved = listed(run.directory / "checkpoints")
         yield f"the same command goes on from {saved[-1]}" if saved else "no checkpoint: the same command starts it"
-    for name, lacks, unit in (("history", "lacks", "epoch"), ("validations", "lack", "step")):
-        if missing := values.get(f"{name}_missing"):
+    for name, lacks, unit, missing in (
+        ("history", "lacks", "epoch", values["history_missing"]),
+        ("validations", "lack", "step", values["validations_missing"]),
+    ):
+        if missing:
             shown = ", ".join(map(str, missing[:EPOCHS])) + (", ..." if len(missing) > EPOCHS else "")
             yield f"its {name} {lacks} {counted(len(missing), unit)}, lost as in a power cut: {shown}"
-    if error := values.get("error"):
-        yield f"{error.get('type')}: {error.get('message')}"
-        yield _place(error.get("traceback") or "")
+    if error := values["error"]:
+        yield f"{error['type']}: {error['message']}"
+        yield _place(error["traceback"] or "")
 
 
 def _place(traceback: str) -> str:
@@ -93,21 +94,21 @@ def _place(traceback: str) -> str:
     return f"in {function}, {os.path.relpath(file)}:{line}; all of it is in train.log" if file else ""
 
 
-def _times(values: dict[str, Any]) -> str:
-    started, finished = values.get("started"), values.get("finished")
+def _times(values: Values) -> str:
+    started, finished = values["started"], values["finished"]
     words = [f"started {local_time(started)}"]
     if finished:
         words.append(f"finished {local_time(finished, after=started)}")
-    words.append(f"trained for {duration(values.get('seconds') or 0)}")
+    words.append(f"trained for {duration(values['seconds'])}")
     return ", ".join(words)
 
 
-def _best(values: dict[str, Any]) -> str:
-    best = values.get("best")
+def _best(values: Values) -> str:
+    best = values["best"]
     if not best:
         return f"no {values['monitor']} yet"
-    place = f"epoch {best.get('epoch') or '?'}{step_within(best)}"
-    return f"{values['monitor']} {_six(best.get('value'))}, the best ({values['mode']}), in {place}"
+    place = f"epoch {best['epoch'] or '?'}{step_within(best)}"
+    return f"{values['monitor']} {_six(best['value'])}, the best ({values['mode']}), in {place}"
 
 
 def _six(value: float | None) -> str:
@@ -122,9 +123,9 @@ def _metrics(which: str, metrics: dict[str, float | None]) -> Iterator[str]:
         yield f"{which} {split}: {shown}"
 
 
-def _parameters(values: dict[str, Any]) -> str:
-    parameters = values.get("parameters")
-    return "" if parameters is None else f"{parameters:,} parameters, seed {values.get('seed')}"
+def _parameters(values: Values) -> str:
+    parameters = values["parameters"]
+    return "" if parameters is None else f"{parameters:,} parameters, seed {values['seed']}"
 
 
 def _relatives(run: Run) -> Iterator[str]:
@@ -132,32 +133,32 @@ def _relatives(run: Run) -> Iterator[str]:
     folders = [Path("outputs")] if Path("outputs").is_dir() else []
     if run.directory.resolve().parent.name == run.values["name"]:
         folders.append(run.directory.parent)
-    parent, nearby = run.values.get("parent"), find_runs(folders)[0]
+    parent, nearby = run.values["parent"], find_runs(folders)[0]
     if parent:
-        found = [other for other in nearby if other.values.get("config_hash") == parent["config_hash"]]
+        found = [other for other in nearby if other.values["config_hash"] == parent["config_hash"]]
         of = os.path.relpath(found[0].directory) if found else f"run {parent['config_hash'][:ID_DIGITS]}"
-        yield f"of {of}, after epoch {parent.get('epoch')}, step {parent.get('step')}"
-    own = run.values.get("config_hash")
+        yield f"of {of}, after epoch {parent['epoch']}, step {parent['step']}"
+    own = run.values["config_hash"]
     for other in newest_first(nearby):
-        if (other.values.get("parent") or {}).get("config_hash", "") == own:
+        if (began_at := other.values["parent"]) and began_at["config_hash"] == own:
             yield f"to {os.path.relpath(other.directory)}, {shown_status(other)}"
 
 
-def _environment(environment: dict[str, Any]) -> Iterator[str]:
-    if git := environment.get("git"):
+def _environment(environment: Environment) -> Iterator[str]:
+    if git := environment["git"]:
         changed = git.get("dirty") or git.get("untracked")
         yield f"commit {(git.get('commit') or '?')[:10]}{', with changes' if changed else ''}"
-    packages = {"python": environment.get("python"), **(environment.get("packages") or {})}
+    packages = {"python": environment["python"], **environment["packages"]}
     yield ", ".join(f"{name} {version}" for name, version in packages.items() if version)
-    threads = environment.get("threads")
-    parts = (environment.get("processor"), threads and counted(threads, "thread"))
+    threads = environment["threads"]
+    parts = (environment["processor"], counted(threads, "thread") if threads else None)
     yield ", ".join(filter(None, parts))
-    yield ", ".join(f"{name}={value}" for name, value in (environment.get("variables") or {}).items())
-    yield from (f"changed on the way: {change}" for change in environment.get("changes") or ())
+    yield ", ".join(f"{name}={value}" for name, value in (environment["variables"] or {}).items())
+    yield from (f"changed on the way: {change}" for change in environment["changes"])
 
 
-def _cleaned(values: dict[str, Any]) -> str:
-    cleaned = values.get("cleaned")
+def _cleaned(values: Values) -> str:
+    cleaned = values["cleaned"]
     return f"checkpoints removed by clean {local_time(cleaned)}" if cleaned else ""
 
 

@@ -50,7 +50,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def environment_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def environment_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between the environments of two starts of a run, as `keras 3.15.0 -> 3.15.1`.
 
     What the record of `then` does not have is not compared.

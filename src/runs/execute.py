@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from src.machine import available_cores
 from src.manifest import listed
 from src.runs.begin import begin, keep_code, now
 from src.runs.branch import begin_branch
-from src.runs.checked import step_within
+from src.runs.checked import EMPTY, Values, step_within
 from src.runs.commands import next_commands, print_next
 from src.runs.environment import environment, environment_changes
 from src.runs.hydra_job import HydraCallbacks, run_as_job
@@ -78,12 +78,12 @@ def execute(
     """
     with _locked(run, wait=wait or run.cfg.wait):
         record, prints = Record(run.directory), fingerprints(run.identity)
-        action, set_aside = run.decide(record=record.read() or {}, prints=prints)
+        action, set_aside = run.decide(record=record, prints=prints)
         if action == "reuse":
             return report(run, record, note="already completed, reused")
         callbacks = HydraCallbacks(run.cfg)
         kept = run.set_aside() if set_aside else None
-        before = {} if kept else record.values
+        before = EMPTY if kept else record.values
         is_new, is_begun = not run.directory.exists(), False
 
         def task(directory: Path) -> float:
@@ -120,7 +120,7 @@ def execute_job(cfg: DictConfig) -> float:
     run = Run.of(cfg, hydra=hydra_config, directory=Path(os.path.relpath(hydra_config.runtime.output_dir)))
     with _locked(run, wait=cfg.wait):
         record, prints = Record(run.directory), fingerprints(run.identity)
-        if run.decide(record=record.read() or {}, prints=prints)[0] == "reuse":
+        if run.decide(record=record, prints=prints)[0] == "reuse":
             return report(run, record, note="already completed, reused")
         return _train(run, record.values, prints)
 
@@ -138,7 +138,7 @@ def _locked(run: Run, *, wait: bool) -> Iterator[None]:
 
 def _train(
     run: Run,
-    before: dict[str, Any],
+    before: Values,
     prints: dict[str, Any],
     *,
     listen: Listen = stop_on_signals,
@@ -152,12 +152,12 @@ def _train(
         _check(run, trainer, data)
         _restore(run, trainer, data)
         _keep_fingerprints(run, record, prints)
-        keep_code(run, record, epoch=before.get("epoch", 0))
+        keep_code(run, record, epoch=before["epoch"])
         signal_number = _fit(run, record, trainer, data, listen=listen)
         best = trainer.state.best
         value = report(run, record) if record.values["status"] == "completed" else best.value if best else math.nan
     except KeyboardInterrupt as stopped:
-        if record.values.get("status") == "running":  # not while the result is printed
+        if record.values["status"] == "running":  # not while the result is printed
             _end(record, "interrupted", None)
         stopped.add_note(_what_is_left(run))
         raise
@@ -173,10 +173,10 @@ def _train(
     return value
 
 
-def _build(run: Run, record: Record, before: dict[str, Any], *, threads: int | None) -> tuple[Trainer, ImageData]:
+def _build(run: Run, record: Record, before: Values, *, threads: int | None) -> tuple[Trainer, ImageData]:
     """Import TensorFlow, and make what the config names."""
     cfg = run.cfg
-    wanted = (before.get("environment") or {}).get("threads") or cfg.trainer.threads or threads or available_cores()
+    wanted = before["environment"]["threads"] or cfg.trainer.threads or threads or available_cores()
     with importing():
         from src import build
         from src.callbacks.record import RecordCallback
@@ -194,7 +194,7 @@ def _build(run: Run, record: Record, before: dict[str, Any], *, threads: int | N
     data = build.build_data(cfg)
     keeper = RecordCallback(
         record=record,
-        seconds_before=before.get("seconds", 0.0),
+        seconds_before=before["seconds"],
         validate_every_steps=cfg.trainer.get("validate_every_steps"),
     )
     trainer = build.build_trainer(cfg, data, run_dir=run.directory, extra_callbacks={"record": keeper})
@@ -299,11 +299,11 @@ def _end(record: Record, status: str, error: Exception | None) -> None:
     log.debug("ended by an exception", exc_info=True)
     cause = error and {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
     with suppress(OSError):  # as on a full disk, which must not hide the error
-        if record.values:  # else it could not even begin, and nothing may be there that is no record of a run
+        if record.values["status"]:  # else it could not even begin, and nothing may be there that is no record of a run
             record.update(status=status, finished=now(), error=cause)
 
 
-def _keep_fingerprints(run: Run, record: Record, prints: dict[str, Any]) -> None:
+def _keep_fingerprints(run: Run, record: Record, prints: Mapping[str, Any]) -> None:
     """Record them, with what only the run itself shows: modules imported and files read by its own code."""
     found = completed(prints, run.identity, directory=run.directory)
     if found != record.values["fingerprints"]:
@@ -320,7 +320,7 @@ def report(run: Run, record: Record, *, note: str = "") -> float:
     """Print the result to standard output, and beside it what to type next; returns the best monitored value."""
     values = record.values
     best, directory = values["best"], os.path.relpath(run.directory)
-    value = best["value"] if best else math.nan
+    value = math.nan if best is None or best["value"] is None else best["value"]
     where = f"epoch {best['epoch']} of {values['epochs']}{step_within(best)}" if best else "no epoch"
     print(f"{values['monitor']} {value:.6f}  ({where}, {values['seconds']:.1f} s{', ' if note else ''}{note})")
     print(directory, flush=True)
@@ -328,10 +328,10 @@ def report(run: Run, record: Record, *, note: str = "") -> float:
         return value
     print_next(next_commands(run.directory), sys.stderr)
     if note:
-        then = values.get("environment") or {}
+        then = values["environment"]
         if changed := environment_changes(then, environment()):
             print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
-        if changes := then.get("changes"):
+        if changes := then["changes"]:
             print(f"note: its environment changed on the way: {', '.join(changes)}", file=sys.stderr)
     return value
 

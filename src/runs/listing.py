@@ -57,12 +57,12 @@ def read_row(run: Run) -> Row:
         monitor=values["monitor"],
         mode=values["mode"],
         best=run.best,
-        best_epoch=(values.get("best") or {}).get("epoch"),
-        epoch=values.get("epoch") or 0,
-        epochs=values.get("epochs"),
-        started=values.get("started"),
-        finished=values.get("finished"),
-        seconds=values.get("seconds") or 0.0,
+        best_epoch=values["best"] and values["best"]["epoch"],
+        epoch=values["epoch"],
+        epochs=values["epochs"],
+        started=values["started"],
+        finished=values["finished"],
+        seconds=values["seconds"],
         bytes=size_of(run.directory),
         checkpoint_bytes=size_of(run.directory / "checkpoints"),
     )
@@ -75,7 +75,7 @@ def shown_status(run: Run) -> str:
 
 def newest_first(runs: Iterable[Run]) -> list[Run]:
     """By when they were started; those that do not say so at the end."""
-    return sorted(runs, key=lambda run: parse_time(run.values.get("started")) or -math.inf, reverse=True)
+    return sorted(runs, key=lambda run: parse_time(run.values["started"]) or -math.inf, reverse=True)
 
 
 def print_rows(rows: Sequence[Row], stream: TextIO) -> None:

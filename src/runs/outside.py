@@ -47,7 +47,7 @@ def outside_values(cfg: DictConfig) -> dict[str, Any]:
 
 def recorded_values(cfg: DictConfig, record: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Where the config of a run takes something from outside, and the value that the run's record has of it."""
-    known = {**(record.get("config") or {}), **(record.get("resolved") or {})}  # the first of runs of before, too
+    known = {**record.get("config", {}), **record.get("resolved", {})}  # the first of runs of before, too
     for path in _calls(OmegaConf.to_container(cfg, resolve=False)):
         if (key := ".".join(path)) in known:
             yield path, known[key]

@@ -87,7 +87,7 @@ def fingerprints(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def completed(recorded: dict[str, Any], config: dict[str, Any], *, directory: Path) -> dict[str, Any]:
+def completed(recorded: Mapping[str, Any], config: dict[str, Any], *, directory: Path) -> dict[str, Any]:
     """The fingerprints of a run that has been built, with the modules and files that only this shows.
 
     Args:
@@ -132,7 +132,7 @@ def is_users(module: str) -> bool:
     return of_options and not known and not any(_within(module, other) for other in NOT_COMPUTING)
 
 
-def changes(recorded: dict[str, Any], config: dict[str, Any], *, now: dict[str, Any] | None = None) -> list[str]:
+def changes(recorded: Mapping[str, Any], config: dict[str, Any], *, now: dict[str, Any] | None = None) -> list[str]:
     """What has changed since a run's fingerprints were made, as `code mine.models` or `file means.json`.
 
     Args:
@@ -146,20 +146,20 @@ def changes(recorded: dict[str, Any], config: dict[str, Any], *, now: dict[str, 
     more = [module.parts(None) for name in recorded["code"].keys() - now["code"].keys() if (module := find(name))]
     for parts in more:  # which only building the run showed
         now["code"] |= _hashes({**_parts(_targets(config)), **parts})
-    files = recorded.get("files") or {}
+    files = recorded.get("files", {})
     now["files"] |= {path: hashed for path in files if (hashed := _file_hash(path))}
     return differences(recorded, now) + _data_changes(recorded, now, config)
 
 
-def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Which code and files differ between two fingerprints of this version, the second being the later.
 
     A file that is only in the second has not been read by the run of the first, and may be what that has written.
     """
-    ours, theirs = a.get("code") or {}, b.get("code") or {}
+    ours, theirs = a["code"], b["code"]
     pairs = {key: (ours.get(key, ABSENT), theirs.get(key, ABSENT)) for key in sorted({*ours, *theirs})}
     found = [_code_named(key, *pair) for key, pair in pairs.items() if not _computes_the_same(key, *pair)]
-    ours, theirs = a.get("files") or {}, b.get("files") or {}
+    ours, theirs = a.get("files", {}), b["files"]
     pairs = {key: (ours[key], theirs.get(key, ABSENT)) for key in sorted(ours)}
     return found + [
         f"file {key}{_how(*pair)}" for key, pair in pairs.items() if pair[0] != pair[1] and WRITTEN not in pair
@@ -214,16 +214,16 @@ def _how(old: str, new: str) -> str:
 
 def comparable_data(prints: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The `data` of fingerprints, so that equal files have equal hashes where older ones are of all that lie there."""
-    found = [data if isinstance(data := values.get("data"), dict) else {} for values in prints]
+    found = [values.get("data", {}) for values in prints]
     read = {str(data["path_of_all"]): data.get("path") for data in found if "path_of_all" in data}
     named = [{key: value for key, value in data.items() if key in ("dataset", "path")} for data in found]
     return [{key: read.get(str(value), value) for key, value in data.items()} for data in named]
 
 
-def _data_changes(recorded: dict[str, Any], now: dict[str, Any], config: dict[str, Any]) -> list[str]:
+def _data_changes(recorded: Mapping[str, Any], now: dict[str, Any], config: dict[str, Any]) -> list[str]:
     old, new = comparable_data([recorded, now])
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    then = recorded.get("data") or {}
+    then = recorded.get("data", {})
     return [_files_of(config, then, now["data"]) if key == "path" in new else f"data {key}" for key in changed]
 
 

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from src.files import fsync, replace
-from src.runs.checked import HISTORY, lines_in, parse
+from src.runs.checked import EMPTY, HISTORY, Status, Values, WrongValue, checked, lines_in, parse
 
 WAY_OUT = "make room, then type the same command: it goes on from the last checkpoint"
-STATUSES = ("running", "completed", "interrupted", "failed", "pruned")
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 class BadRecord(ValueError):
-    """run.json is there but cannot be read."""
+    """run.json is there but cannot be read, or has a value of the wrong type: it is left as it is."""
 
 
 class Record:
@@ -31,49 +31,53 @@ class Record:
         self.directory = Path(directory)
         self.path, self.history_path = self.directory / "run.json", self.directory / HISTORY
         self.validations_path = self.directory / "validations.jsonl"
-        self.values: dict[str, Any] = {}  # as last read or written here
-        self._is_read = False
+        self.values: Values = EMPTY  # as last read or written here
+        self._written: dict[str, Any] | None = None  # the file, whatever is in it; None before it has been read
         self._appended: set[Path] = set()  # since `make_durable`
         self._named: set[Path] = set()  # files whose names are on the disk
 
-    def read(self) -> dict[str, Any] | None:
+    def read(self) -> Values | None:
         """What run.json says, None where there is none.
 
         Raises:
-            BadRecord: it is no JSON object.
+            BadRecord: it is no JSON object, or has a value of the wrong type.
         """
-        self._is_read = True
         try:
-            values = parse(self.path.read_text())
+            written = parse(self.path.read_text())
         except FileNotFoundError:
-            self.values = {}
+            self.values, self._written = EMPTY, {}
             return None
         except (OSError, ValueError, RecursionError) as error:
             raise BadRecord(f"{self.path} cannot be read ({error}); move {self.directory} away") from error
-        if not isinstance(values, dict):
+        if not isinstance(written, dict):
             raise BadRecord(f"{self.path} is no JSON object; move {self.directory} away")
-        self.values = values
-        return values
+        try:
+            self.values, self._written = checked(written), written
+        except WrongValue as error:
+            raise BadRecord(f"{self.path} has {error}; mend that, or move {self.directory} away") from error
+        return self.values
 
-    def update(self, **values: Any) -> dict[str, Any]:
+    def update(self, **values: Any) -> Values:
         """Change some keys and write the whole record anew, at once; a status is on the disk then. Returns it.
 
         What it said is read once: whoever updates it holds the run's lock.
+
+        Raises:
+            BadRecord: it cannot be read; nothing is written.
         """
-        if values.get("status", "running") not in STATUSES:
-            raise AssertionError(values)
-        if not self._is_read:
+        if self._written is None:
             self.read()
-        record = {**self.values, **values}
+        written = nan_as_null({**(self._written or {}), **values})
+        now = checked(written)
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
             if values.get("status") == "completed":  # and with it what was written at the end
                 fsync(self.directory)
-            replace(self.path, json.dumps(nan_as_null(record), indent=2) + "\n", at_once="status" in values)
+            replace(self.path, json.dumps(written, indent=2) + "\n", at_once="status" in values)
         except OSError as error:
             raise OSError(f"{self.path} cannot be written ({error.strerror}); {WAY_OUT}") from error
-        self.values = record
-        return record
+        self.values, self._written = now, written
+        return now
 
     def append_epoch(self, values: dict[str, Any]) -> None:
         """Add a line to history.jsonl."""

@@ -85,23 +85,18 @@ class Run:
         chosen = self.hydra.runtime.choices
         return {group: option for group, option in chosen.items() if option and not group.startswith("hydra/")}
 
-    def decide(
-        self, *, record: dict[str, Any] | None = None, prints: dict[str, Any] | None = None
-    ) -> tuple[Action, bool]:
+    def decide(self, *, record: Record | None = None, prints: dict[str, Any] | None = None) -> tuple[Action, bool]:
         """What the command does with this run, and whether what lies there is set aside first; see `decide`.
 
         Args:
-            record: what its record says, {} where there is none; read where it is not given.
+            record: of this run, which is read, but where it is set aside whatever it says.
             prints: fingerprints of now; taken where they are not given.
         """
-        if self.cfg.rerun:
-            record = None
-        elif record is None:
-            record = Record(self.directory).read()
+        values = None if self.cfg.rerun else (record or Record(self.directory)).read()
         action, set_aside = decide(
-            record or None,
+            values,
             config_hash=self.config_hash,
-            changed=changes(record.get("fingerprints") or {}, self.identity, now=prints) if record else [],
+            changed=changes(values["fingerprints"], self.identity, now=prints) if values else [],
             has_checkpoints=(self.directory / "checkpoints").is_dir(),
             stale=self.cfg.stale,
             rerun=self.cfg.rerun,

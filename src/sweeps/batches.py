@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from src.runs.checked import EMPTY, Values
 from src.runs.record import BadRecord, Record
 from src.sweeps.plan import Job
 from src.sweeps.sweep import Entry, Status
@@ -57,7 +57,7 @@ class Batches:
             if leader not in self._queue:
                 self._finish(entry, leader.status, leader.value)
         elif before or job.action == "reuse":
-            best = (_record(job) or {}).get("best")
+            best = (_record(job) or EMPTY)["best"]
             self._finish(entry, before or "reused", best and best["value"])
         else:
             self._queue.append(entry)
@@ -90,8 +90,8 @@ class Batches:
         self._launched += len(batch)
         for entry, returned in zip(batch, returns, strict=True):
             value = returned.return_value if returned.status == JobStatus.COMPLETED else None
-            record = _record(entry.job) or {}
-            if record.get("status") == "interrupted":
+            record = _record(entry.job) or EMPTY
+            if record["status"] == "interrupted":
                 self._finish(entry, "interrupted", value)
             elif value is None:
                 error = returned._return_value
@@ -101,8 +101,8 @@ class Batches:
                 self._finish(entry, "completed", value if math.isfinite(value) else None)
 
     def _finish(self, entry: Entry, status: Status, value: float | None) -> None:
-        record = _record(entry.job) or {}
-        entry.epoch, entry.seconds = record.get("epoch", 0), record.get("seconds", 0.0)
+        record = _record(entry.job) or EMPTY
+        entry.epoch, entry.seconds = record["epoch"], record["seconds"]
         entry.status, entry.value = status, value
         self._finished.append(entry)
         for other in self.entries:
@@ -110,9 +110,9 @@ class Batches:
                 self._finish(other, status, value)
 
 
-def _record(job: Job) -> dict[str, Any] | None:
+def _record(job: Job) -> Values | None:
     try:
         record = Record(job.directory).read()
     except BadRecord:
         return None
-    return record if record and record.get("config_hash") == job.config_hash else None
+    return record if record and record["config_hash"] == job.config_hash else None

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.checks import ConfigError, integer, number, one_of
 from src.machine import available_cores, visible_gpus
 from src.runs import ID_DIGITS
+from src.runs.checked import EMPTY
 from src.runs.commands import look_commands, print_next
 from src.runs.decision import Action
 from src.runs.environment import environment, environment_changes
@@ -175,7 +176,7 @@ def _changed_environment(planned: Sequence[Job]) -> list[str]:
     """What differs between here and where jobs that are reused or go on were computed, each once."""
     here, changed = environment(), []
     for job in planned:
-        then = {} if job.action == "start" else (Record(job.directory).read() or {}).get("environment") or {}
+        then = ((job.action != "start" and Record(job.directory).read()) or EMPTY)["environment"]
         changed += environment_changes(then, here)
     return list(dict.fromkeys(changed))
 
@@ -247,7 +248,7 @@ def estimated_seconds(planned: Sequence[Job], *, slots: int) -> float | None:
         if not (measured := known.get(_model(job.directory))):
             return None
         before = Record(job.directory).read() if job.action == "resume" else None
-        seconds = statistics.median(measured) * (job.cfg.epochs - (before or {}).get("epoch", 0))
+        seconds = statistics.median(measured) * (job.cfg.epochs - (before["epoch"] if before else 0))
         total, longest = total + seconds, max(longest, seconds)
     return max(total / slots, longest)
 
@@ -256,10 +257,10 @@ def _epoch_seconds(folder: Path) -> dict[str, list[float]]:
     rates: dict[str, list[float]] = {}
     for path in folder.glob("*/run.json"):
         try:
-            record = Record(path.parent).read() or {}
+            record = Record(path.parent).read() or EMPTY
         except BadRecord:
             continue
-        if record.get("status") == "completed" and record.get("epoch") and record.get("seconds"):
+        if record["status"] == "completed" and record["epoch"] and record["seconds"]:
             rates.setdefault(_model(path.parent), []).append(record["seconds"] / record["epoch"])
     return rates
 

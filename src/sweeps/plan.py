@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config import ConfigError, compose
+from src.runs.checked import EMPTY
 from src.runs.decision import Action, StaleRun
 from src.runs.lock import hold
 from src.runs.provenance import changes
@@ -72,11 +73,11 @@ class Job:
     def is_done(self) -> bool:
         """Whether the run has been completed by now, by whoever."""
         try:
-            record = Record(self.directory).read() or {}
+            record = Record(self.directory).read() or EMPTY
         except BadRecord:
             return False
-        done = record.get("status") == "completed" and record.get("config_hash") == self.config_hash
-        return done and not changes(record.get("fingerprints") or {}, self.run.identity)
+        done = record["status"] == "completed" and record["config_hash"] == self.config_hash
+        return done and not changes(record["fingerprints"], self.run.identity)
 
 
 def plan(jobs: Sequence[Sequence[str]], source: Source = Source()) -> list[Job]:

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from src.checks import ConfigError
 from src.config import search_path
 from src.machine import available_cores
+from src.runs.checked import EMPTY
 from src.runs.commands import python
 from src.runs.decision import StaleRun
 from src.runs.identity import identity_config
@@ -271,7 +272,7 @@ class Sitting:
             if entry.value is None and past.trial.state == TrialState.COMPLETE:  # its run is not there any more
                 entry.value = past.trial.value
             if past.trial.state == TrialState.FAIL:
-                error = (Record(past.job.directory).read() or {}).get("error") or {}
+                error = (Record(past.job.directory).read() or EMPTY)["error"]
                 entry.reason = f"{error['type']}: {error['message']}" if error else None
         elif PRUNED_AT in past.trial.user_attrs and past.job.action != "reuse":
             self.add(past.left, past.job, before="pruned")
@@ -297,7 +298,7 @@ class Sitting:
 
     def _report(self, trial: Trial, entry: Entry) -> None:
         record = Record(entry.job.directory)
-        if entry.pid is None or (record.read() or {}).get("process", {}).get("pid") != entry.pid:
+        if entry.pid is None or (record.read() or EMPTY)["process"]["pid"] != entry.pid:
             return  # what lies there is of an earlier process, and this one does not hear yet
         if entry.number not in self._pruned and self._study.report(trial, measured(record, entry.job.cfg.monitor)):
             trial.set_user_attr(PRUNED_AT, record.history()[-1]["epoch"])

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from src.machine import memory_kills
+from src.runs.checked import Values
 from src.runs.lock import Locked, hold, holder_of
 from src.runs.record import BadRecord, Record
 from src.signals import PRUNE_SIGNAL, ending_signals
@@ -304,11 +305,10 @@ class Sweep:
     def _settle(self, ended: Ended) -> None:
         """Say what became of a run whose process has ended, and see that its record says so."""
         entry = self.entries[int(str(ended.key)) - 1]
-        record = self._read(entry) or {}
-        process = record.get("process") or {}
-        own = process == {"pid": ended.pid, "host": socket.gethostname()}
+        record = self._read(entry)
+        own = record is not None and record["process"] == {"pid": ended.pid, "host": socket.gethostname()}
         entry.began |= own
-        status: str = record.get("status", "") if own else ""
+        status: str = record["status"] if record and own else ""
         if status == "completed":
             self._finish(entry, "completed")
         elif not own and ended.exit_code == 0 and entry.job.is_done():
@@ -322,7 +322,7 @@ class Sweep:
         elif status == "pruned":
             self._finish(entry, "pruned")
         elif status == "failed":
-            error = record.get("error") or {"type": "Unknown", "message": "failed"}
+            error = (record and record["error"]) or {"type": "Unknown", "message": "failed"}
             self._fail(entry, {**error, "line": (ended.error or {}).get("line")}, None)
         elif ended.error:
             self._fail(entry, ended.error, None)
@@ -342,7 +342,7 @@ class Sweep:
             because = ": out of memory" if kills else ", by someone or for want of memory"
         return f"killed by {_signal_name(-exit_code)}{because}"
 
-    def _fail(self, entry: Entry, error: dict[str, Any], record: dict[str, Any] | None) -> None:
+    def _fail(self, entry: Entry, error: Mapping[str, Any], record: Values | None) -> None:
         """A job has failed; `record` is its run's where the run itself could not say so."""
         entry.reason, entry.line = f"{error['type']}: {error['message']}", error.get("line")
         if record:
@@ -380,28 +380,20 @@ class Sweep:
             entry.status = status
             self._view.changed(entry, self.entries, count=max(self._count, len(self.entries)))
 
-    def _read(self, entry: Entry) -> dict[str, Any] | None:
+    def _read(self, entry: Entry) -> Values | None:
         """Bring the entry up to date with its run's record."""
         try:
             record = Record(entry.job.directory).read()
         except BadRecord:
             return None
-        if not record or record.get("config_hash") != entry.job.config_hash:
+        if not record or record["config_hash"] != entry.job.config_hash:
             return None
-        best = record.get("best")
-        value = best.get("value") if isinstance(best, dict) else None
-        entry.value = _number(value, None)
-        entry.epoch, entry.step = int(_number(record.get("epoch"), 0)), int(_number(record.get("step"), 0))
-        entry.seconds = _number(record.get("seconds"), 0.0)
+        entry.value = record["best"] and record["best"]["value"]
+        entry.epoch, entry.step, entry.seconds = record["epoch"], record["step"], record["seconds"]
         return record
 
 
 _STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)
-
-
-def _number(value: Any, otherwise: Any) -> Any:
-    """A record's number; whoever wrote it."""
-    return value if isinstance(value, int | float) else otherwise
 
 
 def _of_signal(exit_code: int) -> str:

@@ -87,7 +87,7 @@ def test_any_record_is_shown_or_named(record, history):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("best", 3, "best=3; it must be null or an object with value, epoch and step"),
+        ("best", 3, "best=3; it must be null or an object with value, epoch, step and metrics"),
         ("best", {"value": "high"}, 'best.value="high"; it must be a number or null'),
         ("metrics", {"a": "x"}, 'metrics.a="x"; it must be a number or null'),
         ("metrics", {"a": True}, "metrics.a=true; it must be a number or null"),
@@ -101,7 +101,8 @@ def test_a_wrong_value_is_named_with_its_folder_and_what_is_allowed(tmp_path, ke
     run = make_run(tmp_path, "run")
     rewrite(run, **{key: value})
     rows, warnings = read_rows([tmp_path])
-    assert not rows and warnings == [f"{run} is left out: its run.json has {said}"]
+    away = f"mend that, or move {run} away"
+    assert not rows and warnings == [f"{run} is left out: {run}/run.json has {said}; {away}"]
 
 
 def test_a_torn_history_is_named_and_what_is_whole_counts(tmp_path):

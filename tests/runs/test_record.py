@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from src.runs.checked import WrongValue
 from src.runs.record import BadRecord, Record
 
 
@@ -14,7 +15,7 @@ def rewrite(directory, seconds):
     record, number, end = Record(directory), 0, time.monotonic() + seconds
     while time.monotonic() < end:
         number += 1
-        record.update(status="running", step=number, metrics={"padding": "x" * (number % 50_000)})
+        record.update(status="running", step=number, padding="x" * (number % 50_000))
 
 
 def test_a_reader_never_sees_half_a_record(tmp_path):
@@ -34,7 +35,8 @@ def test_update_keeps_other_keys_and_returns_the_whole(tmp_path):
     record = Record(tmp_path / "new" / "run")
     assert record.read() is None and record.history() == []
     record.update(id="1a2b3c4d", status="running", step=3)
-    assert record.update(status="completed") == record.read() == {"id": "1a2b3c4d", "status": "completed", "step": 3}
+    assert record.update(status="completed") == record.read()
+    assert json.loads(record.path.read_text()) == {"id": "1a2b3c4d", "status": "completed", "step": 3}
 
 
 def test_a_failed_write_leaves_the_old_record(tmp_path):
@@ -48,11 +50,11 @@ def test_a_failed_write_leaves_the_old_record(tmp_path):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_json_lacks_becomes_null(tmp_path, value):
     record = Record(tmp_path)
-    record.update(status="running", metrics={"val/loss": value, "list": [1.5, value]})
+    record.update(status="running", metrics={"val/loss": value}, mine=[1.5, value])
     record.append_epoch({"epoch": 1, "val/loss": value})
     for text in (record.path.read_text(), record.history_path.read_text()):
         json.loads(text, parse_constant=pytest.fail)
-    assert record.read()["metrics"] == {"val/loss": None, "list": [1.5, None]}
+    assert record.read()["metrics"] == {"val/loss": None} and record.read()["mine"] == [1.5, None]
     assert record.history() == [{"epoch": 1, "val/loss": None}]
 
 
@@ -98,5 +100,6 @@ def test_a_damaged_record_is_named_with_the_way_out(tmp_path, content):
 
 
 def test_an_unknown_status_is_a_mistake_of_ours(tmp_path):
-    with pytest.raises(AssertionError):
+    with pytest.raises(WrongValue, match="status"):
         Record(tmp_path).update(status="done")
+    assert not list(tmp_path.iterdir())

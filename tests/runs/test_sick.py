@@ -1,4 +1,7 @@
-"""Whatever a record says: list, show and clean go on, and a record that is no good is named; never a traceback."""
+"""Whatever a record says: list, show and clean go on, and a record that is no good is named; never a traceback.
+
+Nothing writes such a record anew.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,19 @@ import copy
 import json
 import tempfile
 from contextlib import chdir, redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings, strategies as st
 
+from src import train
+from src.command import exit_code
+from src.config import compose
 from src.runs.record import BadRecord, Record
+from src.runs.run import Run
 from tests.commands import compare, runs as main
 from tests.comparison.test_broken import VALUES, paths
 from tests.runs.made import make_run
@@ -24,14 +32,14 @@ with tempfile.TemporaryDirectory() as _folder:
     RECORD = Record(make_run(Path(_folder), 1, parent=PARENT, error=ERROR, cleaned="2026-01-02")).read()
 
 SAID = [
-    ({"best": [1]}, "best=[1]; it must be null or an object with value, epoch and step"),
+    ({"best": [1]}, "best=[1]; it must be null or an object with value, epoch, step and metrics"),
     ({"best": []}, "best=[]; it must be null or an object"),
     ({"best": "x"}, 'best="x"; it must be'),
     ({"best": {"value": "x"}}, 'best.value="x"; it must be a number or null'),
-    ({"parent": {"config_hash": [1]}}, "parent.config_hash=[1]; it must be a text or null"),
+    ({"parent": {"config_hash": [1]}}, "parent.config_hash=[1]; it must be a text"),
     ({"parent": {"step": 1}}, 'parent={"step": 1}; it must be null or an object with config_hash'),
     ({"parent": [1]}, "parent=[1]; it must be"),
-    ({"config_hash": [1]}, "config_hash=[1]; it must be a text or null"),
+    ({"config_hash": [1]}, "config_hash=[1]; it must be a text"),
     ({"seconds": "x"}, 'seconds="x"; it must be a number or null'),
     ({"seconds": 1e300}, "seconds=1e+300; it must be a number of seconds or null"),
     ({"overrides": [1]}, "overrides=[1]; it must be a list of strings"),
@@ -110,6 +118,65 @@ def test_a_record_that_is_none(tmp_path, text):
 def test_a_sick_history(tmp_path, line):
     sick = write(tmp_path, json.dumps(RECORD), line)
     check(tmp_path, sick, said=None)
+
+
+TEXT, NUMBER, TEXTS, OBJECT = "abc", 3, ["abc"], {"a": None}
+# What each key is, and what is in it; all else is wrong there, but null where a record of before has it.
+KEYS = {
+    **dict.fromkeys(("id", "name", "status", "monitor", "mode", "started", "finished", "cleaned", "config_hash"), TEXT),
+    **dict.fromkeys(("epoch", "step", "epochs", "parameters", "seed", "seconds", "best.value", "best.epoch"), NUMBER),
+    **dict.fromkeys(("metrics.a", "parent.step", "environment.threads", "process.pid", "history_missing.a"), NUMBER),
+    **dict.fromkeys(("overrides", "flags", "environment.changes"), TEXTS),
+    **dict.fromkeys(("best", "metrics", "choices", "config", "resolved", "derived", "fingerprints", "process"), OBJECT),
+    **dict.fromkeys(("parent", "error", "environment", "environment.git", "environment.packages"), OBJECT),
+    **dict.fromkeys(("fingerprints.code", "fingerprints.data", "fingerprints.files", "best.metrics"), OBJECT),
+    **dict.fromkeys(("error.message", "parent.config_hash", "environment.python", "environment.git.commit"), TEXT),
+    **dict.fromkeys(("fingerprints.code.src", "fingerprints.data.path", "fingerprints.files.a"), TEXT),
+}
+
+
+@settings(max_examples=4)
+@given(key=st.sampled_from(list(KEYS)), value=st.sampled_from([TEXT, NUMBER, TEXTS, OBJECT, True, [1], [None]]))
+@example("epoch", "three")
+@example("best", [1])
+@example("status", 7)
+@example("status", "done")
+def test_a_wrong_value_is_named_by_every_command_and_written_by_none(key: str, value: Any):
+    """And by `rerun`, which sets it aside, not read."""
+    if type(value) is type(KEYS[key]) and value != "done" and value not in ([1], [None]):
+        return
+    *parents, last = key.split(".")
+    command = ["data=digits", "model=mlp", "name=x"]
+    with tempfile.TemporaryDirectory() as name, chdir(name):
+        of_command = Run.of(compose(command))
+        run, folder = of_command.directory, of_command.directory.parent
+        make_run(folder, 1)
+        make_run(folder, 2).rename(run)
+        own = {"config_hash": of_command.config_hash, "id": of_command.id, "status": "failed", "unknown": 1}
+        record = inner = copy.deepcopy({**RECORD, **own})
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+        path = run / "run.json"
+        path.write_text(text := json.dumps(record))
+        trained = [command, [*command, "--multirun"], [f"resume={run}", "epochs=99"]]
+        others = [["list", folder], ["show", run], ["clean", folder, "--keep", "0", "--yes"]]
+        for entry, words in (
+            *((partial(exit_code, train._command), words) for words in trained),
+            *((main, words) for words in others),
+            (compare, [folder]),
+        ):
+            out, err = StringIO(), StringIO()
+            with redirect_stdout(out), redirect_stderr(err):
+                code = entry([str(word) for word in words])
+            told = err.getvalue()
+            assert (code > 0) == (words in trained or words[0] == "show"), told
+            assert f"{path} has {key}={json.dumps(value)}; it must be " in told, told
+            assert f"; mend that, or move {run} away" in told and "Traceback" not in told
+            assert path.read_text() == text
+        with pytest.raises(BadRecord):
+            Record(run).update(status="completed")
+        assert path.read_text() == text and Run.of(compose([*command, "rerun=true"])).decide() == ("start", True)
 
 
 @pytest.mark.exhaustive
