@@ -25,18 +25,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from src.arguments import Parser
 from src.command import run_command
+from src.data.threads import progress_bar
 from src.files import literal, replace
 from src.image_files import (
     FEW_BITS,
@@ -131,14 +129,13 @@ def predict(run: Path, record: Values, files: Sequence[Path], *, base: Path, out
     done, skipped = [], []
     pool = ThreadPoolExecutor(available_cores())
     try:
-        with _progress(len(files)) as advance:
-            for file, result in predictions(model, files, read, write, pool):
+        with progress_bar("predicting", len(files)) as shown:
+            for file, result in shown(predictions(model, files, read, write, pool)):
                 if isinstance(result, BadImage):
                     print(f"skipped: {escaped(file)}: {escaped(result)}", file=sys.stderr)
                     skipped.append({"file": str(file), "reason": str(result)})
                 else:
                     done.append(result)
-                advance()
     except BaseException:
         write.stop()
         raise
@@ -416,16 +413,6 @@ def _answers(model: Model, images: Sequence[np.ndarray], pool: ThreadPoolExecuto
         scores, classes = model.serve(np.stack([inputs[place] for place in same]))
         answers.update(zip(same, zip(scores, classes, strict=True), strict=True))
     return [answers[place] for place in range(len(images))]
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, nothing elsewhere; gives what to call after each image."""
-    console = Console(file=sys.stderr)
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
 
 
 if __name__ == "__main__":

@@ -100,32 +100,38 @@ def find_layout(root: Path, *, mask_suffix: str = "", kind: Kind | None = None) 
     if not files:
         raise ValueError(f"no image below data.path={root}; images end in {' '.join(SUFFIXES)}")
     for folder in split_folders.values():
-        if not any(file.startswith(f"{folder}/") for file in files):
-            raise ValueError(f"{root / folder} has no image; fill it or remove it")
+        _check_filled(root / folder, _below(files, folder))
     _check_level(root, kind)
     pairs = {split: _pair_of_folders(part) for split, part in parts.items()}
     if len({bool(found) for found in pairs.values()}) > 1:
         lacking = next(parts[split] for split, found in pairs.items() if not found)
         raise ValueError(f"{lacking} has no {IMAGES}/ and {MASKS}/ as the other splits have")
-    has_masks = all(pairs.values())
-    if kind == "classes" and has_masks:
-        raise ValueError(
-            f"{root} has {IMAGES}/ and {MASKS}/, and no folder for each class: "
-            f"{OPTIONS['masks']} takes images with masks"
-        )
-    if kind == "masks" and not has_masks:
-        found = _classes(root, parts, files)
-        raise ValueError(
-            f"{root} has no {IMAGES}/ and {MASKS}/, but {len(found)} folders, {_listed(found)}: "
-            f"if these are classes, {OPTIONS['classes']}; else call the folders {IMAGES} and {MASKS}"
-        )
-    if mask_suffix and not has_masks:
-        raise ValueError(f"data.mask_suffix is {mask_suffix!r}, and there are no {MASKS}/ in {root}")
-    classes = () if has_masks else _classes(root, parts, files)
-    examples = _with_masks(root, pairs, files, mask_suffix) if has_masks else _with_classes(root, parts, files, classes)
+    classes: tuple[str, ...] = ()
+    if all(pairs.values()):
+        if kind == "classes":
+            raise ValueError(
+                f"{root} has {IMAGES}/ and {MASKS}/, and no folder for each class: "
+                f"{OPTIONS['masks']} takes images with masks"
+            )
+        examples = _with_masks(root, pairs, files, same_name(mask_suffix))
+    else:
+        classes = _classes(root, parts, files)
+        if kind == "masks":
+            raise ValueError(
+                f"{root} has no {IMAGES}/ and {MASKS}/, but {len(classes)} folders, {_listed(classes)}: "
+                f"if these are classes, {OPTIONS['classes']}; else call the folders {IMAGES} and {MASKS}"
+            )
+        if mask_suffix:
+            raise ValueError(f"data.mask_suffix is {mask_suffix!r}, and there are no {MASKS}/ in {root}")
+        examples = _with_classes(root, parts, files, classes)
     if outside := len(files) - sum((e.image is not None) + (e.mask is not None) + len(e.doubles) for e in examples):
         passed_over["images in other folders"] += outside
-    return Layout(root, has_masks, classes, tuple(examples), passed_over)
+    return Layout(root, not classes, classes, tuple(examples), passed_over)
+
+
+def _check_filled(folder: Path, files: Sequence[str]) -> None:
+    if not files:
+        raise ValueError(f"{folder} has no image; fill it or remove it")
 
 
 def _check_level(root: Path, kind: Kind | None) -> None:
@@ -143,7 +149,7 @@ def _check_level(root: Path, kind: Kind | None) -> None:
 
 
 def _pair_of_folders(part: Path) -> dict[str, Path]:
-    """The folders of images and of masks, in whatever letters; none where there is neither."""
+    """The folders of images and of masks, in upper or lower case; none where there is neither."""
     found = {name.lower(): part / name for name in _folders(part) if name.lower() in (IMAGES, MASKS)}
     for kind, other in ((IMAGES, MASKS), (MASKS, IMAGES)):
         if other in found and kind not in found:
@@ -164,45 +170,37 @@ def _with_masks(
     if splits[IMAGES] != splits[MASKS]:
         found = [f"{kind}/ has {', '.join(filter(None, splits[kind])) or 'no splits'}" for kind in splits]
         raise ValueError(f"the splits below {root} differ: {' and '.join(found)}")
-    stems: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: {IMAGES: [], MASKS: []})
-    names: dict[str, dict[str, set[str]]] = defaultdict(lambda: {IMAGES: set(), MASKS: set()})  # by split, as they are
-    mask_suffix = same_name(mask_suffix)
+    paths: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: {IMAGES: [], MASKS: []})
+    names: dict[str, list[str]] = {IMAGES: [], MASKS: []}  # as they are
     for (split, kind), folder in folders.items():
-        for file in files:
-            if file.startswith(folder + "/"):
-                stem = same_name(os.path.splitext(file.removeprefix(folder + "/"))[0])
-                names[split][kind].add(stem)
-                if kind == MASKS and not stem.endswith(mask_suffix):
-                    stem = file  # which is that of no image
-                stems[split, stem.removesuffix(mask_suffix) if kind == MASKS else stem][kind].append(file)
-    if not any(all(kinds.values()) for kinds in stems.values()):
-        raise ValueError(_no_pair(root, names, mask_suffix))
-    examples = []
-    for (split, name), kinds in stems.items():
-        if kinds[IMAGES]:  # its own spelling, by which splits are drawn
-            folder = folders[split, IMAGES]
-            name = os.path.splitext(kinds[IMAGES][0].removeprefix(folder + "/"))[0]
-        examples.append(_pair(split, name, *kinds.values()))
+        for file in _below(files, folder):
+            name = same_name(os.path.splitext(file)[0])
+            names[kind].append(name)
+            if kind == MASKS:  # without the suffix it is the mask of no image
+                name = name.removesuffix(mask_suffix) if name.endswith(mask_suffix) else f"{folder}/{file}"
+            paths[split, name][kind].append(f"{folder}/{file}")
+    if not any(all(found.values()) for found in paths.values()):
+        raise ValueError(_no_pair(root, names[IMAGES], names[MASKS], mask_suffix))
+    examples = [_pair(split, name, folders[split, IMAGES], *found.values()) for (split, name), found in paths.items()]
     return sorted(examples, key=lambda e: (e.split or "", e.name))
 
 
-def _no_pair(root: Path, names: Mapping[str, Mapping[str, set[str]]], mask_suffix: str) -> str:
+def _no_pair(root: Path, images: Sequence[str], masks: Sequence[str], mask_suffix: str) -> str:
     """What is wrong where no image has a mask, and the suffix that would help."""
-    for kind in (IMAGES, MASKS):
-        if not any(found[kind] for found in names.values()):
+    for kind, found in {IMAGES: images, MASKS: masks}.items():
+        if not found:
             return f"{root} has no image in {kind}/; images end in {' '.join(SUFFIXES)}"
     rests: Counter[str] = Counter()
-    for found in names.values():
-        for mask in found[MASKS]:
-            starts = (mask[:length] for length in range(len(mask), 0, -1))
-            if image := next((start for start in starts if start in found[IMAGES]), None):
-                rests[mask.removeprefix(image)] += 1
+    known = set(images)
+    for mask in masks:
+        starts = (mask[:length] for length in range(len(mask), 0, -1))
+        if image := next((start for start in starts if start in known), None):
+            rests[mask.removeprefix(image)] += 1
     wanted = f"the image's name and data.mask_suffix={mask_suffix}" if mask_suffix else "its own name"
     lacking = f"no image in {root} has a mask of {wanted}"
     if not rests:
-        image, mask = (min(name for found in names.values() for name in found[kind]) for kind in (IMAGES, MASKS))
         return (
-            f"{lacking}: the first image is called {image}, the first mask {mask}; "
+            f"{lacking}: the first image is called {min(images)}, the first mask {min(masks)}; "
             "give both one name, or masks a common end, data.mask_suffix=_mask"
         )
     rest, count = rests.most_common(1)[0]
@@ -217,22 +215,19 @@ def _masks(count: int, one: str, many: str) -> str:
     return f"1 mask {one}" if count == 1 else f"{count} masks {many}"
 
 
-def _pair(split: str, name: str, images: list[str], masks: list[str]) -> Example:
+def _pair(split: str, name: str, folder: str, images: list[str], masks: list[str]) -> Example:
     problem = None
+    doubles = (*images[1:], *masks[1:])
     if not masks:
         problem = images[0], "its mask is missing"
     elif not images:
         problem = masks[0], "its image is missing"
-    elif doubles := (*images[1:], *masks[1:]):
+    elif doubles:
         problem = doubles[0], f"{(images if len(images) > 1 else masks)[0]} has the same name"
-    return Example(
-        name=name,
-        split=split or None,
-        image=next(iter(images), None),
-        mask=next(iter(masks), None),
-        doubles=(*images[1:], *masks[1:]),
-        problem=problem,
-    )
+    if images:  # its own spelling, by which splits are drawn
+        name = os.path.splitext(images[0].removeprefix(f"{folder}/"))[0]
+    image, mask = next(iter(images), None), next(iter(masks), None)
+    return Example(name, split or None, image, mask, doubles, problem=problem)
 
 
 def _classes(root: Path, parts: Mapping[str, Path], files: Sequence[str]) -> tuple[str, ...]:
@@ -255,28 +250,24 @@ def _classes(root: Path, parts: Mapping[str, Path], files: Sequence[str]) -> tup
         if unknown := sorted(name for name in names if same_name(name) not in spelt):
             raise ValueError(f"{parts[split]} has {_listed(unknown)}, which is no class of {where}")
     for name in classes:
-        folder = (where / name).relative_to(root).as_posix()
-        if not any(file.startswith(f"{folder}/") for file in files):
-            raise ValueError(f"{where / name} has no image; fill it or remove it")
+        _check_filled(where / name, _below(files, (where / name).relative_to(root).as_posix()))
     return tuple(classes)
 
 
 def _with_classes(root: Path, parts: Mapping[str, Path], files: Sequence[str], classes: Sequence[str]) -> list[Example]:
     examples, spelt = [], {same_name(name): name for name in classes}
     for split, part in parts.items():
-        prefix = "" if part == root else f"{part.relative_to(root).as_posix()}/"
-        for file in files:
-            if file.startswith(prefix):
-                class_name, has_class, rest = file.removeprefix(prefix).partition("/")
-                examples.append(
-                    Example(
-                        name=os.path.splitext(rest or class_name)[0],
-                        split=split or None,
-                        image=file,
-                        class_name=spelt.get(same_name(class_name), class_name) if has_class else None,
-                        problem=None if has_class else (file, "it is in the folder of no class"),
-                    )
-                )
+        folder = part.relative_to(root).as_posix()
+        for file in _below(files, folder):
+            path = str(PurePosixPath(folder, file))
+            class_name, has_class, rest = file.partition("/")
+            name = os.path.splitext(rest or class_name)[0]
+            if has_class:
+                known = spelt.get(same_name(class_name), class_name)
+                examples.append(Example(name, split or None, path, class_name=known))
+            else:
+                problem = path, "it is in the folder of no class"
+                examples.append(Example(name, split or None, path, problem=problem))
     return sorted(examples, key=lambda e: (e.split or "", e.class_name or "", e.image or ""))
 
 
@@ -310,6 +301,12 @@ def _images_below(root: Path, passed_over: Counter[str]) -> Iterator[str]:
                 yield str(below / name)
             else:
                 passed_over[ending or name] += 1
+
+
+def _below(files: Sequence[str], folder: str) -> list[str]:
+    """The files in a folder below the root, `.` the root itself, by their paths in it."""
+    start = "" if folder == "." else f"{folder}/"
+    return [file.removeprefix(start) for file in files if file.startswith(start)]
 
 
 def _folders(path: Path) -> list[str]:

@@ -27,20 +27,26 @@ AT_ONCE = 4096  # items that wait for a thread
 
 
 @contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[Iterable[Any]], Iterable[Any]]]:
+    """Gives a function that passes results through; on a terminal a bar shows how many have come of the total."""
+    console = Console(file=sys.stderr)
+    description = TextColumn("{task.description}", markup=False)
+    columns = (description, BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (total and console.is_terminal)) as bar:
+        yield lambda results: bar.track(results, total=total, description=what)
+
+
+@contextmanager
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> Iterator[Iterable[Any]]:
-    """The function's results in order, made on all cores; on a terminal a bar shows how far they are.
+    """The function's results in order, made on all cores, with a progress bar.
 
     Whatever ends the block, no more items are begun.
     """
-    console = Console(file=sys.stderr)
-    shown = bool(items) and console.is_terminal
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"))
     pool = ThreadPoolExecutor(available_cores())
     try:
-        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown) as bar:
+        with progress_bar(what, len(items)) as shown:
             parts = (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
-            results = itertools.chain.from_iterable(pool.map(function, part) for part in parts)
-            yield bar.track(results, total=len(items), description=what)
+            yield shown(itertools.chain.from_iterable(pool.map(function, part) for part in parts))
     finally:
         pool.shutdown(cancel_futures=True)
 

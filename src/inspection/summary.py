@@ -1,8 +1,8 @@
-"""What a data set is to a model: counts, class shares, pixels, time a batch, leaks between splits, and a picture.
+"""What a data set is to a model: counts, class shares, pixels, time a batch, images that splits share, and a picture.
 
-found = look(data)
-found.splits["train"].counts        # how often each class occurs
-found.as_json()
+summary = summarize(data)
+summary.splits["train"].counts        # how often each class occurs
+summary.as_json()
 Path("data.png").write_bytes(png(batch_picture(data)))
 """
 
@@ -29,11 +29,12 @@ IGNORED = "ignored"
 
 
 @dataclass(frozen=True)
-class SplitLook:
+class SplitSummary:
     """A split.
 
     Attributes:
-        examples: how many there are; looked_at of them are behind what follows, from the first on.
+        examples: how many there are.
+        looked_at: how many of them are counted below, from the first on.
         batches: an epoch.
         bytes: of all examples as arrays.
         counts: how often each class occurs, int64 [classes]; None where targets are no classes.
@@ -75,7 +76,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Look:
+class Summary:
     """A data set.
 
     Attributes:
@@ -84,7 +85,7 @@ class Look:
         batch_seconds: the median time that the training pipeline takes for a full batch.
     """
 
-    splits: dict[str, SplitLook]
+    splits: dict[str, SplitSummary]
     class_names: tuple[str, ...]
     image: tuple[tuple[int, ...], str]
     target: tuple[tuple[int, ...], str]
@@ -101,25 +102,23 @@ class Look:
 
     @property
     def missing(self) -> list[str]:
-        """The classes that no training example looked at has."""
+        """The classes that none of the training examples looked at has."""
         counts = self.splits["train"].counts
         return [] if counts is None else [n for n, c in zip(self.class_names, counts, strict=True) if not c]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as what JSON has."""
+        """All of it as JSON can hold it."""
         found = dataclasses.asdict(self)
         for name, split in self.splits.items():
-            counts, shares = split.counts, split.shares
-            found["splits"][name] |= {
-                "counts": None if counts is None else dict(zip(self.class_names, counts.tolist(), strict=True)),
-                "shares": None if shares is None else dict(zip(self.class_names, shares.tolist(), strict=True)),
-                "ignored_share": split.ignored_share,
-            }
+            for key, values in {"counts": split.counts, "shares": split.shares}.items():
+                by_class = None if values is None else dict(zip(self.class_names, values.tolist(), strict=True))
+                found["splits"][name][key] = by_class
+            found["splits"][name]["ignored_share"] = split.ignored_share
         return found | {"missing": self.missing, "images_a_second": self.images_a_second}
 
 
-def look(data: ImageData, *, examples: int = 10_000) -> Look:
-    """Look at a data set.
+def summarize(data: ImageData, *, examples: int = 10_000) -> Summary:
+    """Read a data set once.
 
     Args:
         examples: of each split at most.
@@ -127,20 +126,19 @@ def look(data: ImageData, *, examples: int = 10_000) -> Look:
     Raises:
         DataError: a file cannot be read, or a target is no class.
     """
-    seen = {name: _Seen(data, name, examples) for name in SPLITS if getattr(data, name) is not None}
-    train = seen["train"]
-    mean, deviation = train.pixels()
+    passes = {name: _Pass(data, name, examples) for name in SPLITS if getattr(data, name) is not None}
+    train = passes["train"]
     seconds, batch_size = time_batches(data.train)
-    return Look(
-        splits={name: split.found for name, split in seen.items()},
+    return Summary(
+        splits={name: one.summary for name, one in passes.items()},
         class_names=data.class_names,
         image=train.image,
         target=train.target,
-        mean=mean,
-        deviation=deviation,
+        mean=train.mean.tolist(),
+        deviation=train.deviation.tolist(),
         batch_size=batch_size,
         batch_seconds=seconds,
-        shared=[found for pair in itertools.combinations(seen, 2) if (found := _shared(*pair, seen))],
+        shared=[found for pair in itertools.combinations(passes, 2) if (found := _shared(*pair, passes))],
     )
 
 
@@ -188,26 +186,28 @@ def batch_picture(data: ImageData) -> np.ndarray:
     )
 
 
-class _Seen:
-    """What one pass over a split finds."""
+class _Pass:
+    """What one pass over the first examples of a split finds.
+
+    Attributes:
+        mean, deviation: of pixels, by channel.
+        digests: of images, with the number of the first that has it.
+    """
 
     def __init__(self, data: ImageData, name: str, most: int) -> None:
         batches = data.raw(name)
-        cursor, step = batches.open(0, 0), 0
-        counts = np.zeros(data.num_classes, np.int64)
-        looked_at = ignored = 0
+        cursor = batches.open(0, 0)
+        counts, ignored, looked_at = np.zeros(data.num_classes, np.int64), 0, 0
+        pixels, total, squares = 0, np.zeros(()), np.zeros(())
         self.digests: dict[bytes, int] = {}
-        self._histogram: np.ndarray | None = None
-        self._sums: list[np.ndarray] = []
-        while step < batches.steps_per_epoch and looked_at < most:
-            images, targets = (part.numpy() for part in batches.next(cursor, tf.constant(step)))
-            images, targets = images[: most - looked_at], targets[: most - looked_at]
-            for image in images:
-                self.digests.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), looked_at)
-                looked_at += 1
+        for step in range(batches.steps_per_epoch):
+            images, targets = (part.numpy()[: most - looked_at] for part in batches.next(cursor, tf.constant(step)))
+            for number, image in enumerate(images, start=looked_at):
+                self.digests.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), number)
+            looked_at += len(images)
             is_classes = np.issubdtype(targets.dtype, np.integer) and targets.ndim in (1, 3)
             if is_classes:
-                counted = targets[targets != data.ignore_label] if data.ignore_label is not None else targets.ravel()
+                counted = targets.ravel() if data.ignore_label is None else targets[targets != data.ignore_label]
                 if counted.size and not 0 <= counted.min() <= counted.max() < data.num_classes:
                     raise DataError(
                         f"the {name} split has labels from {counted.min()} to {counted.max()}; "
@@ -215,11 +215,15 @@ class _Seen:
                     )
                 ignored += targets.size - counted.size
                 counts += np.bincount(counted.astype(np.int64), minlength=data.num_classes)
-            if name == "train":
-                self._add_pixels(images)
-            step += 1
+            flat = images.reshape(-1, images.shape[-1]) / (255 if images.dtype == np.uint8 else 1.0)
+            pixels += len(flat)
+            total, squares = total + flat.sum(0, dtype=np.float64), squares + np.square(flat, dtype=np.float64).sum(0)
+            if looked_at >= most:
+                break
+        self.mean = total / pixels
+        self.deviation = np.sqrt(np.maximum(squares / pixels - self.mean**2, 0))
         self.image, self.target = ((part.shape[1:], str(part.dtype)) for part in (images, targets))
-        self.found = SplitLook(
+        self.summary = SplitSummary(
             examples=data.count(name),
             looked_at=looked_at,
             batches=data.split(name).steps_per_epoch,
@@ -229,29 +233,9 @@ class _Seen:
             ignored=ignored,
         )
 
-    def pixels(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation by channel."""
-        if self._histogram is not None:
-            values = np.arange(256) / 255
-            weights = self._histogram / self._histogram.sum(1, keepdims=True)
-            mean, square = weights @ values, weights @ values**2
-        else:
-            count, total, squares = (sum(part) for part in zip(*self._sums, strict=True))
-            mean, square = total / count, squares / count
-        return mean.tolist(), np.sqrt(np.maximum(square - mean**2, 0)).tolist()
 
-    def _add_pixels(self, images: np.ndarray) -> None:
-        flat = images.reshape(-1, images.shape[-1])
-        if images.dtype == np.uint8:
-            counts = np.stack([np.bincount(channel, minlength=256) for channel in flat.T])
-            self._histogram = counts if self._histogram is None else self._histogram + counts
-        else:
-            flat = flat.astype(np.float64)
-            self._sums.append(np.array([np.full(flat.shape[1], len(flat)), flat.sum(0), (flat**2).sum(0)]))
-
-
-def _shared(first: str, second: str, seen: dict[str, _Seen]) -> Shared | None:
-    ours, theirs = seen[first].digests, seen[second].digests
+def _shared(first: str, second: str, passes: dict[str, _Pass]) -> Shared | None:
+    ours, theirs = passes[first].digests, passes[second].digests
     common = [digest for digest in theirs if digest in ours]
     if not common:
         return None

@@ -13,7 +13,7 @@ import pytest
 
 from src.data.image_data import DataError, ImageData
 from src.data.transforms import Flip
-from src.look import batch_picture, look, time_batches
+from src.inspection.summary import batch_picture, summarize, time_batches
 from tests import forks
 from tests.helpers import ROOT, run_module
 from tests.prepared import write_pets
@@ -39,7 +39,7 @@ class Pairs(list):
 @pytest.mark.parametrize("held", [True, False])
 def test_counts_are_those_of_numpy(held):
     split = (IMAGES[:30], MASKS[:30]) if held else Pairs(zip(IMAGES[:30], MASKS[:30], strict=True))
-    found = look(masks(train=split))
+    found = summarize(masks(train=split))
     train = found.splits["train"]
     assert (train.examples, train.looked_at, train.batches, train.in_memory) == (30, 30, 4, held)
     assert train.bytes == IMAGES[:30].nbytes + MASKS[:30].nbytes
@@ -55,20 +55,20 @@ def test_counts_are_those_of_numpy(held):
 
 def test_floats_have_a_mean_too():
     floats = RNG.normal(3, 2, (30, 5, 5, 2)).astype(np.float32)
-    found = look(ImageData(train=(floats, np.arange(30) % 2), num_classes=2, batch_size=8, seed=0))
+    found = summarize(ImageData(train=(floats, np.arange(30) % 2), num_classes=2, batch_size=8, seed=0))
     np.testing.assert_allclose(found.mean, floats.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(found.deviation, floats.std((0, 1, 2)), rtol=1e-5)
 
 
 def test_only_the_first_examples_are_looked_at():
-    found = look(masks(), examples=11).splits["train"]
+    found = summarize(masks(), examples=11).splits["train"]
     assert (found.examples, found.looked_at) == (30, 11)
     np.testing.assert_array_equal(found.counts, np.unique(MASKS[:11], return_counts=True)[1][:3])
 
 
 def test_leaks_and_missing_classes_are_told():
     val = IMAGES[[30, 7, 31, 9, 7]], np.zeros((5, 12, 10), np.uint8)
-    found = look(masks(val=val, train=(IMAGES[:30], np.minimum(MASKS[:30], 1))))
+    found = summarize(masks(val=val, train=(IMAGES[:30], np.minimum(MASKS[:30], 1))))
     (shared,) = found.shared
     assert (shared.splits, shared.examples, shared.indices) == (("train", "val"), 2, (7, 1))
     assert found.missing == ["2"]
@@ -78,7 +78,7 @@ def test_a_wrong_label_is_an_error_wherever_it_is():
     wrong = MASKS[:30].copy()
     wrong[29, 0, 0] = 9
     with pytest.raises(DataError, match="the train split has labels from 0 to 9; with class count 3"):
-        look(masks(train=Pairs(zip(IMAGES[:30], wrong, strict=True))))
+        summarize(masks(train=Pairs(zip(IMAGES[:30], wrong, strict=True))))
 
 
 def test_a_single_batch_can_be_timed():
