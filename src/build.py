@@ -7,7 +7,6 @@ trainer = build_trainer(cfg, data, run_dir=Path("outputs/digits/x"))
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +21,6 @@ from src.checks import ConfigError, check_run_paths, resolved_node
 from src.data.image_data import DataError, ImageData
 from src.machine import available_cores
 from src.runs.environment import KERAS
-from src.spelling import did_you_mean
 from src.trainer import Trainer
 
 BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback")
@@ -61,7 +59,7 @@ def check(cfg: DictConfig) -> None:
     """
     config = {group: resolved_node(cfg, group) for group in BUILT}
     config["optimizer"] = _without_nulls(config["optimizer"])
-    problems = preflight.target_problems(config, GIVEN) + _trainer_problems(cfg)
+    problems = preflight.target_problems(config, GIVEN)
     if problems:
         left = len(problems) - MOST_LINES
         raise ConfigError("\n".join(problems[:MOST_LINES] + ([f"and {left} more"] if left > 0 else [])))
@@ -137,12 +135,6 @@ def build_trainer(
 def _without_nulls(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     """An optimizer's node without what is null: Keras's default then."""
     return {key: value for key, value in optimizer.items() if value is not None}
-
-
-def _trainer_problems(cfg: DictConfig) -> list[str]:
-    known = [*inspect.signature(Trainer).parameters, *OF_PROCESS_OR_DATA]
-    unknown = [str(key) for key in cfg.trainer if key not in known]
-    return [f"trainer.{key}: the trainer has no option {key}{did_you_mean(key, known)}" for key in unknown]
 
 
 def _with_facts(cfg: DictConfig, data: ImageData, run_dir: Path | None = None) -> DictConfig:

@@ -10,7 +10,7 @@ import glob
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -283,13 +283,13 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
     parent, top = key.rpartition(".")[0], key.partition(".")[0]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
     folders = sorted(folders_of_options())
-    fixed = {".".join(path) for path, value in leaves(values) if _interpolated(value)}
+    fixed = {".".join(path) for path, value in leaves(values) if is_open(value)}
     if parent in keys and not siblings:
         hint = f": {parent} is null here. {top} has the options {', '.join(options(top))}"
     elif parent in keys:
         names = [k.rpartition(".")[2] for k in siblings]
         near = did_you_mean(key.rpartition(".")[2], names).replace("Did you mean ", f"Did you mean {parent}.")
-        having = [option for option in options(top) if _has_key(_option(top, option), key.split(".")[1:])]
+        having = [option for option in options(top) if _has_key(option_of(top, option), key.split(".")[1:])]
         others = f". Of {top}, {', '.join(having)} {'have' if having[1:] else 'has'} it" if having else ""
         hint = others + near or f". {parent} has {', '.join(names)}"
     else:
@@ -303,46 +303,13 @@ def folders_of_options() -> set[str]:
     return {folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()}
 
 
-def check_read(cfg: DictConfig, origins: Origins, *, roots: Collection[str]) -> None:
-    """Every key at the top must be a root file's, a group's, or one that another value refers to.
-
-    Args:
-        roots: the files of `origins` that are no option of the project's groups.
-    """
-    for key in FILLED_IN:
-        if file := next((file for file, content in origins.files if key in content and file not in roots), None):
-            raise ConfigError(f"{file}: {key} is filled in by the run itself and cannot be given")
-    known = {*(folders_of_options() - set(OPTIONAL_GROUPS)), *_keys_of_root()}
-    known |= {key for file, content in origins.files if file in roots for key in content}
-    unread = [str(key) for key in cfg if key not in known]
-    if not unread:
-        return
-    plain = plain_values(cfg)
-    values = [value for path, value in leaves(plain) if path[1:2] != ("help",) and _interpolated(value)]
-    references = " ".join("".join(re.findall(r"(?s)\$\{.*\}", value)) for value in values)
-    for key in unread:
-        if key in OPTIONAL_GROUPS and plain[key]:
-            raise ConfigError(
-                f"{origins.named(key)}nothing reads what is below {key!r}: an option of {key} is for the whole config, "
-                "and so begins with the line # @package _global_ (and no byte order mark before it)"
-            )
-        if key not in OPTIONAL_GROUPS and not re.search(rf"(?<![\w-])(?<!\w\.){re.escape(key)}(?![\w-])", references):
-            keys = [
-                ".".join(path)
-                for path, value in leaves(plain)
-                if path[0] in known - {*HIDDEN} and not _interpolated(value)
-            ]
-            near = did_you_mean(key, [*sorted(known), "defaults", *keys])
-            raise ConfigError(f"{origins.named(key)}there is no key {key!r}, so nothing would read it{near}")
-
-
 @functools.cache
-def _keys_of_root() -> list[str]:
+def keys_of_root() -> list[str]:
     """What the project reads at the top, whichever file says it."""
     return [str(key) for key in cast(DictConfig, OmegaConf.load(CONFIG_DIR / "train.yaml"))]
 
 
-def _option(group: str, option: str) -> dict[str, Any]:
+def option_of(group: str, option: str) -> dict[str, Any]:
     """What a file of the project's options says, below its group; {} where there is none."""
     path = CONFIG_DIR / group / f"{option}.yaml"
     try:
@@ -354,7 +321,7 @@ def _option(group: str, option: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in content.get("defaults") or []:
         if isinstance(base, str) and base not in ("_self_", option):
-            found |= _option(group, base)
+            found |= option_of(group, base)
     return cast(dict[str, Any], found | (content[group] if isinstance(content.get(group), dict) else content))
 
 
@@ -465,7 +432,7 @@ def check_monitor(cfg: DictConfig) -> None:
     if cfg.monitor not in names and not of_class:
         classes = "".join(f", val/{score}/<class>" for score in of_classes)
         files = sorted((CONFIG_DIR / "metric").glob("*.yaml")) if split in ("train", "val") else []
-        known = {path.stem: _scores(_option("metric", path.stem)) for path in files}
+        known = {path.stem: _scores(option_of("metric", path.stem)) for path in files}
         having = [
             f"metric={option} has {split}/{score}"
             for option, scores in known.items()
@@ -556,7 +523,7 @@ def _check_members(cfg: DictConfig, origins: Origins) -> None:
     """What is added to a mapping of objects must say what object it is."""
     for path in NAMED_MEMBERS:
         for name, member in (OmegaConf.select(cfg, ".".join(path)) or {}).items():
-            if member is not None and "_target_" not in member:
+            if member is not None and not (OmegaConf.is_dict(member) and "_target_" in member):
                 key = ".".join((*path, str(name)))
                 raise ConfigError(
                     f"{origins.named(key)}{key} has no _target_, so nothing would come of it; {'.'.join(path)} has "
@@ -594,7 +561,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
 
 
-def _interpolated(value: Any) -> bool:
+def is_open(value: Any) -> bool:
+    """Whether a value as it is written is only known from others, or must be given."""
     return isinstance(value, str) and ("${" in value or value == "???")
 
 

@@ -36,9 +36,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from src import checks, hydra_settings
+from src import checks, hydra_settings, keys
 from src.checks import CONFIG_DIR, ConfigError, check_monitor
-from src.origins import Origins, composed_files, shown
+from src.origins import ComposedFile, Origins, composed_files, shown
 from src.runs.branch import find_parent
 from src.runs.collection import ID, find_run
 from src.runs.commands import quoted
@@ -77,7 +77,9 @@ NOT_INHERITED = {
 }
 
 
-def compose(overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None) -> DictConfig:
+def compose(
+    overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None, starts: bool = False
+) -> DictConfig:
     """Compose one run's config, `hydra` included, and check it.
 
     The first call for a set of options takes 0.1 s, further ones a fraction of it.
@@ -85,12 +87,13 @@ def compose(overrides: list[str], *, config_dir: str | None = None, config_name:
     Args:
         overrides: as on the command line, without sweeps.
         config_dir: a further folder of configs.
+        starts: whether the run is to be started, or a dry run says so: what overrides add must be taken as well.
 
     Raises:
         ConfigError: unknown option or key, wrong type or range, or a monitor that no metric bears.
     """
     overrides = with_config_dir(overrides, config_dir)
-    return _composer(config_name or CONFIG_NAME, search_path(overrides)).compose(overrides)
+    return _composer(config_name or CONFIG_NAME, search_path(overrides)).compose(overrides, starts=starts)
 
 
 @functools.cache
@@ -117,7 +120,7 @@ class _Base:
     cfg: DictConfig
     plain: dict[str, Any]
     origins: Origins
-    roots: set[str]  # the files that are no option of a group
+    composed: list[ComposedFile]
 
 
 class _Composer:
@@ -131,7 +134,7 @@ class _Composer:
         with _hydra(self._main):
             self.loader = GlobalHydra.instance().config_loader()
 
-    def compose(self, overrides: list[str]) -> DictConfig:
+    def compose(self, overrides: list[str], *, starts: bool = False) -> DictConfig:
         """As the function of this module."""
         parsed = [parse_override(text) for text in overrides]
         checks.check_twice(parsed)
@@ -147,9 +150,10 @@ class _Composer:
             checks.check_key(override, base.plain, self._options)
         cfg = self.compose_unchecked(parsed)
         origins = base.origins.with_overrides({o.key_or_group: str(o.input_line) for o in values})
-        checks.check_read(cfg, origins, roots=base.roots)
+        keys.check_top(checks.plain_values(cfg), origins, base.composed)
         resolved = checks.resolved(cfg)
         checks.check_targets(resolved, origins)
+        keys.check_below(resolved, origins, base.composed, typed=starts)
         checks.check_run_paths(resolved, origins)
         checks.check_types(resolved, origins)
         checks.check_values(cfg, origins)
@@ -213,9 +217,8 @@ class _Composer:
             plugins = {name: checks.resolved_node(cfg, f"hydra.{name}") for name in hydra_settings.PLUGINS}
             hydra_settings.check_settings(plain["hydra"], plugins)
             composed = composed_files(self._name, plain["hydra"]["runtime"]["choices"], self._folders)
-            roots = {shown(file.path) for file in composed if file.group not in checks.folders_of_options()}
             origins = Origins([(shown(file.path), file.content) for file in composed])
-            self._bases[key] = _Base(cfg=cfg, plain=plain, origins=origins, roots=roots)
+            self._bases[key] = _Base(cfg=cfg, plain=plain, origins=origins, composed=composed)
         return self._bases[key]
 
     def _composed(self, options: list[str]) -> DictConfig:
@@ -327,7 +330,7 @@ def check_sweep(overrides: list[str], *, config_dir: str | None = None, config_n
             raise ConfigError(f"{override.input_line}: a sweep searches one space; type a command for each")
     checks.check_twice(parsed)
     first = [_first(override) for override in parsed]
-    return compose([*first, "hydra.mode=MULTIRUN"], config_dir=config_dir, config_name=config_name)
+    return compose([*first, "hydra.mode=MULTIRUN"], config_dir=config_dir, config_name=config_name, starts=True)
 
 
 def _first(override: Override) -> str:

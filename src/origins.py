@@ -55,11 +55,18 @@ class Origins:
         for name in _upwards(key):
             if name in self.given:
                 return self.given[name]
+        below = next((text for name, text in self.given.items() if name.startswith(f"{key}.")), "")
+        if below and not any(_has(content, key) for _, content in self.files):
+            return below
         for name in _upwards(key):
             for file, content in reversed(self.files):
                 if _has(content, name):
                     return file
         return ""
+
+    def is_typed(self, key: str) -> bool:
+        """Whether an override gives the key, or the mapping that it is in."""
+        return self.origin(key) in self.given.values()
 
     def named(self, key: str) -> str:
         """The origin before a message that names the key, unless it is the key's own override, which says no more."""
@@ -97,7 +104,8 @@ class ComposedFile:
     """A file of a composed config."""
 
     path: Path
-    group: str  # the first part of its name below the folder of options
+    is_root: bool  # what the root says itself, or brings by name
+    group: str | None  # that of which it is an option, in that group's own place; None of a root, or where it is put
     content: dict[str, Any]  # placed where it belongs in the config
 
 
@@ -112,45 +120,46 @@ def composed_files(name: str, choices: Mapping[str, Any], folders: Sequence[Path
     found: list[ComposedFile] = []
     left = dict(choices)
 
-    def visit(config: str, package: str | None) -> None:
+    def visit(config: str, package: str | None, *, is_root: bool = False, group: str | None = None) -> None:
         path = next((path for folder in folders if (path := folder / f"{config}.yaml").is_file()), None)
         if path is None:  # Hydra's own, or a plugin's
             return
         header, content = _load(path, path.stat().st_mtime_ns)
-        group = config.rpartition("/")[0]
-        package = package or header or group.replace("/", ".")
-        package = "" if package == "_global_" else group.replace("/", ".") if package == "_group_" else package
+        folder = config.rpartition("/")[0]
+        package = package or header or folder.replace("/", ".")
+        package = "" if package == "_global_" else folder.replace("/", ".") if package == "_group_" else package
         own = {key: value for key, value in content.items() if key != "defaults"}
         for key in reversed(package.split(".") if package else []):
             own = {key: own}
+        group = group if config.partition("/")[0] == group and package.partition(".")[0] in ("", group) else None
         defaults = content.get("defaults") or []
         if "_self_" not in defaults:
             defaults = [*defaults, "_self_"]
         for entry in defaults:
             if entry == "_self_":
-                found.append(ComposedFile(path, config.partition("/")[0], own))
+                found.append(ComposedFile(path, is_root, group, own))
                 continue
             text, is_group = (str(next(iter(entry))), True) if isinstance(entry, dict) else (str(entry), False)
             words = text.split()
             if "override" in words:
                 continue
             below, _, place = words[-1].partition("@")
-            below = below[1:] if below.startswith("/") else "/".join(filter(None, [group, below]))
+            below = below[1:] if below.startswith("/") else "/".join(filter(None, [folder, below]))
             place = place if place.startswith("_global_") else ".".join(filter(None, [package, place])) if place else ""
             place = place.removeprefix("_global_.")
             if is_group:
                 choose(f"{below}@{place}" if place else below)
             else:
-                visit(below, place or (package if "/" not in words[-1] else None) or None)
+                visit(below, place or (package if "/" not in words[-1] else None) or None, is_root=is_root, group=group)
 
     def choose(key: str) -> None:
         group, _, place = key.partition("@")
         options = left.pop(key, None)
         for option in options if isinstance(options, list) else [options]:
             if option is not None:
-                visit(f"{group}/{option}", place or None)
+                visit(f"{group}/{option}", place or None, group=group.partition("/")[0])
 
-    visit(name, None)
+    visit(name, None, is_root=True)
     for key in [key for key in reversed(left) if not key.startswith("hydra/")]:  # added by +group=option
         choose(key)
     return found

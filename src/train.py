@@ -62,7 +62,7 @@ def _command(argv: list[str]) -> None:
     if arguments.multirun:
         _sweep(overrides, config_name)
     else:
-        _run(compose(overrides, config_name=config_name))
+        _run(compose(overrides, config_name=config_name, starts=True))
 
 
 def _run(cfg: DictConfig) -> None:

@@ -7,6 +7,8 @@ itself where its time counts; the rest of the real command, in processes that ha
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import re
 import subprocess
@@ -18,8 +20,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from src import checks
+from src import checks, keys
 from src.config import ConfigError, branch, compose
+from src.origins import ComposedFile, Origins, shown
 from tests.folders import save, write_pairs
 from tests.helpers import DIGITS, ROOT, train
 from tests.runs.made import make_run
@@ -98,6 +101,23 @@ BEFORE_TENSORFLOW = {
     "~epochs": ["~epochs", "epochs=..."],
 }
 
+# What is added to an option, or named as another target, and the answer to whoever starts that run.
+ADDED = {
+    "+optimizer.lrr=1": ["optimizer.lrr: keras.optimizers.Adam", "Did you mean learning_rate?"],
+    "+callback.progress.x.y=1": [
+        "+callback.progress.x.y=1: callback.progress.x: src.callbacks.progress.Progress takes"
+    ],
+    "+model.filter=3 +trainer.clipnorm=1 +callback.progress.titel=x": [
+        *("model.filter:", "Did you mean filters?", "trainer.clipnorm", "Did you mean clip_norm?"),
+        *("callback.progress.titel", "Did you mean title?"),
+    ],
+    "optimizer._target_=keras.optimizers.SGD": ["optimizer.beta_1: keras.optimizers.SGD takes no argument beta_1"],
+    "+optimizer@optimizer.inner=sgd": ["optimizer.inner: keras.optimizers.Adam takes no argument inner"],
+    "+callback.foo=null": ["callback.foo is null, which leaves nothing out", "early_stopping"],
+    "+data.transforms.shfit=null": ["Did you mean shift?"],
+    "+callback.foo=3": ["callback.foo has no _target_"],
+}
+
 # A file of the user's, below the folder of options that is named with --config-dir; and what the answer must name.
 OF_FILES = {
     "experiment/x.yaml": [
@@ -119,30 +139,35 @@ OF_FILES = {
         ("optimiser: {learning_rate: 0.1}", ["x.yaml: there is no key 'optimiser'", "Did you mean optimizer?"]),
         ("learning_rate: 0.1", ["x.yaml: there is no key 'learning_rate'", "optimizer.learning_rate"]),
         ("default: [{override /model: unet}]", ["x.yaml: there is no key 'default'", "Did you mean defaults?"]),
+        ("optimizer: {nope: 1}", ["x.yaml: optimizer.nope: keras.optimizers.Adam takes no argument nope", "beta_1"]),
+        ("trainer: {clip_nrom: 1}", ["x.yaml: trainer.clip_nrom: the trainer has no", "Did you mean clip_norm?"]),
+        ("callback: {images: {exmaples: 3}}", ["x.yaml: callback.images.exmaples: ", "Did you mean examples?"]),
+        ("callback: {exprot: null}", ["x.yaml: callback.exprot is null, which leaves", "Did you mean export?"]),
+        ("optimizer: {_targt_: x}", ["x.yaml: optimizer._targt_: ", "Did you mean _target_?"]),
+        ("optimizer.learning_rate: 1", ["x.yaml: there is no key 'optimizer.learning_rate'", "optimizer: {learning_"]),
+        ("mine: {a: 1, b: 2}\nepochs: ${mine.a}", ["x.yaml: there is no key 'mine.b', so nothing would read it"]),
+        ("defaults: [/optimizer/sgd@optimizer.inner]", ["conf/optimizer/sgd.yaml: optimizer.inner: keras.optim"]),
+        ("defaults: [/experiment/whole]", ["whole.yaml: there is no key 'epoch'", "Did you mean epochs?"]),
+        ("defaults: [/experiment/part@optimizer]", ["part.yaml: optimizer.batch_size: keras.optimizers.Adam takes"]),
         ("run: {total_steps: 5}", ["x.yaml: run is filled in by the run itself"]),
     ],
     "debug/x.yaml": [
         ("epochs: 1", ["x.yaml: nothing reads what is below 'debug'", "begins with the line # @package _global_"]),
+        ("defaults: [{/optimizer: sgd}]", ["debug/x.yaml: nothing reads what is below 'debug'", "_global_"]),
         ("\ufeff# @package _global_\nepochs: 1", ["x.yaml: nothing reads what is below 'debug'", "byte order mark"]),
     ],
     "search/x.yaml": [("hydra: {sweeper: {n_trials: 3}}", ["x.yaml: nothing reads what is below 'search'"])],
     "model/x.yaml": [
+        ("_target_: src.models.unet.unet\nfilter: 8", ["model/x.yaml: model.filter: src.models.unet.unet takes"]),
         ("_target_: src.models.unet.unet\nfilters: ???", ["model/x.yaml: model.filters must be given"]),
     ],
 }
 
 # What only libraries and data know, of the digits' classifier unless it says otherwise.
 BEFORE_THE_FIRST_STEP = {
-    "+optimizer.lrr=1": (2, ["optimizer.lrr", "keras.optimizers.Adam", "Did you mean learning_rate?"]),
-    "+model.filter=3 +trainer.clipnorm=1 +callback.progress.titel=x loss._target_=keras.losses.Dise": (
-        2,
-        [
-            *("model.filter:", "Did you mean filters?", "trainer.clipnorm", "Did you mean clip_norm?"),
-            *("callback.progress.titel", "Did you mean title?", "keras.losses has no Dise. Did you mean Dice?"),
-        ],
-    ),
+    "loss._target_=keras.losses.Dise": (2, ["keras.losses has no Dise. Did you mean Dice?"]),
     "model=cnn ~model.filters +model._args_=[[8,8,1]]": (2, ["model (src.models.cnn.cnn)", "positional"]),
-    "optimizer._target_=keras.optimizers.schedules.CosineDecay": (2, ["it is no keras.optimizers.Optimizer"]),
+    "optimizer._target_=keras.optimizers.schedules.CosineDecay": (2, ["CosineDecay takes no argument learning_rate"]),
     "callback.progress._target_=src.callbacks.progres.Progress": (2, ["no module src.callbacks.progres", "progress?"]),
     "model=unet": (
         2,
@@ -170,7 +195,6 @@ BEFORE_THE_FIRST_STEP = {
 
 # What others of these show as well.
 ALIKE = {
-    "+optimizer.lrr=1",
     "callback.progress=null callback.export.directory=elsewhere",
     "callback.progress._target_=src.callbacks.progres.Progress",
     "data.dataset=digits:2.0.0",
@@ -193,6 +217,54 @@ def test_in_a_command(command):
     check_answer(str(refused.value), BEFORE_TENSORFLOW[command])
 
 
+@pytest.mark.parametrize("command", ADDED, ids=str)
+def test_what_is_added_must_be_read(command):
+    with pytest.raises(ConfigError) as refused:
+        compose(command.split(), starts=True)
+    check_answer(str(refused.value), ADDED[command])
+
+
+def test_what_targets_take_may_be_added():
+    cfg = compose(["+optimizer.amsgrad=true", "optimizer._target_=keras.optimizers.AdamW"], starts=True)
+    assert cfg.optimizer.amsgrad
+    unknown = ["loss._target_=keras.losses.Nope", "+loss.any=1"]  # whose arguments no source says
+    assert compose([*DIGITS, *unknown], starts=True).loss.any == 1
+
+
+GROUPS = ("callback", "data", "loss", "metric", "model", "optimizer", "schedule", "trainer")
+OPTIONS = [path for group in GROUPS for path in sorted((checks.CONFIG_DIR / group).glob("*.yaml"))]
+
+
+def test_each_misspelled_key_of_each_option_is_found_in_a_file():
+    """In every mapping of every option, with the nearest right one."""
+    mine, found = checks.CONFIG_DIR / "experiment" / "mine.yaml", 0
+    for path in OPTIONS:
+        group = path.parent.name
+        option = ComposedFile(path, False, group, {group: checks.option_of(group, path.stem)})
+        for *above, key in keys_in(option.content):
+            config = {"trainer": {}, **copy.deepcopy(option.content)}
+            functools.reduce(dict.__getitem__, above, config)[f"{key}x"] = 1
+            wrong = functools.reduce(lambda value, name: {name: value}, [f"{key}x", *reversed(above)], 1)
+            composed = [option, ComposedFile(mine, False, None, wrong)]
+            origins = Origins([(shown(file.path), file.content) for file in composed])
+            with pytest.raises(ConfigError) as refused:
+                keys.check_below(config, origins, composed)
+            said = str(refused.value)
+            assert said.startswith(f"conf/experiment/mine.yaml: {'.'.join([*above, key])}x: "), said
+            assert said.endswith(f". Did you mean {key}?"), said
+            found += 1
+    assert found > 200
+
+
+def keys_in(node, above=()):
+    """The path of each key that is an argument of a target or an option of the trainer, if it has three letters."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from keys_in(value, (*above, key))
+        if len(key) > 2 and ("_target_" in node or above == ("trainer",)):
+            yield (*above, key)
+
+
 @pytest.mark.parametrize(("typed", "meant"), [("zzz", "the newest: {1}, {0}"), ("{name}", ". Did you mean {0}?")])
 def test_a_run_to_resume_that_is_none_names_those_that_may_be_meant(tmp_path, monkeypatch, typed, meant):
     monkeypatch.chdir(tmp_path)
@@ -211,6 +283,8 @@ def test_in_a_file_of_options(tmp_path, path, text, named):
     file = tmp_path / path
     file.parent.mkdir()
     file.write_text(f"# @package _global_\n{text}\n" if "experiment" in path else f"{text}\n")
+    for name, said in {"whole": "# @package _global_\nepoch: 1\n", "part": "batch_size: 8\n"}.items():
+        (file.parent / f"{name}.yaml").write_text(said)
     with pytest.raises(ConfigError) as refused:
         compose([path.replace("/", "=").removesuffix(".yaml")], config_dir=str(tmp_path))
     check_answer(str(refused.value), named)
@@ -283,7 +357,7 @@ def test_a_wrong_command_leaves_a_run_that_was_there_alone(tmp_path):
     (tmp_path / "here" / ".hydra").mkdir(parents=True)
     (tmp_path / "here" / "run.json").write_text('{"status": "failed"}')
     (tmp_path / "here" / "mine.txt").write_text("kept")
-    result = train(*DIGITS, "+optimizer.lrr=1", "hydra.run.dir=here", "rerun=true", cwd=tmp_path)
+    result = train(*DIGITS, "loss._target_=keras.losses.Dise", "hydra.run.dir=here", "rerun=true", cwd=tmp_path)
     assert result.returncode == 2 and "the earlier run is back in here" in result.stderr
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [".hydra", "mine.txt", "run.json"]
     assert (tmp_path / "here" / "mine.txt").read_text() == "kept"
@@ -298,10 +372,9 @@ def test_a_folder_of_other_files_is_no_place_for_a_run(tmp_path):
 
 def test_in_a_sweep_a_job_stays_listed_with_its_reason(tmp_path):
     lean = ("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null")
-    result = train(
-        "--multirun", "data=digits", "model=mlp", "epochs=1", "+optimizer.amsgrd=true,false", *lean, cwd=tmp_path
-    )
-    assert result.returncode == 1 and result.stdout.count("Did you mean amsgrad?") == 2
+    wrong = "loss._target_=keras.losses.Dise,keras.losses.Dyce"
+    result = train("--multirun", "data=digits", "model=mlp", "epochs=1", wrong, *lean, cwd=tmp_path)
+    assert result.returncode == 1 and result.stdout.count("Did you mean Dice?") == 2
     assert len(list(tmp_path.glob("outputs/digits/*/run.json"))) == 2
 
 

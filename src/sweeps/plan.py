@@ -32,7 +32,7 @@ class Source:
 
     def compose(self, overrides: Sequence[str]) -> Any:
         """The job's checked config; see `src.config.compose`."""
-        return compose([*self.hydra_overrides, *overrides], config_name=self.config_name)
+        return compose([*self.hydra_overrides, *overrides], config_name=self.config_name, starts=True)
 
 
 @dataclass(frozen=True)
