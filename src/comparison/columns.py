@@ -1,4 +1,4 @@
-"""Which settings tell runs apart, without those that follow from others.
+"""Which settings distinguish runs, without those that follow from others.
 
 differing(rows)                     # ["optimizer", "seed"]: that adam's rate is not sgd's follows from the optimizer
 resolve("learning_rate", known)     # "optimizer.learning_rate"
@@ -20,13 +20,13 @@ from src.text import last_names
 OF_DATA = ("name", "monitor", "mode", "loss", "metric", "trainer.threads")
 # Options that have a part of the config of their own; others only set values elsewhere, and these are compared.
 OPTIONS = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback", "trainer")
-# What decides no result: where a run lies, which of its metrics is looked at, what one start of it was told.
+# What has no influence on a result: where a run lies, which of its metrics is monitored, options of a single start.
 BOOKKEEPING = (
     *("name", "monitor", "mode", "search", "experiment", "debug", "resume", "wait", "rerun", "stale", "dry_run"),
     *("max_seconds", "log_every_steps", *(f"callback.{name}" for name in WATCHING)),
 )
-ALIKE, NEAR = 0.7, 4  # how alike a spelling must be to be named, and how many are
-OWN = ("epoch", "step", "seconds", "status", "reason", "directory")
+SUGGESTIONS, SIMILARITY = 4, 0.7  # of similar spellings
+RUN_KEYS = ("epoch", "step", "seconds", "status", "reason", "directory")
 
 
 def differing(rows: Sequence[Row]) -> list[str]:
@@ -43,7 +43,7 @@ def differing(rows: Sequence[Row]) -> list[str]:
 
 
 def is_factor(key: str, rows: Sequence[Row]) -> bool:
-    """Whether a key can have decided a result."""
+    """Whether a key can have an influence on the result."""
     if any(f"{key}.".startswith(f"{other}.") for other in BOOKKEEPING):
         return False
     is_option = any(key in row.run.values["choices"] for row in rows)
@@ -53,15 +53,15 @@ def is_factor(key: str, rows: Sequence[Row]) -> bool:
 def values_of(rows: Sequence[Row], key: str) -> dict[int, Value]:
     """A key's values by the row's place, without rows that do not have the key.
 
-    A row that says nothing of a key has it as null where another with the same options and targets around it has a
-    value; a model without dropout has no rate of it.
+    A key that is missing from a row is null where another row with the same options and targets around it has a value;
+    a model without dropout has no rate of it.
     """
-    around = [tuple(row.settings.get(decider) for decider in _deciders(key)) for row in rows]
-    having = {place for row, place in zip(rows, around, strict=True) if key in row.settings}
+    contexts = [tuple(row.settings.get(decider) for decider in _deciders(key)) for row in rows]
+    with_key = {context for row, context in zip(rows, contexts, strict=True) if key in row.settings}
     return {
         number: row.settings.get(key)
-        for number, (row, place) in enumerate(zip(rows, around, strict=True))
-        if key in row.settings or (row.complete and place in having)
+        for number, (row, context) in enumerate(zip(rows, contexts, strict=True))
+        if key in row.settings or (row.complete and context in with_key)
     }
 
 
@@ -78,14 +78,14 @@ def metric_names(rows: Iterable[Row]) -> list[str]:
 def known_keys(rows: Iterable[Row]) -> list[str]:
     """All that a run can be asked for by name."""
     rows = list(rows)
-    return list(dict.fromkeys([*OWN, *_keys(rows), *metric_names(rows)]))
+    return list(dict.fromkeys([*RUN_KEYS, *_keys(rows), *metric_names(rows)]))
 
 
 def resolve(key: str, known: Sequence[str]) -> str:
-    """The known key that is meant: by its whole name, or by a last part that only one has.
+    """The known key of this name, or the only one whose last part this is.
 
     Raises:
-        CompareError: none is, or several are; names what is near.
+        CompareError: there is none, or there are several; names them, or keys of a similar spelling.
     """
     if key in known:
         return key
@@ -93,8 +93,14 @@ def resolve(key: str, known: Sequence[str]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise CompareError(f"{key} is not one key but several: {', '.join(found)}")
-    raise CompareError(f"no run has {key!r}; {_near(key, known)}")
+        raise CompareError(f"{key} may be {' or '.join(found)}: give the whole name")
+    last_parts = {re.split("[./]", name)[-1]: name for name in reversed(known)} | {name: name for name in known}
+    similar = [name for name in last_parts if name.startswith(key)]
+    similar += difflib.get_close_matches(key, last_parts, SUGGESTIONS, SIMILARITY)
+    named = list(dict.fromkeys(last_parts[name] for name in similar))[:SUGGESTIONS]
+    raise CompareError(
+        f"no run has {key!r}" + (f". Did you mean {' or '.join(named)}?" if named else f"; there is {', '.join(known)}")
+    )
 
 
 def headers(keys: Sequence[str]) -> dict[str, str]:
@@ -108,11 +114,11 @@ def _keys(rows: Sequence[Row]) -> list[str]:
 
 
 def _differs(rows: Sequence[Row], key: str) -> bool:
-    return len({value for row in rows for value in _said(row, key)}) > 1
+    return len({value for row in rows for value in _recorded(row, key)}) > 1
 
 
-def _said(row: Row, key: str) -> tuple:
-    """The row's value of a key; nothing where an older record does not say."""
+def _recorded(row: Row, key: str) -> tuple:
+    """The row's value of a key; nothing where an older record does not have it."""
     return (row.settings.get(key),) if row.complete or key in row.settings else ()
 
 
@@ -129,19 +135,8 @@ def _deciders(key: str) -> Iterator[str]:
 
 
 def _follows(rows: Sequence[Row], key: str, decider: str) -> bool:
-    """Whether the decider's value tells the key's, in all runs."""
-    told: dict[object, set] = defaultdict(set)
+    """Whether runs with the same value of the decider have the same value of the key."""
+    values: dict[object, set] = defaultdict(set)
     for row in rows:
-        told[row.settings.get(decider)].update(_said(row, key))
-    return all(len(values) <= 1 for values in told.values())
-
-
-def _near(word: str, known: Sequence[str]) -> str:
-    """The known keys that are spelt alike, or all of them."""
-    likeness = {name: max(_likeness(word, name), _likeness(word, re.split("[./]", name)[-1])) for name in known}
-    close = sorted((name for name in known if likeness[name] >= ALIKE), key=lambda name: -likeness[name])
-    return f"near it: {', '.join(close[:NEAR])}" if close else f"there is {', '.join(known)}"
-
-
-def _likeness(word: str, name: str) -> float:
-    return 1.0 if name.startswith(word) else difflib.SequenceMatcher(None, word, name).ratio()
+        values[row.settings.get(decider)].update(_recorded(row, key))
+    return all(len(found) <= 1 for found in values.values())

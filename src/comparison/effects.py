@@ -43,9 +43,9 @@ class Level:
 
 @dataclass(frozen=True)
 class Effect:
-    """What was swept, one key or several that always change together: the share of a metric's variance it explains.
+    """The share of a metric's variance that a key, or several that always change together, explains.
 
-    Only runs that have the key count: `points` has these, each with its value.
+    It is of the runs that have the key: `points` has each of these with its value.
     """
 
     key: str
@@ -59,7 +59,7 @@ class Effect:
 def effects(rows: Sequence[Row], metric: str | None = None) -> list[Effect]:
     """An effect for each key that differs between completed runs, the one that explains most first.
 
-    What runs were made of, such as changed code or data, counts as a key too, where it differs.
+    What runs were made of, such as code or data, is a key too where it differs.
 
     Args:
         metric: whose results are meant; None takes each run's monitored metric. Runs with different monitors are then
@@ -67,19 +67,19 @@ def effects(rows: Sequence[Row], metric: str | None = None) -> list[Effect]:
     """
     found = []
     for monitor in [metric] if metric else dict.fromkeys(row.monitor for row in rows):
-        counted = completed_with(rows, monitor, any_monitor=metric is not None)
-        measured = [_effect(factor, monitor, counted) for factor in _factors(counted)]
-        found += sorted(measured, key=lambda effect: -(effect.explained or 0.0))
+        completed = completed_with(rows, monitor, any_monitor=metric is not None)
+        of_monitor = [_effect(factor, monitor, completed) for factor in _factors(completed)]
+        found += sorted(of_monitor, key=lambda effect: -(effect.explained or 0.0))
     return found
 
 
 def completed_with(rows: Sequence[Row], metric: str, *, any_monitor: bool = False) -> list[Row]:
     """The completed runs that have a result of this metric, and monitor it unless `any_monitor`."""
-    return [row for row in rows if row.counts and metric in row.metrics and (any_monitor or row.monitor == metric)]
+    return [row for row in rows if row.is_final and metric in row.metrics and (any_monitor or row.monitor == metric)]
 
 
 def _factors(rows: Sequence[Row]) -> list[dict[str | Part, dict[int, Value]]]:
-    """The values of each key by the run's place, without runs that do not have the key; together what changes so."""
+    """The values of each key by the run's place, without runs that do not have it; keys that change together as one."""
     columns: dict[str | Part, dict[int, Value]]
     columns = {key: values_of(rows, key) for key in differing(rows) if is_factor(key, rows)}
     for part, column in differing_parts(rows).items():
@@ -110,16 +110,18 @@ def _effect(factor: dict[str | Part, dict[int, Value]], monitor: str, rows: Sequ
     levels: dict[Value, list[float]] = defaultdict(list)
     for name, place in zip(names, places, strict=True):
         levels[name].append(rows[place].metrics[monitor])
-    falls = less_is_better(monitor, rows)
-    best_first = sorted(levels.items(), key=lambda item: statistics.mean(item[1]), reverse=not falls)
-    made = tuple(Level(name, tuple(results)) for name, results in best_first)
+    best_first = sorted(
+        (Level(name, tuple(results)) for name, results in levels.items()),
+        key=lambda level: level.mean,
+        reverse=not less_is_better(monitor, rows),
+    )
     own = list(first.values()) if len(factor) == 1 else names
     return Effect(
         key=", ".join(map(str, factor)),
         monitor=monitor,
         explained=_explained(list(levels.values())),
         by_chance=(len(levels) - 1) / (len(places) - 1),
-        levels=made,
+        levels=tuple(best_first),
         points=tuple((rows[place], value) for place, value in zip(places, own, strict=True)),
     )
 

@@ -1,7 +1,7 @@
 """Runs that are equal but for their seed, taken together: mean, standard deviation, how many; best first.
 
 groups = ranked(group(rows, keys), sort=None)
-groups[0].mean("val/accuracy"), groups[0].deviation("val/accuracy"), len(groups[0].counted)
+groups[0].mean("val/accuracy"), groups[0].deviation("val/accuracy"), len(groups[0].averaged)
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src.comparison.columns import OWN, known_keys, metric_names, resolve
+from src.comparison.columns import RUN_KEYS, known_keys, metric_names, resolve
 from src.comparison.rows import Row, Value
 
-FALLING = ("loss", "error")  # in a metric's name: less is better
+LESS_IS_BETTER = ("loss", "error")  # in a metric's name
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Group:
         return self.rows[0]
 
     @property
-    def counted(self) -> list[Row]:
-        """Those that means are taken over: with a final result; where none has one, with any."""
-        return [row for row in self.rows if row.counts] or [row for row in self.rows if row.result is not None]
+    def averaged(self) -> list[Row]:
+        """The runs that means are taken over: with a final result; where none has one, with any."""
+        return [row for row in self.rows if row.is_final] or [row for row in self.rows if row.result is not None]
 
     @property
     def status(self) -> str:
@@ -45,7 +45,7 @@ class Group:
 
     def numbers(self, key: str) -> list[float]:
         """The members' numbers of a key."""
-        found = (row.get(key) for row in self.counted)
+        found = (row.get(key) for row in self.averaged)
         return [value for value in found if isinstance(value, int | float)]
 
     def mean(self, key: str) -> float | None:
@@ -62,10 +62,10 @@ class Group:
         if key in ("status", "reason"):
             return getattr(self, key)
         if key == "n":
-            return len(self.counted)
+            return len(self.averaged)
         if key.endswith(" std"):
             return self.deviation(key.removesuffix(" std"))
-        if key in ("epoch", "step", "seconds") or key not in {*OWN, *self.best.settings}:
+        if key in ("epoch", "step", "seconds") or key not in {*RUN_KEYS, *self.best.settings}:
             return self.mean(key)
         return self.best.get(key)
 
@@ -74,13 +74,13 @@ def group(rows: Sequence[Row], keys: Sequence[str], *, each: bool = False) -> li
     """Put runs together that differ in nothing but the seed.
 
     Args:
-        keys: the settings that tell the runs apart.
+        keys: the settings that distinguish the runs.
         each: leave every run alone.
     """
     members: dict[object, list[Row]] = defaultdict(list)
     for number, row in enumerate(rows):
-        told = tuple(row.settings.get(key) for key in keys if key != "seed")
-        members[number if each else (row.monitor, row.mode, told)].append(row)
+        settings = tuple(row.settings.get(key) for key in keys if key != "seed")
+        members[number if each else (row.monitor, row.mode, settings)].append(row)
     return [Group(tuple(sorted(found, key=_by_result))) for found in members.values()]
 
 
@@ -94,27 +94,27 @@ def ranked(groups: Sequence[Group], *, sort: str | None = None) -> list[Group]:
         return sorted(groups, key=lambda one: _by_result(one.best, value=one.mean(one.best.monitor)))
     rows = [row for one in groups for row in one.rows]
     key = resolve(sort, known_keys(rows))
-    falls = key not in metric_names(rows) or less_is_better(key, rows)
+    is_ascending = key not in metric_names(rows) or less_is_better(key, rows)
 
-    def place(one: Group) -> tuple:
+    def order(one: Group) -> tuple:
         value = one.get(key)
-        done = not any(row.counts for row in one.rows)
+        unfinished = not any(row.is_final for row in one.rows)
         if isinstance(value, int | float):
-            return done, 0, value if falls else -value, ""
-        return done, 2 if value is None else 1, 0, str(value)
+            return unfinished, 0, value if is_ascending else -value, ""
+        return unfinished, 2 if value is None else 1, 0, str(value)
 
-    return sorted(groups, key=place)
+    return sorted(groups, key=order)
 
 
 def repeated(groups: Sequence[Group]) -> list[str]:
-    """A warning for each run that counts more than once."""
+    """A warning for each run that has the settings and the seed of another."""
     warnings = []
     for one in groups:
         seen: dict[object, Row] = {}
         for row in one.rows:
             first = seen.setdefault(row.settings.get("seed"), row)
             if first is not row:
-                warnings.append(f"{row.directory} and {first.directory} are equal in all, their seed too; both count")
+                warnings.append(f"{row.directory} and {first.directory} have equal settings and seeds; both count")
     return warnings
 
 
@@ -122,15 +122,15 @@ def _by_result(row: Row, *, value: float | None = None) -> tuple:
     value = row.result if value is None else value
     if value is None:
         return 2, row.monitor, 0.0
-    return 0 if row.counts else 1, row.monitor, -value if row.mode == "max" else value
+    return 0 if row.is_final else 1, row.monitor, -value if row.mode == "max" else value
 
 
 def less_is_better(metric: str, rows: Sequence[Row]) -> bool:
-    """Whether a metric should fall: as the runs that monitor it say, else by its name."""
+    """Whether a lower value of a metric is better: by the mode of the runs that monitor it, else by its name."""
     modes = {row.mode for row in rows if row.monitor == metric}
     if modes:
         return modes == {"min"}
-    return any(word in metric.rpartition("/")[2] for word in FALLING)
+    return any(word in metric.rpartition("/")[2] for word in LESS_IS_BETTER)
 
 
 def check_sort(sort: str | None, rows: Sequence[Row]) -> None:

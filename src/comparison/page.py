@@ -50,7 +50,7 @@ def page(groups: Sequence[Group], keys: Sequence[str], *, sort: str | None = Non
     """The page of these groups, best first.
 
     Args:
-        keys: the settings that tell the runs apart.
+        keys: the settings that distinguish the runs.
         sort: what the groups are ranked by, and so each run.
 
     Raises:
@@ -63,7 +63,7 @@ def page(groups: Sequence[Group], keys: Sequence[str], *, sort: str | None = Non
     figures = [("curves", figure) for figure in curves(groups, keys)]
     sections = [
         _tables(groups, keys, sort),
-        _list("Not made alike", unlike(rows)),
+        _list("Made differently", unlike(rows)),
         _curves(len(rows)) if figures else "",
         _effects(rows),
         _pictures(groups[0].best),
@@ -100,9 +100,9 @@ def _summary(groups: Sequence[Group], rows: Sequence[Row]) -> str:
     statuses = ", ".join(f"{n} {status}" for status, n in Counter(row.status for row in rows).items())
     text = f"{counted(len(groups), 'setting')}; {statuses}."
     best = groups[0]
-    if best.counted:
+    if best.averaged:
         text += f" Best: {best.best.monitor} {show('', best.mean(best.best.monitor))}"
-        text += f", the mean of {len(best.counted)}." if len(best.rows) > 1 else "."
+        text += f", the mean of {len(best.averaged)}." if len(best.rows) > 1 else "."
     return text
 
 
@@ -191,7 +191,7 @@ def _list(title: str, lines: Sequence[str]) -> str:
 
 def _commands(groups: Sequence[Group]) -> str:
     """How to train the best run of each of the best groups again."""
-    best = [one.best for one in groups if one.counted][:COMMANDS]
+    best = [one.best for one in groups if one.averaged][:COMMANDS]
     blocks = "\n\n".join(f"# {plain(_origin(row))}\n{_command(row)}" for row in best)
     return _section("Again", f"<pre>{escape(blocks)}</pre>") if best else ""
 

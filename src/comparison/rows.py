@@ -58,7 +58,7 @@ class Row:
         return self.metrics.get(self.monitor)
 
     @property
-    def counts(self) -> bool:
+    def is_final(self) -> bool:
         """Whether its result is final, so that means are taken over it."""
         return self.status == "completed" and self.result is not None
 

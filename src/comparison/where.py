@@ -24,8 +24,8 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
 }
 EQUAL = ("=", "!=")
-WORDS = ("true", "false", "null")  # in any case, as Hydra reads them
-MOST_TOLD = 10  # values
+CONSTANTS = ("true", "false", "null")  # in any case, as Hydra reads them
+MOST_VALUES = 10  # that a message names
 CONDITION = re.compile(r"([^=<>!]+)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
 
 
@@ -48,30 +48,30 @@ def values_before(rows: Sequence[Row], conditions: Sequence[str]) -> str:
     key, _, _ = _read(conditions[last], known_keys(rows))
     values = {row.get(key) for row in select(rows, conditions[:last])}
     texts = [plain("null" if value is None else str(value)) for value in sorted(values, key=_order)]
-    more = f" and {len(texts) - MOST_TOLD} more" if len(texts) > MOST_TOLD else ""
-    return f"{key} is {', '.join(texts[:MOST_TOLD])}{more}"
+    more = f" and {len(texts) - MOST_VALUES} more" if len(texts) > MOST_VALUES else ""
+    return f"{key} is {', '.join(texts[:MOST_VALUES])}{more}"
 
 
 def _read(condition: str, known: Sequence[str]) -> tuple[str, str, str]:
     """Key, sign and value."""
     found = CONDITION.fullmatch(condition)
     if not found:
-        raise CompareError(f"--where {condition} is no condition; type KEY=VALUE, or one of != < <= > >=")
+        raise CompareError(f"--where {condition}: it must be KEY=VALUE, or have != < <= > >= for the =")
     key, sign, wanted = found[1].strip(), found[2], found[3].strip()
     if sign not in EQUAL and parsed(wanted) is None:
         raise CompareError(
-            f"--where {condition}: {wanted!r} is no number, and {sign} needs one; = and != take any value"
+            f"--where {condition}: {wanted!r} is not a number, and {sign} needs one; = and != take any value"
         )
-    return resolve(key, known), sign, wanted.lower() if wanted.lower() in WORDS else wanted
+    return resolve(key, known), sign, wanted.lower() if wanted.lower() in CONSTANTS else wanted
 
 
 def _holds(value: Value, sign: str, wanted: str) -> bool:
-    """Numbers are compared as numbers where both are; what is no number has no order, and what is not there is null."""
+    """Whether a condition holds: two numbers are compared as numbers; texts have no order; a missing value is null."""
     number = parsed(wanted)
     if number is not None and isinstance(value, int | float):
         return COMPARE[sign](value, number)
     text = "null" if value is None else str(value)
-    return sign in EQUAL and COMPARE[sign](text.lower() if text.lower() in WORDS else text, wanted)
+    return sign in EQUAL and COMPARE[sign](text.lower() if text.lower() in CONSTANTS else text, wanted)
 
 
 def _order(value: Value) -> tuple[bool, float, str]:

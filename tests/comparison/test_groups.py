@@ -21,7 +21,7 @@ def test_means_are_over_the_members_with_a_result(tmp_path):
     [group] = groups_in(tmp_path)
     assert group.mean("val/accuracy") == statistics.mean([0.9, 0.8, 0.85])
     assert group.deviation("val/accuracy") == statistics.stdev([0.9, 0.8, 0.85])
-    assert (len(group.counted), group.status, group.reason) == (3, "3 completed, 1 failed", "ValueError: no good")
+    assert (len(group.averaged), group.status, group.reason) == (3, "3 completed, 1 failed", "ValueError: no good")
     assert group.best.directory.name == "adam-0"
 
 
@@ -111,7 +111,7 @@ def test_rows_are_sorted_by_any_column(tmp_path, sort, order):
 
 def test_an_unknown_column_is_named(tmp_path):
     make_run(tmp_path, "a")
-    with pytest.raises(CompareError, match=r"no run has 'val/acuracy'; near it: val/accuracy"):
+    with pytest.raises(CompareError, match=r"no run has 'val/acuracy'. Did you mean val/accuracy"):
         groups_in(tmp_path, sort="val/acuracy")
 
 
