@@ -18,7 +18,7 @@ from pathlib import Path
 from src.arguments import Parser
 from src.command import EXIT_FAILED, run_command
 from src.errors import ConfigError
-from src.runs.clean import Plan, make_plan, remove_checkpoints, remove_leftover
+from src.runs.clean import Plan, Removal, make_plan
 from src.runs.collection import find_run, find_runs
 from src.runs.details import print_details
 from src.runs.listing import SHOWN_STATUSES, newest_first, print_rows, read_row
@@ -107,7 +107,7 @@ def _clean(arguments: argparse.Namespace) -> int:
     plan = make_plan(arguments.folders, keep=arguments.keep)
     _warn(plan.warnings)
     _print_plan(plan, keep=arguments.keep)
-    if not plan.removals and not plan.leftovers:
+    if not plan.removals:
         print("nothing to remove")
         return OK
     if arguments.dry_run:
@@ -121,17 +121,17 @@ def _clean(arguments: argparse.Namespace) -> int:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("nothing was removed", file=sys.stderr)
             return EXIT_FAILED
-        plan = make_plan(arguments.folders, keep=arguments.keep).only(plan)  # it may have taken long to answer
-    return _carry_out(plan)
+        now = make_plan(arguments.folders, keep=arguments.keep)  # it may have taken long to answer
+        agreed = {removal.path for removal in plan.removals}
+        return _carry_out([removal for removal in now.removals if removal.path in agreed])
+    return _carry_out(plan.removals)
 
 
-def _carry_out(plan: Plan) -> int:
+def _carry_out(removals: Sequence[Removal]) -> int:
     removed, failed = 0, False
-    steps = [(remove_leftover, removal) for removal in plan.leftovers]
-    steps += [(remove_checkpoints, removal) for removal in plan.removals]
-    for remove, removal in steps:
+    for removal in removals:
         try:
-            removed += removal.size if remove(removal) else 0
+            removed += removal.size if removal.carry_out() else 0
         except Locked as error:
             print(f"{removal.run.directory} is left as it is: {str(error).partition(';')[0]}", file=sys.stderr)
         except OSError as error:
@@ -143,8 +143,8 @@ def _carry_out(plan: Plan) -> int:
 
 def _print_plan(plan: Plan, *, keep: int) -> None:
     table = [("size", "best", "remove")]
-    for removal in (*plan.removals, *plan.leftovers):
-        best = removal.run.best if removal in plan.removals else None
+    for removal in plan.removals:
+        best = None if removal.is_leftover else removal.run.best
         shown = "" if best is None else f"{removal.run.values['monitor']} {best:.6f}"
         table.append((size(removal.size), shown, str(removal.path)))
     if len(table) > 1:
@@ -155,12 +155,10 @@ def _print_plan(plan: Plan, *, keep: int) -> None:
 
 
 def _what(plan: Plan) -> str:
-    parts = []
-    if plan.removals:
-        parts.append(f"checkpoints of {counted(len(plan.removals), 'run')}")
-    if plan.leftovers:
-        parts.append(counted(len(plan.leftovers), "leftover"))
-    return f"{size(plan.size)} of {' and '.join(parts)}"
+    leftovers = sum(removal.is_leftover for removal in plan.removals)
+    runs = len(plan.removals) - leftovers
+    parts = [f"checkpoints of {counted(runs, 'run')}" * bool(runs), counted(leftovers, "leftover") * bool(leftovers)]
+    return f"{size(plan.size)} of {' and '.join(filter(None, parts))}"
 
 
 def _shown(folders: Sequence[Path]) -> str:

@@ -1,9 +1,9 @@
-"""Makes room: removes checkpoints that nothing needs any more, and keeps all records and results.
+"""Removes checkpoints that nothing needs any more, and keeps all records and results.
 
 plan = make_plan([Path("outputs")], keep=3)
-plan.removals, plan.leftovers, plan.kept
+plan.removals, plan.kept
 for removal in plan.removals:
-    remove_checkpoints(removal)
+    removal.carry_out()
 
 Only completed runs lose checkpoints, which are there to resume from. The best of each name and monitor keep theirs,
 and so does a run that another one branched from, since that one's command needs them each time it is typed.
@@ -33,11 +33,33 @@ LEFTOVERS = {".": f"{TEMPORARY}*", CHECKPOINTS: ".tmp-*", f"{CHECKPOINTS}/best":
 
 @dataclass(frozen=True)
 class Removal:
-    """A folder or file that can go, of a run, and its bytes."""
+    """A run's checkpoints that can go, or a leftover of a killed process in its folder, and the size in bytes."""
 
     run: Run
     path: Path
     size: int
+
+    @property
+    def is_leftover(self) -> bool:
+        return self.path != self.run.directory / CHECKPOINTS
+
+    def carry_out(self) -> bool:
+        """Remove it, under the run's lock; false where it is not as planned any more.
+
+        Raises:
+            Locked: a process is using the run.
+            OSError: something could not be removed.
+        """
+        with hold(lock_path(self.run.directory)):
+            if not self.is_leftover:
+                return _remove_checkpoints(self.run)
+            if not os.path.lexists(self.path):
+                return False
+            if self.path.is_dir() and not self.path.is_symlink():
+                shutil.rmtree(self.path)
+            else:
+                self.path.unlink()
+        return True
 
 
 @dataclass(frozen=True)
@@ -45,19 +67,12 @@ class Plan:
     """What would be removed, and why the other runs keep their checkpoints: runs by reason."""
 
     removals: list[Removal]
-    leftovers: list[Removal]
     kept: dict[str, list[Run]]
     warnings: list[str]
 
     @property
     def size(self) -> int:
-        return sum(removal.size for removal in (*self.removals, *self.leftovers))
-
-    def only(self, earlier: Plan) -> Plan:
-        """This plan without what was not in an earlier one, to which someone has agreed."""
-        agreed = {removal.path for removal in (*earlier.removals, *earlier.leftovers)}
-        chosen = [[r for r in removals if r.path in agreed] for removals in (self.removals, self.leftovers)]
-        return Plan(chosen[0], chosen[1], self.kept, self.warnings)
+        return sum(removal.size for removal in self.removals)
 
 
 def make_plan(folders: Sequence[Path], *, keep: int) -> Plan:
@@ -72,66 +87,41 @@ def make_plan(folders: Sequence[Path], *, keep: int) -> Plan:
     """
     runs, warnings = find_runs(folders)
     parents, best = _parents(runs), _best(runs, keep)
-    plan = Plan([], [], defaultdict(list), warnings)
+    plan = Plan([], defaultdict(list), warnings)
     for run in runs:
         if holder := run.holder:
             plan.kept[f"in use by {holder}"].append(run)
             continue
-        plan.leftovers.extend(Removal(run, path, size_of(path)) for path in leftovers(run.directory))
-        path = run.directory / CHECKPOINTS
-        if not os.path.lexists(path):
-            continue
-        if reason := _reason(run, parents, best):
-            plan.kept[reason].append(run)
-        else:
-            plan.removals.append(Removal(run, path, size_of(path)))
-    inside = tuple(f"{removal.path}{os.sep}" for removal in plan.removals)
-    plan.leftovers[:] = [removal for removal in plan.leftovers if not str(removal.path).startswith(inside)]
+        checkpoints, paths = run.directory / CHECKPOINTS, _leftovers(run.directory)
+        if os.path.lexists(checkpoints):
+            if reason := _reason_to_keep(run, parents, best):
+                plan.kept[reason].append(run)
+            else:
+                paths = [checkpoints, *(path for path in paths if checkpoints not in path.parents)]
+        plan.removals.extend(Removal(run, path, size_of(path)) for path in paths)
     return plan
 
 
-def remove_checkpoints(removal: Removal) -> bool:
-    """Remove a completed run's checkpoints, under its lock; false where it is not as planned any more.
+def _remove_checkpoints(run: Run) -> bool:
+    """Remove a completed run's checkpoints, unless it has changed or has been branched from since it was planned.
 
-    They are first moved out of sight, so that whatever a kill leaves is no damaged checkpoint but a leftover.
-
-    Raises:
-        Locked: a process is using the run.
-        OSError: something could not be removed.
+    They are first moved out of sight: what a kill leaves is then a leftover, not a damaged checkpoint.
     """
-    directory = removal.run.directory
-    with hold(lock_path(directory)):
-        if not _unchanged(removal.run) or branches_of(directory):
-            return False
-        Record(directory).update(cleaned=datetime.now(UTC).isoformat(timespec="seconds"))
-        hidden = directory / f"{TEMPORARY}{os.getpid()}-{CHECKPOINTS}"
-        removal.path.rename(hidden)
-        if branches_of(directory):  # one has begun meanwhile; see begin_branch
-            hidden.rename(removal.path)
-            Record(directory).update(cleaned=None)
-            return False
-        shutil.rmtree(hidden)
+    directory = run.directory
+    if not _is_unchanged(run) or branches_of(directory):
+        return False
+    Record(directory).update(cleaned=datetime.now(UTC).isoformat(timespec="seconds"))
+    checkpoints, hidden = directory / CHECKPOINTS, directory / f"{TEMPORARY}{os.getpid()}-{CHECKPOINTS}"
+    checkpoints.rename(hidden)
+    if branches_of(directory):  # one has begun meanwhile; see begin_branch
+        hidden.rename(checkpoints)
+        Record(directory).update(cleaned=None)
+        return False
+    shutil.rmtree(hidden)
     return True
 
 
-def remove_leftover(removal: Removal) -> bool:
-    """Remove what a killed process has left in a run, under its lock; false where it is gone already.
-
-    Raises:
-        Locked: a process is using the run.
-        OSError: something could not be removed.
-    """
-    with hold(lock_path(removal.run.directory)):
-        if not os.path.lexists(removal.path):
-            return False
-        if removal.path.is_dir() and not removal.path.is_symlink():
-            shutil.rmtree(removal.path)
-        else:
-            removal.path.unlink()
-    return True
-
-
-def leftovers(directory: Path) -> list[Path]:
+def _leftovers(directory: Path) -> list[Path]:
     """What killed processes have left in a run's folder; only while none is using it."""
     found = []
     for part, pattern in LEFTOVERS.items():
@@ -141,7 +131,7 @@ def leftovers(directory: Path) -> list[Path]:
     return found
 
 
-def _reason(run: Run, parents: set[str], best: set[Path]) -> str | None:
+def _reason_to_keep(run: Run, parents: set[str], best: set[Path]) -> str | None:
     """Why a run's checkpoints stay; None where they need not."""
     if run.status != "completed":
         return run.status
@@ -172,7 +162,7 @@ def _rank(run: Run) -> tuple[bool, float, Path]:
     return value is None, better_is_less, run.directory
 
 
-def _unchanged(run: Run) -> bool:
+def _is_unchanged(run: Run) -> bool:
     """Whether the run is still the one that was planned for."""
     try:
         values = Record(run.directory).read()

@@ -16,7 +16,7 @@ import pytest
 from src.manifest import newest_good
 from src.runs import branch, clean
 from src.runs.branch import begin_branch, branches_of, find_parent
-from src.runs.clean import make_plan, remove_checkpoints
+from src.runs.clean import make_plan
 from src.runs.lock import Locked, hold, lock_path
 from src.runs.record import Record
 from src.verify_resume import WATCHED, command, compare, finish, run_until
@@ -172,11 +172,11 @@ def test_what_has_changed_since_it_was_planned_stays(digits):
     run, used = make_run(digits, 1), make_run(digits, 2)
     first, second = make_plan([digits], keep=0).removals
     Record(run).update(status="running")
-    assert not remove_checkpoints(first) and (run / "checkpoints").is_dir()
+    assert not first.carry_out() and (run / "checkpoints").is_dir()
     with subprocess.Popen([sys.executable, "-c", HOLD, lock_path(used)], env=ENVIRONMENT, **PIPES) as holder:
         holder.stdout.readline()
         with pytest.raises(Locked, match=f"process {holder.pid}"):
-            remove_checkpoints(second)
+            second.carry_out()
         holder.communicate(b"\n")
     assert (used / "checkpoints").is_dir()
 
@@ -234,7 +234,7 @@ def test_a_branch_that_begins_after_the_plan(tmp_path, digits):
     (removal,) = make_plan([digits], keep=0).removals
     begin_branch(parent, tmp_path / "branch", checkpoint=checksum(parent))
     before = contents(parent)
-    assert not remove_checkpoints(removal) and contents(parent) == before
+    assert not removal.carry_out() and contents(parent) == before
 
 
 def test_a_branch_that_begins_while_its_parent_is_in_use(tmp_path, digits):
@@ -256,7 +256,7 @@ def test_a_clean_that_comes_before_a_branch_has_all(tmp_path, digits, monkeypatc
     def remove(*_):
         if not seen:
             seen.append(monkeypatch.setattr(clean, "branches_of", lambda _: []))  # it looked just before the note
-            assert remove_checkpoints(removal)
+            assert removal.carry_out()
 
     def then_remove(*arguments):
         copy(*arguments)
@@ -283,7 +283,7 @@ def test_a_branch_that_begins_while_they_are_moved_away(tmp_path, digits, monkey
     (removal,) = make_plan([digits], keep=0).removals
     before, answers = contents(parent / "checkpoints"), iter([[], ["1a2b3c4d"]])
     monkeypatch.setattr(clean, "branches_of", lambda _: next(answers))
-    assert not remove_checkpoints(removal) and contents(parent / "checkpoints") == before
+    assert not removal.carry_out() and contents(parent / "checkpoints") == before
     assert not Record(parent).read()["cleaned"] and not list(parent.glob(".tmp-*"))
 
 
