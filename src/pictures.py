@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 TILE = 96  # pixels that the longer side of a small image is enlarged to, at least
 GAP, FONT_SIZE, LINE = 6, 12, 16  # pixels
+Colour = tuple[int, int, int]
 INK, PAPER, RIGHT, WRONG = (32, 32, 32), (255, 255, 255), (30, 130, 50), (200, 30, 30)
 LEGEND_CLASSES = 24  # more are too many to tell apart
 CELL_NUMBERS = 20  # with more classes, a confusion matrix has no numbers
@@ -60,14 +61,22 @@ def examples_sheet(
         captions: one to stand above each example, or none.
     """
     if targets.ndim == 1:
-        return _labelled_sheet(images, targets, predicted, class_names, captions)
+        answers = [
+            [(f"truth {class_names[t]}", INK), (f"predicted {class_names[p]}", RIGHT if t == p else WRONG)]
+            for t, p in zip(targets, predicted, strict=True)
+        ]
+        return rows_sheet({"": images}, captions=captions, answers=answers)
     colours = palette(len(class_names))
     rows = {"image": images, "truth": colours[targets], "prediction": colours[predicted]}
     return rows_sheet(rows, class_names=class_names, captions=captions)
 
 
 def rows_sheet(
-    rows: Mapping[str, np.ndarray], *, class_names: Sequence[str] = (), captions: Sequence[str] = ()
+    rows: Mapping[str, np.ndarray],
+    *,
+    class_names: Sequence[str] = (),
+    captions: Sequence[str] = (),
+    answers: Sequence[Sequence[tuple[str, Colour]]] = (),
 ) -> np.ndarray:
     """Rows of pictures below each other, each with its name, and a legend of the classes' colours.
 
@@ -75,23 +84,30 @@ def rows_sheet(
         rows: by name, uint8 [n, H, W, 1 or 3], all of one shape but for the channels.
         class_names: of the legend; none leave it out.
         captions: one to stand above each column, or none.
+        answers: coloured lines to stand below each column, or none.
     """
     images = next(iter(rows.values()))
     side = _enlarged(images.shape[1:3])
-    width, height = max(side[1], *map(_text_width, captions), 0) + GAP, side[0] + GAP
-    margin = max(_text_width(name) for name in rows) + 2 * GAP
+    texts = [*captions, *(text for lines in answers for text, _ in lines)]
+    width, height = max(side[1], *map(_text_width, texts), 0) + GAP, side[0] + GAP
+    margin = GAP + max((_text_width(name) + GAP for name in rows if name), default=0)
     head = LINE if captions else 0
     legend = _legend(class_names, margin + len(images) * width)
-    below = head + len(rows) * height + GAP
-    canvas, draw = _canvas(margin + len(images) * width, below + (legend.height if legend else 0))
-    _write_captions(draw, captions, left=margin, width=width)
+    below = head + len(rows) * height
+    bottom = below + GAP + max(map(len, answers), default=0) * LINE
+    canvas, draw = _canvas(margin + len(images) * width, bottom + (legend.height if legend else 0))
+    for column, caption in enumerate(captions):
+        draw.text((margin + column * width, GAP // 2), caption, INK, _font())
     for row, (name, pictures) in enumerate(rows.items()):
         top = head + GAP + row * height
         draw.text((GAP, top + side[0] // 2 - LINE // 2), name, INK, _font())
         for column, picture in enumerate(pictures):
             canvas.paste(_tile(picture, side), (margin + column * width, top))
+    for column, lines in enumerate(answers):
+        for line, (text, colour) in enumerate(lines):
+            draw.text((margin + column * width, below + line * LINE), text, colour, _font())
     if legend:
-        canvas.paste(legend, (0, below))
+        canvas.paste(legend, (0, bottom))
     return np.asarray(canvas)
 
 
@@ -167,34 +183,6 @@ def _png(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", **options)
     return buffer.getvalue()
-
-
-def _labelled_sheet(
-    images: np.ndarray,
-    targets: np.ndarray,
-    predicted: np.ndarray,
-    class_names: Sequence[str],
-    captions: Sequence[str],
-) -> np.ndarray:
-    labels = [
-        (f"truth {class_names[t]}", f"predicted {class_names[p]}") for t, p in zip(targets, predicted, strict=True)
-    ]
-    side = _enlarged(images.shape[1:3])
-    texts = [*captions, *(text for pair in labels for text in pair)]
-    width, top = max(side[1], *map(_text_width, texts)) + GAP, GAP + (LINE if captions else 0)
-    canvas, draw = _canvas(len(images) * width + GAP, top + side[0] + 2 * LINE + GAP)
-    _write_captions(draw, captions, left=GAP, width=width)
-    for i, (truth, prediction) in enumerate(labels):
-        left, below = GAP + i * width, top + side[0]
-        canvas.paste(_tile(images[i], side), (left, top))
-        draw.text((left, below), truth, INK, _font())
-        draw.text((left, below + LINE), prediction, RIGHT if targets[i] == predicted[i] else WRONG, _font())
-    return np.asarray(canvas)
-
-
-def _write_captions(draw: ImageDraw.ImageDraw, captions: Sequence[str], *, left: int, width: int) -> None:
-    for column, caption in enumerate(captions):
-        draw.text((left + column * width, GAP // 2), caption, INK, _font())
 
 
 def _legend(class_names: Sequence[str], width: int) -> Image.Image | None:
