@@ -143,12 +143,12 @@ def find_problems(
                 problems[number] = example.mask, _unlike(image, mask, reading)
     if not layout.has_masks:
         return Findings(problems, len(layout.classes))
-    judgement = classes.judge({number: mask.values for number, mask in masks.items()})
+    of_no_class, count, advice = classes.judge({number: mask.values for number, mask in masks.items()})
     otherwise = _numbered_otherwise(masks)
     need_colours = bool(otherwise) or any(HAS_COLOURS in reason for _, reason in problems.values())
-    wrong = otherwise | judgement.reasons
+    wrong = otherwise | of_no_class
     problems |= {number: (str(layout.examples[number].mask), reason) for number, reason in wrong.items()}
-    return Findings(dict(sorted(problems.items())), judgement.classes, judgement.advice, need_colours)
+    return Findings(dict(sorted(problems.items())), count, advice, need_colours)
 
 
 def problem_list(layout: Layout, findings: Findings, *, skip: bool, cache: Path) -> str:
@@ -163,37 +163,33 @@ def problem_list(layout: Layout, findings: Findings, *, skip: bool, cache: Path)
     lone = sum(examples[number].image is None for number in problems)
     bad = len(problems) - lone
     is_some_left = bad < images
-    is_left_out = skip and is_some_left
-
-    said = [
-        f"{bad} of {counted(images, 'image')} in {layout.root} {'are left out' if is_left_out else 'cannot be used'}"
-    ]
+    outcome = "are left out" if skip and is_some_left else "cannot be used"
+    heads = [f"{bad} of {counted(images, 'image')} in {layout.root} {outcome}"] if bad or not lone else []
     if lone:
         where = "" if bad else f" in {layout.root}"
-        said = [*(said if bad else []), f"{counted(lone, 'mask')}{where} {'has' if lone == 1 else 'have'} no image"]
-    ways_out = []
-    if is_some_left and not skip:
-        ways_out = ["Mend or remove them, or data.skip_bad=true leaves them out."]
-    elif not is_some_left and not findings.advice:
-        ways_out = ["Mend or remove them; data.skip_bad=true would leave none."]
+        heads.append(f"{counted(lone, 'mask')}{where} {'has' if lone == 1 else 'have'} no image")
+    if is_some_left:
+        way_out = "" if skip else "Mend or remove them, or data.skip_bad=true leaves them out."
+    else:
+        way_out = "" if findings.advice else "Mend or remove them; data.skip_bad=true would leave none."
     lines = _lines(layout, list(problems.values()), images=images, listing=cache.with_suffix(".txt"))
-    return "\n".join([" and ".join(said) + ":", *lines, " ".join([*ways_out, *findings.advice])]).rstrip()
+    return "\n".join([" and ".join(heads) + ":", *lines, " ".join([way_out, *findings.advice]).strip()]).rstrip()
 
 
 def _lines(layout: Layout, problems: Sequence[tuple[str, str]], *, images: int, listing: Path) -> list[str]:
-    """A line for each reason; of more than there is room for, and of files without a line, the listing is named."""
+    """A line for each reason; if there are more than fit, or files without a line, the listing is named."""
     groups: dict[str, list[str]] = {}
     for path, reason in sorted(problems):
         groups.setdefault(_shown(reason), []).append(_shown(path))
     ordered = sorted(groups.items(), key=lambda group: (len(group[1]), group[1]))
     masks = {example.mask for example in layout.examples}
     lines, have_all_a_line = [], True
-    for reason, paths in ordered:
-        where, others = paths[0], len(paths) - 1
-        if others and len(paths) == images:
-            where = f"all {images} {'masks' if paths[0] in masks else 'images'}"
+    for reason, (path, *others) in ordered:
+        where = path
+        if others and len(others) + 1 == images:
+            where = f"all {images} {'masks' if path in masks else 'images'}"
         elif others:
-            where, have_all_a_line = f"{where} and {counted(others, 'other')}", False
+            where, have_all_a_line = f"{path} and {counted(len(others), 'other')}", False
         lines.append(f"  {where}: {reason}")
     room = MOST_LINES - 2
     if len(lines) <= room and have_all_a_line:

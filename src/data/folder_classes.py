@@ -3,7 +3,7 @@
 classes = find_classes(layout, mask_colors={"sky": "#87ceeb", "road": [128, 64, 128]})
 classes.names                   # ("sky", "road")
 classes.labels                  # {0x87ceeb: 0, 0x804080: 1}
-classes.judge({3: (0x87ceeb, 0x000000)}).reasons      # {3: "colour #000000 of no class"}
+classes.judge({3: (0x87ceeb, 0x000000)})[0]     # {3: "colour #000000 of no class"}
 """
 
 from __future__ import annotations
@@ -23,19 +23,7 @@ IGNORED = 255  # the label of an ignored colour
 Colour = str | Sequence[int]
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What is wrong with the values in masks.
-
-    Attributes:
-        reasons: by mask.
-        classes: how many there are.
-        advice: sentences on what may help.
-    """
-
-    reasons: dict[int, str]
-    classes: int
-    advice: tuple[str, ...] = ()
+Judgement = tuple[dict[int, str], int, list[str]]  # reasons by mask, how many classes, sentences of advice
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,7 @@ class Classes:
         return [same_name(name) for name in self.names or ()].index(same_name(printable(folder)))
 
     def judge(self, values: Mapping[int, Sequence[int]]) -> Judgement:
-        """Which values are of no class; `values` are those in each mask."""
+        """Which masks have values of no class, why, and what may help; `values` are those in each mask."""
         return self._judge_labels(values) if self.labels is None else self._judge_colours(values, self.labels)
 
     def _judge_labels(self, values: Mapping[int, Sequence[int]]) -> Judgement:
@@ -81,7 +69,7 @@ class Classes:
         elif unknown - {255}:
             advice.append("If such labels are classes, name all: data.class_names=[...], or classes.txt beside masks/.")
         reasons = {number: f"{_some(found, 'label')}, {why}" for number, found in wrong.items() if found}
-        return Judgement(reasons, count, tuple(advice))
+        return reasons, count, advice
 
     def _judge_colours(self, values: Mapping[int, Sequence[int]], labels: Mapping[int, int]) -> Judgement:
         wrong = {number: sorted(set(found) - set(labels)) for number, found in values.items()}
@@ -91,7 +79,7 @@ class Classes:
             if found
         }
         advice = "data.mask_colors must name the class of every colour; data.ignore_color may be one of none."
-        return Judgement(reasons, len(self.names or ()), (advice,) if reasons else ())
+        return reasons, len(self.names or ()), [advice] if reasons else []
 
 
 def find_classes(

@@ -12,6 +12,7 @@ as those in folders, by `src.image_files`.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import shlex
@@ -334,20 +335,18 @@ def _with_shares(found: dict[str, Examples], shares: Mapping[str, float]) -> dic
 
 
 def _check_disjoint(ranges: Mapping[str, Sequence[Any]], chosen: Mapping[str, str]) -> None:
-    names = list(ranges)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            shared = sum(
-                max(0, min(a.skip + a.take, b.skip + b.take) - max(a.skip, b.skip))
-                for a in ranges[first]
-                for b in ranges[second]
-                if a.filename == b.filename
+    for first, second in itertools.combinations(ranges, 2):
+        shared = sum(
+            max(0, min(a.skip + a.take, b.skip + b.take) - max(a.skip, b.skip))
+            for a in ranges[first]
+            for b in ranges[second]
+            if a.filename == b.filename
+        )
+        if shared:
+            raise ValueError(
+                f"data.splits: {first}, {chosen[first]!r}, and {second}, {chosen[second]!r}, have {shared} "
+                "examples in common; what is measured must not have been trained on"
             )
-            if shared:
-                raise ValueError(
-                    f"data.splits: {first}, {chosen[first]!r}, and {second}, {chosen[second]!r}, have {shared} "
-                    "examples in common; what is measured must not have been trained on"
-                )
 
 
 def _classes(
