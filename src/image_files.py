@@ -54,7 +54,7 @@ TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 TURNED_BACK = {6: 8, 8: 6}  # the others are their own inverses
 PNG_START = b"\x89PNG\r\n\x1a\n"
-PNG_ORIENTATION = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # keywords of texts that may tell it
+PNG_ORIENTATION = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # keywords of texts that may hold it
 PNG_TEXT_BYTES = 1 << 20  # the longest text that Pillow takes
 
 # On transparent colours of a palette, which are left out, and on metadata, which are passed over.
@@ -72,7 +72,7 @@ def find_images(words: Iterable[str], *, leave_out: Sequence[Path] = ()) -> tupl
     Args:
         words: files; folders, searched at any depth for SUFFIXES; patterns such as `a/**/*.png`.
             Hidden files in folders are passed over, and so are the pictures in an output folder of src.predict.
-        leave_out: folders whose images do not count, by whatever links they are reached.
+        leave_out: folders whose images are ignored, even if links lead to them.
 
     Raises:
         ValueError: a file or folder does not exist, or a folder or pattern has no image.
@@ -102,13 +102,13 @@ def find_images(words: Iterable[str], *, leave_out: Sequence[Path] = ()) -> tupl
 
 @dataclass(frozen=True)
 class Decoded:
-    """A file's pixels, and what there is to say of them.
+    """A file's pixels and their properties.
 
     Attributes:
         pixels: upright, or as they are stored.
         turn: the orientation that the file names, 1 to 8 as in EXIF, obeyed or not: 1 is upright; None is one that
             cannot be read or does not exist, and counts as 1.
-        bits: of an image of 16 bits, if the file does not say that they are fewer, those that its brightest value
+        bits: of an image of 16 bits, unless the file itself declares fewer, those that its brightest value
             needs; else None.
         is_deep_colour: whether it has several channels of 16 bits, for which data.bit_depth can only be 16.
         palette: of a mask of palette indices the colours int32 0xrrggbb of 0, 1, ...
@@ -332,7 +332,7 @@ def _without_metadata(content: bytes) -> bytes:
 
 
 def _tells_orientation(name: bytes, data: memoryview) -> bytes | None:
-    """By what keyword a chunk of a PNG may say how it is turned, in a way that Pillow takes; None where it does not."""
+    """The keyword under which a PNG chunk may give an orientation that Pillow reads; None if it gives none."""
     if name not in (b"tEXt", b"zTXt", b"iTXt"):
         return name if name == b"eXIf" else None
     keyword, _, text = bytes(data).partition(b"\0")
@@ -484,7 +484,7 @@ def _images(paths: Iterable[Path], top: Path) -> list[Path]:
 
 
 def _is_output(path: Path, top: Path) -> bool:
-    """Whether src.predict has drawn a picture, as its place below the top folder says."""
+    """Whether src.predict has drawn a picture, judged by its place below the top folder."""
     folders = [top / part for part in path.relative_to(top).parents]
     return any(
         folder.name in (MASKS, OVERLAYS) and (folder.parent / RESULTS).is_file() and (folder.parent / MASKS).is_dir()
@@ -493,5 +493,5 @@ def _is_output(path: Path, top: Path) -> bool:
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The folders before the first part that stands for several; one that is there stands for itself."""
+    """The folders before the first wildcard; a folder whose name has one and exists is taken literally."""
     return next(parent for parent in pattern.parents if parent.is_dir() or not glob.has_magic(str(parent)))

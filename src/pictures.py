@@ -19,7 +19,7 @@ TILE = 96  # pixels that the longer side of a small image is enlarged to, at lea
 GAP, FONT_SIZE, LINE = 6, 12, 16  # pixels
 Colour = tuple[int, int, int]
 INK, PAPER, RIGHT, WRONG = (32, 32, 32), (255, 255, 255), (30, 130, 50), (200, 30, 30)
-LEGEND_CLASSES = 24  # more are too many to tell apart
+LEGEND_CLASSES = 24  # more colours look alike
 CELL_NUMBERS = 20  # with more classes, a confusion matrix has no numbers
 
 
@@ -58,7 +58,7 @@ def examples_sheet(
         images: uint8 [n, H, W, 1 or 3].
         targets, predicted: integers, labels [n] or masks [n, H, W].
         class_names: of the classes 0 to len - 1.
-        captions: one to stand above each example, or none.
+        captions: one above each example, or none.
     """
     if targets.ndim == 1:
         answers = [
@@ -81,10 +81,10 @@ def rows_sheet(
     """Rows of pictures below each other, each with its name, and a legend of the classes' colours.
 
     Args:
-        rows: by name, uint8 [n, H, W, 1 or 3], all of one shape but for the channels.
+        rows: by name, uint8 [n, H, W, 1 or 3], all of one shape except for the channels.
         class_names: of the legend; none leave it out.
-        captions: one to stand above each column, or none.
-        answers: coloured lines to stand below each column, or none.
+        captions: one above each column, or none.
+        answers: coloured lines below each column, or none.
     """
     images = next(iter(rows.values()))
     side = _enlarged(images.shape[1:3])

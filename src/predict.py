@@ -58,7 +58,7 @@ from src.text import counted
 BATCH_IMAGES = 16
 BATCH_VALUES = 16_000_000  # pixels and class scores together in a batch of more than one image
 STRIP_PIXELS = 4_000_000  # of a mask or an overlay that are made at a time
-TOP = 5  # classes whose probabilities are told
+TOP = 5  # classes whose probabilities are listed
 SAVED_MODEL = Path("saved_model", "1")
 
 Answer = tuple[np.ndarray, np.ndarray]  # of one image: scores float32 [classes] or [h, w, classes]; classes int32
@@ -71,7 +71,7 @@ class Model:
     Attributes:
         serve: images uint8 [N, H, W, channels] -> scores and classes, [N, ...] both.
         size: (H, W) that it takes; None is an image's own.
-        classes: how many it tells apart.
+        classes: how many there are.
         scores: numbers that it gives for an image; None is `classes` for each pixel.
     """
 
@@ -156,7 +156,7 @@ def predict(run: Path, record: Values, files: Sequence[Path], *, base: Path, out
         )
     print(f"{counted(len(done), 'image')} in {seconds:.1f} s, {len(done) / seconds:.3g} a second", file=sys.stderr)
     if skipped:
-        print(f"error: {len(skipped)} of {len(files)} images were skipped, as said above", file=sys.stderr)
+        print(f"error: {len(skipped)} of {len(files)} images were skipped, listed above", file=sys.stderr)
     return 1 if skipped else 0
 
 
@@ -197,7 +197,7 @@ def load_model(saved_model: Path) -> Model:
     """The serving function of a SavedModel.
 
     Raises:
-        ValueError: it does not tell the classes of images or pixels apart.
+        ValueError: its outputs are not class scores of images or pixels.
     """
     with importing():
         import tensorflow as tf
@@ -266,8 +266,8 @@ def predictions(
 def class_mask(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The class of the highest score at each pixel, scores resized bilinearly: uint8 [H, W], uint16 above 256 classes.
 
-    Two planes of a strip of rows are held at a time. A mask of several strips is that of the whole but for rounding in
-    the scores' last digits.
+    Two planes of a strip of rows are held at a time. A mask of several strips equals that of the whole except for
+    rounding in the scores' last digits.
 
     Args:
         scores: float32 [h, w, classes].
@@ -334,7 +334,7 @@ class Writer:
                 (self._output / path).write_bytes(content)
 
     def begin(self, files: Sequence[Path]) -> None:
-        """Empty the list of earlier results, which new ones make untrue, but for the names of all pictures."""
+        """Empty the list of earlier results, which are no longer valid, except for the names of all pictures."""
         if any((self._output / name).exists() for name in (MASKS, RESULTS)):
             print(
                 f"note: {escaped(self._output)} has earlier results; masks and overlays of other images stay there, "

@@ -426,7 +426,7 @@ def test_labels_are_the_stored_numbers_in_all_readers(tmp_path, caplog):
         for reader, masks in found.items():
             for file, mask in zip(files, masks, strict=True):
                 np.testing.assert_array_equal(mask, file.upright, err_msg=f"{reader}: {file.name}")
-    assert "turned by EXIF data that its mask has not" in caplog.text  # all but those of orientation 1
+    assert "turned by EXIF data that its mask does not have" in caplog.text  # all but those of orientation 1
 
 
 @pytest.mark.parametrize(
@@ -519,7 +519,7 @@ def test_a_turn_that_is_found_late_is_told_once(caplog):
     for name in ("b", "c"):
         oddities.add(name, Decoded(COLOURED, turn=6), mask_turn=1)
     (warning,) = caplog.messages
-    assert warning.startswith("mine: b turned by EXIF data that its mask has not")
+    assert warning.startswith("mine: b turned by EXIF data that its mask does not have")
 
 
 @pytest.mark.parametrize("source", ["folder", "TFDS", "TFDS array"])
@@ -565,7 +565,7 @@ def test_colours_of_few_bits_that_are_stored_in_16(source, tmp_path):
     assert "bit_depth=12" not in str(error.value)
     with pytest.raises(DataError, match=r"of 16 bits, and data\.bit_depth=12 is for gray alone") as error:
         load(source, tmp_path, bit_depth=12, **keys)
-    assert "it was well when the files were checked" not in str(error.value)
+    assert "it was fine when the files were checked" not in str(error.value)
     np.testing.assert_array_equal(raw(load(source, tmp_path, bit_depth=16, **keys))[0], [deep >> 8])
 
 
@@ -669,7 +669,7 @@ def test_an_example_without_a_label_is_told_alike_in_all_splits(split, held, tmp
     }
     write_set(tmp_path, "mine", features, examples)
     options = {"data_dir": str(tmp_path), "batch_size": 2, "seed": 0, "max_memory_gib": 4 if held else 0}
-    message = rf"example 2 of mine's {split}: labels -1, by which TFDS says that there is none; .*data\.ignore_label=-1"
+    message = rf"example 2 of mine's {split}: labels -1, TFDS's sign for a missing label; .*data\.ignore_label=-1"
     with pytest.raises(DataError, match=message):
         tfds_images(dataset="mine", **options)
     assert tfds_images(dataset="mine", ignore_label=-1, **options).num_classes == 3
@@ -678,7 +678,7 @@ def test_an_example_without_a_label_is_told_alike_in_all_splits(split, held, tmp
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("masks", "the masks in .* have no label but 0; two classes are needed"),
+        ("masks", "the masks in .* have no label except 0; two classes are needed"),
         ("classes", "nor a folder for each of two or more classes"),
         ("TFDS", "the data has 1 class, .* give at least two"),
         ("arrays", "the data has 1 class, .* give at least two"),

@@ -122,7 +122,7 @@ def test_images_of_all_kinds_and_sizes_beside_broken_ones(run, tmp_path):
     assert result.stdout == f"{output / 'predictions.json'}\n"
     told = [line for line in result.stderr.splitlines() if line.startswith("skipped: ")]
     assert len(told) == len(broken) and result.stderr.count(str(images)) == len(broken)
-    assert result.stderr.endswith("error: 5 of 15 images were skipped, as said above\n")
+    assert result.stderr.endswith("error: 5 of 15 images were skipped, listed above\n")
     for name, reason in broken.items():
         shown = name.replace("\n", "\\n").replace("\x1b", "\\x1b")
         assert any(f"{images / shown}: " in line and reason in line for line in told)

@@ -1,4 +1,4 @@
-"""Whether a user's files can be used: each is opened and decoded once, and what was seen is remembered.
+"""Whether a user's files can be used: each is decoded once, and the result is remembered.
 
 cache = cache_file(None, Path("photos"))
 facts = look_at_files(Path("photos"), {"images/1.jpg": "image", "masks/1.png": "mask"}, cache=cache)
@@ -43,12 +43,12 @@ Role = Literal["image", "mask", "colour mask"]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file is.
+    """What was found in a file.
 
     Attributes:
         size: (H, W), upright or, if so asked for, as the pixels are stored.
         values: those in a mask.
-        error: why it cannot be used; the rest then says nothing.
+        error: why it cannot be used; the rest is then meaningless.
         colours: (colour 0xrrggbb, value) of the values that alone have a colour in a mask's palette.
         turn, bits, is_deep_colour: as those of `src.image_files.Decoded`.
     """
@@ -64,13 +64,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Findings:
-    """What find_problems finds.
+    """What is wrong with a folder.
 
     Attributes:
         problems: (path, reason) of the examples that cannot be used, by their number in the layout.
         classes: how many there are.
         advice: sentences on what may help.
-        need_colours: whether colours tell the classes in some masks, so that they should be named.
+        need_colours: whether some masks tell classes apart by colour, so that mask_colors should be given.
     """
 
     problems: Mapping[int, tuple[str, str]]
@@ -80,7 +80,7 @@ class Findings:
 
 
 def cache_file(cache_dir: str | Path | None, root: Path) -> Path:
-    """The file that remembers what was seen of a folder.
+    """The file that remembers what was found in a folder's files.
 
     Args:
         cache_dir: by default `tensorflow-experiments` in $XDG_CACHE_HOME or ~/.cache.
@@ -126,7 +126,7 @@ def look_at_files(
 def find_problems(
     layout: Layout, facts: Mapping[str, Facts], classes: Classes, *, reading: Reading = UPRIGHT
 ) -> Findings:
-    """All examples that cannot be used: unreadable, without a partner, of unlike sizes, with values of no class."""
+    """All examples that cannot be used: unreadable, without a partner, of different sizes, with values of no class."""
     problems: dict[int, tuple[str, str]] = {}
     masks: dict[int, Facts] = {}  # those that are right so far
     for number, example in enumerate(layout.examples):
@@ -155,7 +155,7 @@ def problem_list(layout: Layout, findings: Findings, *, skip: bool, cache: Path)
     """The problems in at most 10 lines, rare ones first, and the way out; where not all have a line, a file has them.
 
     Args:
-        skip: whether what cannot be used is to be left out, as far as anything is left then.
+        skip: whether what cannot be used is left out, if anything remains.
         cache: of `cache_file`; the file with all problems lies beside it.
     """
     examples, problems = layout.examples, findings.problems
@@ -278,7 +278,7 @@ def _numbered_otherwise(masks: Mapping[int, Facts]) -> dict[int, str]:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """What changes with a file's content, whatever a program makes of its times; None where there is none."""
+    """What changes with a file's content, even if a program resets its times; None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -287,7 +287,7 @@ def _stamp(path: Path) -> list[int] | None:
 
 
 def _remembered(cache: Path) -> dict[str, list]:
-    """What is remembered, by role and path; nothing where the file is not as it was written."""
+    """What is remembered, by role and path; nothing if the file was damaged since."""
     with suppress(OSError, ValueError):
         checksum, _, content = cache.read_bytes().partition(b"\n")
         if hashlib.sha256(content).hexdigest().encode() == checksum:

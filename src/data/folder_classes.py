@@ -1,9 +1,9 @@
-"""Which classes a user's folder has, and how the pixels of its masks tell them.
+"""The classes of a user's folder, and which pixel values in its masks stand for them.
 
 classes = find_classes(layout, mask_colors={"sky": "#87ceeb", "road": [128, 64, 128]})
 classes.names                   # ("sky", "road")
 classes.labels                  # {0x87ceeb: 0, 0x804080: 1}
-classes.judge({3: (0x87ceeb, 0x000000)})[0]     # {3: "colour #000000 of no class"}
+classes.judge({3: (0x87ceeb, 0x000000)})[0]     # {3: "colour #000000 without a class"}
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Judgement = tuple[dict[int, str], int, list[str]]  # reasons by mask, how many c
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes, as far as they are known before masks are read.
+    """The classes, as known before masks are read.
 
     Attributes:
         names: in the order of their numbers; None takes the values that occur in masks, from 0 on without a gap.
@@ -47,7 +47,7 @@ class Classes:
         return [same_name(name) for name in self.names or ()].index(same_name(printable(folder)))
 
     def judge(self, values: Mapping[int, Sequence[int]]) -> Judgement:
-        """Which masks have values of no class, why, and what may help; `values` are those in each mask."""
+        """Which masks have values without a class, why, and what may help; `values` are those in each mask."""
         return self._judge_labels(values) if self.labels is None else self._judge_colours(values, self.labels)
 
     def _judge_labels(self, values: Mapping[int, Sequence[int]]) -> Judgement:
@@ -72,12 +72,10 @@ class Classes:
         return reasons, count, advice
 
     def _judge_colours(self, values: Mapping[int, Sequence[int]], labels: Mapping[int, int]) -> Judgement:
-        wrong = {number: sorted(set(found) - set(labels)) for number, found in values.items()}
-        reasons = {
-            number: f"{_some([typed(value, hexadecimal=self.hexadecimal) for value in found], 'colour')} of no class"
-            for number, found in wrong.items()
-            if found
-        }
+        reasons = {}
+        for number, found in values.items():
+            if wrong := [typed(value, hexadecimal=self.hexadecimal) for value in sorted(set(found) - set(labels))]:
+                reasons[number] = f"{_some(wrong, 'colour')} without a class"
         advice = "data.mask_colors must name the class of every colour; data.ignore_color may be one of none."
         return reasons, len(self.names or ()), [advice] if reasons else []
 
@@ -93,7 +91,8 @@ def find_classes(
     """The classes that options and folder name: `mask_colors`, `class_names`, the lines of classes.txt, the folders.
 
     Raises:
-        ValueError: a name or a colour occurs twice, a colour is none, or options do not fit the folder or one another.
+        ValueError: a name or a colour occurs twice, a colour is malformed, or options contradict the folder or
+            one another.
     """
     if class_names is not None and mask_colors is not None:
         raise ValueError("data.mask_colors names the classes: give it or data.class_names")

@@ -1,4 +1,4 @@
-"""What lies in a user's folder of images: pairs of image and mask, or images by class, in splits or not.
+"""The layout of a user's folder of images: pairs of image and mask, or images by class, in splits or not.
 
 layout = find_layout(Path("photos"))
 layout.has_masks, layout.classes            # True, ()
@@ -41,12 +41,12 @@ class Example:
 
     Attributes:
         name: the path below its split and class, without suffix: the same for an image and its mask.
-        split: train, val or test; None where folders do not say.
-        image: its path below the root, with slashes; None where there is none.
-        mask: likewise.
+        split: train, val or test; None if no folder names one.
+        image: its path below the root, with slashes; None if there is none.
+        mask: its path, in the same form.
         doubles: further images or masks of this name.
         class_name: the folder of its class.
-        problem: (path, reason) of what keeps it from being used, as far as names say.
+        problem: (path, reason) why it cannot be used, judged by names alone.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Layout:
         has_masks: images have masks; else they have classes.
         classes: the folders' names, sorted; none with masks.
         examples: sorted by split, class and name.
-        passed_over: how many files are no part of it, by their ending.
+        passed_over: how many files are not part of it, by their suffix.
     """
 
     root: Path
@@ -91,7 +91,7 @@ def find_layout(root: Path, *, mask_suffix: str = "", kind: Kind | None = None) 
         raise ValueError(f"data.kind is {kind!r}; it must be {', '.join(OPTIONS)} or null for either")
     if not root.is_dir():
         raise ValueError(
-            f"data.path is {str(root)!r}, {'a file' if root.exists() else 'where nothing is'}; name a folder"
+            f"data.path is {str(root)!r}, {'a file' if root.exists() else 'which does not exist'}; name a folder"
         )
     passed_over: Counter[str] = Counter()
     files = list(_images_below(root, passed_over))
@@ -144,7 +144,7 @@ def _check_level(root: Path, kind: Kind | None) -> None:
             parent = here.parent if root.name in ("", "..") else root.parent
             option = f"{OPTIONS['masks']} " if kind == "classes" else ""
             raise ValueError(
-                f"data.path={root} is but one of {IMAGES}/ and {MASKS}/; name its parent: {option}data.path={parent}"
+                f"data.path={root} is only one of {IMAGES}/ and {MASKS}/; give their parent: {option}data.path={parent}"
             )
 
 
@@ -266,7 +266,7 @@ def _with_classes(root: Path, parts: Mapping[str, Path], files: Sequence[str], c
                 known = spelt.get(same_name(class_name), class_name)
                 examples.append(Example(name, split or None, path, class_name=known))
             else:
-                problem = path, "it is in the folder of no class"
+                problem = path, "it lies in no class's folder"
                 examples.append(Example(name, split or None, path, problem=problem))
     return sorted(examples, key=lambda e: (e.split or "", e.class_name or "", e.image or ""))
 

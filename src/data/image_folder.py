@@ -3,7 +3,7 @@
     data = image_folder(path="photos", image_size=[128, 128], batch_size=32, seed=0)
     data.class_names        # ("background", "road", "sky")
 
-How a folder may be laid out stands in `src.data.folder_layout`, and what is checked in `src.data.folder_check`.
+`src.data.folder_layout` lists the layouts, `src.data.folder_check` what is checked.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ def image_folder(
 ) -> ImageData:
     """Images uint8 [H, W, channels] with masks [H, W], or with int32 labels.
 
-    Every file is opened once and decoded; what was seen is remembered until the file changes.
+    Every file is decoded once to check it; the result is remembered until the file changes.
 
     Args:
         path: the folder; relative to the working directory, or from the home with `~`.
         kind: `masks` refuses a folder of classes, `classes` one of images and masks; None takes either.
         image_size: resize to this height and width, or [height, width]: images bilinear and antialiased, masks to the
-            nearest pixel. None wants images of one size.
+            nearest pixel. None requires images of one size.
         channels: 1 gray, 3 RGB, 4 RGB and opacity.
         class_names: in the order of their numbers; by default the lines of `classes.txt` in the folder, else the
             sorted class folders, or for masks as many numbers as occur.
@@ -82,14 +82,14 @@ def image_folder(
         mask_suffix: what the masks' names have more than the images': `_mask` for 1.jpg and 1_mask.png.
         ignore_label: a value in masks that does not count.
         ignore_color: a colour in masks that does not count; its label is `ignore_label`, or 255.
-        val_share, test_share: of the images, or of each class's, where folders do not say which; chosen by a hash
+        val_share, test_share: of the images, or of each class's, if no folders name splits; chosen by a hash
             of their names and `split_seed`, so that few change their split when some are added.
         skip_bad: leave out what cannot be used.
         apply_exif: False takes images and masks as they are stored, whatever orientation their EXIF data name.
         bit_depth: gray images of 16 bits have values of so many bits, 8 to 16, and are brought to 8; by default the
             high byte is taken.
         max_memory_gib: above this the images are read from disk again and again; the batches are the same.
-        cache_dir: where is remembered what was seen of the files; by default below ~/.cache.
+        cache_dir: where check results are remembered; by default below ~/.cache.
         batch_size, seed, shuffle, transforms, limit: as `ImageData`'s.
 
     Raises:
@@ -124,7 +124,7 @@ def image_folder(
         log.warning("%s", text)
     _report_oddities(usable, facts, root, reading)
     if num_classes < 2:
-        raise ValueError(f"the masks in {root} have no label but 0; two classes are needed")
+        raise ValueError(f"the masks in {root} have no label except 0; two classes are needed")
     reading = replace(reading, size=shape or _only_size(root, sizes))
     splits = split_examples(usable, val_share=val_share, test_share=test_share, seed=split_seed)
     _check_splits(layout, usable, splits)
@@ -172,7 +172,7 @@ class Files(Sequence):
             path = self.root / str(example.mask)
             target = self._labels(path) if example.mask else np.array(self.classes.number_of(str(example.class_name)))
         except BadImage as error:
-            raise DataError(f"{printable(path)}: {error}; it was well when the files were checked") from error
+            raise DataError(f"{printable(path)}: {error}; it was fine when the files were checked") from error
         image, target = self.reading.resize(image, target)
         return image, target.astype(self.dtype)
 
@@ -262,7 +262,7 @@ def _only_size(root: Path, sizes: Mapping[str, tuple[int, int]]) -> tuple[int, i
 
 
 def _roles(layout: Layout, classes: Classes) -> dict[str, Role]:
-    """What each file is; doubles are no example's."""
+    """What each file is; doubles belong to no example."""
     images: dict[str, Role] = {example.image: "image" for example in layout.examples if example.image}
     kind: Role = "mask" if classes.labels is None else "colour mask"
     return images | {example.mask: kind for example in layout.examples if example.mask}

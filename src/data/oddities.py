@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners give, and store in 16
-OTHER_TURN = "turned by EXIF data that its mask has not: each is taken as its own data say"
-NO_TURN = "with EXIF data that cannot be read, or that name no orientation: it is taken as stored"
+OTHER_TURN = "turned by EXIF data that its mask does not have: each file is read as its own data say"
+NO_TURN = "with EXIF data that cannot be read or that name no orientation: read as stored"
 
 
 class Oddities:

@@ -222,7 +222,7 @@ class Decoder:
         return pixels, target.astype(self._dtype)
 
     def is_unlabelled(self, record: bytes) -> bool:
-        """Whether a record has the label -1, by which TFDS says that it has none."""
+        """Whether a record has the label -1, TFDS's sign for a missing one."""
         label = np.asarray(self._features.deserialize_example_np(record, decoders=self._skip)[self._target_key])
         return not label.shape and label.dtype.kind == "i" and int(label) == -1
 
@@ -231,7 +231,7 @@ class Decoder:
         if counted.size and not 0 <= counted.min() <= counted.max() < self._num_classes:
             if not target.ndim and target == self._offset - 1:
                 raise ValueError(
-                    "labels -1, by which TFDS says that there is none; choose other examples with data.splits, "
+                    "labels -1, TFDS's sign for a missing label; choose other examples with data.splits, "
                     f"or data.ignore_label={self._offset - 1} lets them count nowhere"
                 )
             ignored = "" if self._ignore_label is None else f" or {self._ignore_label}, which is ignored"
@@ -275,7 +275,7 @@ def find_keys(info: Any, image_key: str | None, target_key: str | None) -> tuple
 def find_splits(
     info: Any, decode: Decoder, *, given: Mapping[str, str | None], val_share: float, test_share: float
 ) -> dict[str, Examples]:
-    """The examples of train, val and test, as far as there are any.
+    """The examples of train, val and test, of those that exist.
 
     Raises:
         ValueError: there is no such split, two share examples, or a share is not from 0 to below 1.
@@ -320,7 +320,7 @@ def has(features: Any) -> str:
 
 
 def _with_shares(found: dict[str, Examples], shares: Mapping[str, float]) -> dict[str, Examples]:
-    """Take what is missing from train: the same examples for ever, whatever order they are stored in."""
+    """Take missing splits from train: always the same examples."""
     train = found["train"]
     order, start = np.random.default_rng(0).permutation(len(train)), 0
     for name, share in shares.items():

@@ -40,7 +40,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[Iterable[Any]], It
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> Iterator[Iterable[Any]]:
     """The function's results in order, made on all cores, with a progress bar.
 
-    Whatever ends the block, no more items are begun.
+    When the block ends, for any reason, no more items are started.
     """
     pool = ThreadPoolExecutor(available_cores())
     try:

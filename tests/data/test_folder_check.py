@@ -194,8 +194,20 @@ def label(root, number, values):
         ([[0, 1], [3]], {"class_names": list("abc")}, 3, {1: "label 3, and the 3 classes are 0 to 2"}, "class_names"),
         ([[0, 1], [1]], {"class_names": list("abc")}, 3, {}, ""),
         ([[0, 255]], {"mask_colors": {"a": [0, 0, 0], "b": "#FFffff"}}, 2, {}, ""),
-        ([[0, 9]], {"mask_colors": {"a": "#000000"}}, 1, {0: "colour #090909 of no class"}, "mask_colors ignore_color"),
-        ([[0, 9]], {"mask_colors": {"a": [0, 0, 0]}}, 1, {0: "colour [9,9,9] of no class"}, "mask_colors ignore_color"),
+        (
+            [[0, 9]],
+            {"mask_colors": {"a": "#000000"}},
+            1,
+            {0: "colour #090909 without a class"},
+            "mask_colors ignore_color",
+        ),
+        (
+            [[0, 9]],
+            {"mask_colors": {"a": [0, 0, 0]}},
+            1,
+            {0: "colour [9,9,9] without a class"},
+            "mask_colors ignore_color",
+        ),
         ([[0, 9]], {"mask_colors": {"a": "#000000"}, "ignore_color": [9, 9, 9]}, 1, {}, ""),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_suffix_that_is_proposed_helps(tmp_path):
 
 def test_the_folder_above_is_meant(tmp_path, monkeypatch):
     touch(tmp_path / "pal", "images/1.png", "masks/1.png")
-    message = "is but one of images/ and masks/; name its parent: {}data.path={}$"
+    message = "is only one of images/ and masks/; give their parent: {}data.path={}$"
     for kind, option in ((None, ""), ("masks", ""), ("classes", "data=image_folder ")):
         with pytest.raises(ValueError, match=message.format(option, tmp_path / "pal")):
             find_layout(tmp_path / "pal" / "images", kind=kind)
@@ -133,7 +133,7 @@ def test_a_folder_for_each_class(tmp_path):
     ]
     assert find_layout(tmp_path).classes == ("cats", "dogs")
     touch(tmp_path, "lonely.png")
-    assert find_layout(tmp_path).examples[0].problem == ("lonely.png", "it is in the folder of no class")
+    assert find_layout(tmp_path).examples[0].problem == ("lonely.png", "it lies in no class's folder")
     touch(tmp_path, "empty/.hidden.png")
     with pytest.raises(ValueError, match="empty has no image; fill it or remove it"):
         find_layout(tmp_path)
@@ -180,7 +180,7 @@ def test_layouts_that_fit_nothing(tmp_path, names, message):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"data.path is '.*nowhere', where nothing is; name a folder"):
+    with pytest.raises(ValueError, match=r"data.path is '.*nowhere', which does not exist; name a folder"):
         find_layout(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="a file; name a folder"):
         find_layout(touch(tmp_path, "a.png") / "a.png")

@@ -306,7 +306,7 @@ def test_files_that_change_later_are_named(tmp_path):
     data = load(tmp_path, max_memory_gib=1e-9)
     (tmp_path / "images" / "002.png").write_bytes(b"")
     with pytest.raises(
-        tf.errors.OpError, match=r"images/002\.png: it is empty; it was well when the files were checked"
+        tf.errors.OpError, match=r"images/002\.png: it is empty; it was fine when the files were checked"
     ):
         read(data.raw("train"))
 
@@ -329,7 +329,7 @@ def test_options_out_of_range(tmp_path, options, message):
 
 
 def test_masks_of_one_label(tmp_path):
-    with pytest.raises(ValueError, match="have no label but 0; two classes are needed"):
+    with pytest.raises(ValueError, match="have no label except 0; two classes are needed"):
         load(write_pairs(tmp_path, count=2, classes=1))
 
 
