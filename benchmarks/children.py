@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pairs import BenchmarkError
-from src.sweeps.warm import prepare_fork
+from src.sweeps.preload import preload
 
 _FORK = multiprocessing.get_context("fork")
 
@@ -25,7 +25,7 @@ def prepare() -> None:
     """Import what a run needs."""
     import src.train  # noqa: F401
 
-    prepare_fork()
+    preload()
 
 
 def start(overrides: list[str], *, output: Path, before: Callable[[], object] | None = None) -> ForkProcess:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from src import targets
 from src.config import compose
-from src.sweeps.warm import prepare_fork
+from src.sweeps.preload import preload
 
 ROOT = Path(__file__).resolve().parents[1]
 # The project first, then what the tests themselves were given, as another Hydra.
@@ -62,7 +62,7 @@ def _environment() -> dict[str, str]:
 
 
 def _serve() -> None:
-    prepare_fork()
+    preload()
     importlib.import_module("src.train")
     compose([])  # Hydra's grammar and the project's files of options are read once
     _allow("callback tests.faults\ndata mine\nmodel mine")

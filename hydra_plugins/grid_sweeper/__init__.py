@@ -25,7 +25,7 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run all; SystemExit where not all were completed. Other launchers than the local one get one batch."""
         from src.config import expand
-        from src.sweeps.local import prepare_for_others
+        from src.sweeps.local import prepare_for_other_launcher
 
         jobs = expand(arguments)
         if local := getattr(self.launcher, "local", None):
@@ -34,7 +34,7 @@ class GridSweeper(Sweeper):
                 raise SystemExit(exit_code)
             return None
         assert self.launcher is not None and self.config is not None
-        if not prepare_for_others(jobs, self.config):
+        if not prepare_for_other_launcher(jobs, self.config):
             return None
         results = self.launcher.launch(jobs, initial_job_idx=0)
         for result in results:

@@ -21,18 +21,18 @@ class LocalLauncher(Launcher):
         self._options = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from src.sweeps.local import Local, Options
+        from src.sweeps.local import LauncherOptions, LocalRunner
 
-        self.local = Local(config, Options.of(self._options))
+        self.local = LocalRunner(config, LauncherOptions.of(self._options))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """For sweepers that work in batches, Hydra's own and others."""
-        entries, exit_code = self.local.run(job_overrides)
+        states, exit_code = self.local.run(job_overrides)
         if exit_code > 128:
             raise SystemExit(exit_code)
         returns = []
-        for entry in entries:
-            status = JobStatus.COMPLETED if entry.value is not None and entry.reason is None else JobStatus.FAILED
-            value = entry.value if status == JobStatus.COMPLETED else RuntimeError(entry.reason or entry.status)
-            returns.append(JobReturn(overrides=list(entry.job.overrides), status=status, _return_value=value))
+        for state in states:
+            status = JobStatus.COMPLETED if state.value is not None and state.reason is None else JobStatus.FAILED
+            value = state.value if status == JobStatus.COMPLETED else RuntimeError(state.reason or state.status)
+            returns.append(JobReturn(overrides=list(state.job.overrides), status=status, _return_value=value))
         return returns

@@ -33,16 +33,13 @@ class OptunaSweeper(Sweeper):
             import optuna  # noqa: F401
         except ModuleNotFoundError as error:
             raise ConfigError("hydra/sweeper=optuna needs optuna: pip install -e '.[search]'") from error
-        from src.sweeps.local import in_one_process
         from src.sweeps.search import Search
-        from src.sweeps.study import Options
+        from src.sweeps.study import SearchOptions
 
-        assert self.launcher is not None and self.config is not None
+        local = getattr(self.launcher, "local", None)
+        if local is None:
+            raise ConfigError("hydra/sweeper=optuna asks for trials one by one, which needs hydra/launcher=local")
+        assert self.config is not None
         options: Any = OmegaConf.to_container(OmegaConf.create(self._options))
-        search = Search(self.config, Options(**options), arguments)
-        if local := getattr(self.launcher, "local", None):
-            exit_code = search.run(local)
-        else:
-            exit_code = search.run_in_batches(self.launcher.launch, in_one_process=in_one_process(self.config))
-        if exit_code:
+        if exit_code := Search(self.config, SearchOptions(**options), arguments).run(local):
             raise SystemExit(exit_code)

@@ -1,13 +1,15 @@
 """What a child process of a sweep does: one run, with a log of its own.
 
-Pool(...).start(job.id, run_job, run, number=0, threads=1, again=False)
+pool.start(job.id, run_job, run, number=0, threads=1, again=False)
 """
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import logging
 import os
+import sys
 
 from omegaconf import open_dict
 
@@ -17,7 +19,6 @@ from src.runs.execute import execute
 from src.runs.identity import register_resolvers
 from src.runs.run import Run
 from src.signals import stop_on_signals
-from src.sweeps.processes import log_to
 
 
 def run_job(run: Run, *, number: int, threads: int, again: bool) -> None:
@@ -27,7 +28,7 @@ def run_job(run: Run, *, number: int, threads: int, again: bool) -> None:
         run: as its parent has composed it.
         number: of the job in its sweep, from 0.
         threads: for a run that has none of its own yet.
-        again: it has been tried in this sweep already, so what lies there is this sweep's.
+        again: an earlier try of this sweep has written there, so nothing is set aside once more.
     """
     log_to(os.devnull)
     register_resolvers()
@@ -36,8 +37,22 @@ def run_job(run: Run, *, number: int, threads: int, again: bool) -> None:
         run.hydra.job.num, run.hydra.job.id = number, str(number)
     if again:
         run.cfg.rerun = False
-    listen = functools.partial(stop_on_signals, second_ends=False)  # its parent says when it must end at once
+    listen = functools.partial(stop_on_signals, second_ends=False)  # its parent kills it when it must end at once
     execute(run, wait=True, listen=listen, threads=threads, begins=_log_to_its_file)
+
+
+def log_to(path: str) -> None:
+    """Send all that this process writes, a crash's stack included, to the end of a file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for number in (1, 2):
+        os.dup2(descriptor, number)
+    os.close(descriptor)
+    # Whatever these were, a terminal's or a bar's, they now are the file's.
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    faulthandler.enable(sys.stderr)
 
 
 def _log_to_its_file(run: Run) -> None:

@@ -6,12 +6,16 @@ jobs[0].directory, jobs[0].action       # outputs/digit_scenes/unet-...-1a2b3c4d
 
 from __future__ import annotations
 
+import hashlib
+import os
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from src.config import ConfigError, compose
+from src.runs import ID_DIGITS
 from src.runs.checked import EMPTY
 from src.runs.decision import Action, StaleRun
 from src.runs.lock import hold
@@ -21,7 +25,7 @@ from src.runs.run import Run
 
 
 @dataclass(frozen=True)
-class Source:
+class Composer:
     """How a job's overrides become its config: what they have in common with Hydra's own part.
 
     `hydra_overrides` are the sweep's own of Hydra's settings; the name is as in `src.config.compose`.
@@ -80,7 +84,7 @@ class Job:
         return done and not changes(record["fingerprints"], self.run.identity)
 
 
-def plan(jobs: Sequence[Sequence[str]], source: Source = Source()) -> list[Job]:
+def plan(jobs: Sequence[Sequence[str]], composer: Composer = Composer()) -> list[Job]:
     """Compose and check all jobs, and decide what each needs; the first wrong one is named, with all that is stale.
 
     Raises:
@@ -91,7 +95,7 @@ def plan(jobs: Sequence[Sequence[str]], source: Source = Source()) -> list[Job]:
     undecided: list[Exception] = []
     for number, overrides in enumerate(jobs, start=1):
         try:
-            planned.append(plan_one(overrides, source))
+            planned.append(plan_one(overrides, composer))
         except ConfigError as error:
             raise ConfigError(f"job {number} of {len(jobs)}: {error}" if len(jobs) > 1 else str(error)) from error
         except (StaleRun, BadRecord) as error:
@@ -102,8 +106,49 @@ def plan(jobs: Sequence[Sequence[str]], source: Source = Source()) -> list[Job]:
     return planned
 
 
-def plan_one(overrides: Sequence[str], source: Source = Source()) -> Job:
+def plan_one(overrides: Sequence[str], composer: Composer = Composer()) -> Job:
     """As `plan`, of one job."""
-    run = Run.of(source.compose(overrides))
+    run = Run.of(composer.compose(overrides))
     action, set_aside = run.decide()
     return Job(overrides=tuple(overrides), run=run, action=action, set_aside=set_aside)
+
+
+def sweeps_folder(planned: Sequence[Job]) -> Path:
+    """Where the records of sweeps over these jobs lie: beside the runs, or above them where they have many names."""
+    return Path(os.path.commonpath([job.directory.parent for job in planned])) / "sweeps"
+
+
+def sweep_id(planned: Sequence[Job]) -> str:
+    """8 hex digits of what the sweep computes: the set of its runs."""
+    names = sorted({job.config_hash for job in planned})
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:ID_DIGITS]
+
+
+def estimated_seconds(planned: Sequence[Job], *, slots: int) -> float | None:
+    """How long these jobs will train, by the epochs of completed runs beside them; None where a model has none."""
+    rates = {folder: _epoch_seconds(folder) for folder in {job.directory.parent for job in planned}}
+    total, longest = 0.0, 0.0
+    for job in {job.directory: job for job in planned if job.action != "reuse"}.values():
+        known = rates[job.directory.parent]
+        if not (measured := known.get(_model(job.directory))):
+            return None
+        before = Record(job.directory).read() if job.action == "resume" else None
+        seconds = statistics.median(measured) * (job.cfg.epochs - (before["epoch"] if before else 0))
+        total, longest = total + seconds, max(longest, seconds)
+    return max(total / slots, longest)
+
+
+def _epoch_seconds(folder: Path) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {}
+    for path in folder.glob("*/run.json"):
+        try:
+            record = Record(path.parent).read() or EMPTY
+        except BadRecord:
+            continue
+        if record["status"] == "completed" and record["epoch"] and record["seconds"]:
+            rates.setdefault(_model(path.parent), []).append(record["seconds"] / record["epoch"])
+    return rates
+
+
+def _model(directory: Path) -> str:
+    return directory.name.partition("-")[0]  # as src.runs.identity.label begins

@@ -1,7 +1,7 @@
 """A sweep's record: sweep.json in a folder of its own, which no other sweep takes.
 
 record = SweepRecord.create(Path("outputs/digits/sweeps"), sweep_id="1a2b3c4d", command=["seed=0,1"])
-record.write(entries, exit_code=0)
+record.write(states, exit_code=0)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from src.files import fsync_folders, replace
 
 if TYPE_CHECKING:
-    from src.sweeps.sweep import Entry
+    from src.sweeps.job_state import JobState
 
 WRITE_SECONDS = 1.0  # between two writes while jobs come to their end
 
@@ -66,7 +66,7 @@ class SweepRecord:
             record._warn(error)
         return record
 
-    def write(self, entries: Sequence[Entry], *, changed: bool = True, exit_code: int | None = None) -> None:
+    def write(self, states: Sequence[JobState], *, changed: bool = True, exit_code: int | None = None) -> None:
         """Write what there is to say; not more often than once a second, but for the last time, with `exit_code`."""
         self._pending |= changed
         now, over = time.monotonic(), exit_code is not None
@@ -77,7 +77,7 @@ class SweepRecord:
             "finished": datetime.now(UTC).isoformat(timespec="seconds") if over else None,
             "seconds": round(now - self._began, 3),
             "exit_code": exit_code,
-            "jobs": [_described(entry) for entry in entries],
+            "jobs": [_described(state) for state in states],
         }
         self._wrote = now
         try:
@@ -93,19 +93,19 @@ class SweepRecord:
         self._warned = True
 
 
-def _described(entry: Entry) -> dict[str, Any]:
+def _described(state: JobState) -> dict[str, Any]:
     return {
-        "number": entry.number,
-        "id": entry.job.id,
-        "overrides": list(entry.job.overrides),
-        "directory": str(entry.job.directory),
-        "status": entry.status,
-        "monitor": entry.job.cfg.monitor,
-        "mode": entry.job.cfg.mode,
-        "value": entry.value,
-        "epoch": entry.epoch,
-        "seconds": entry.seconds,
-        "tries": entry.tries,
-        "reason": entry.reason,
-        "shares": entry.shares and entry.shares.number,
+        "number": state.number,
+        "id": state.job.id,
+        "overrides": list(state.job.overrides),
+        "directory": str(state.job.directory),
+        "status": state.status,
+        "monitor": state.job.cfg.monitor,
+        "mode": state.job.cfg.mode,
+        "value": state.value,
+        "epoch": state.epoch,
+        "seconds": state.seconds,
+        "tries": state.tries,
+        "reason": state.reason,
+        "shares": state.same_as and state.same_as.number,
     }

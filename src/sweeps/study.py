@@ -1,6 +1,6 @@
 """A study: the trials of a search, in a journal file that outlives the command and opens in optuna-dashboard.
 
-study = Study(path, space=space, options=Options(), mode="max")
+study = Study(path, space=space, options=SearchOptions(), mode="max")
 trial = study.ask()
 study.report(trial, [(1, 0.7), (2, 0.8)])       # epochs and values; True: the pruner would end it
 study.tell(trial, "complete", 0.8)
@@ -36,7 +36,9 @@ from src.sweeps.space import Space
 Outcome = Literal["complete", "pruned", "failed"]
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
-PRUNED_AT = "pruned_at_epoch"  # of a trial, before its run is told: whoever continues the study knows that it is over
+PRUNED_AT = (
+    "pruned_at_epoch"  # of a trial, set before its run is signalled: whoever continues the study knows that it is over
+)
 LOCK_SECONDS = 3  # an optuna's lock this old, of one append, is a dead process's
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -47,7 +49,7 @@ def _made_by_target() -> Check:
 
 
 @dataclass(frozen=True)
-class Options:
+class SearchOptions:
     """Of hydra/sweeper=optuna; see there."""
 
     n_trials: Any = 20
@@ -79,7 +81,7 @@ class Method:
         ConfigError: optuna cannot make them, or they cannot search this space.
     """
 
-    def __init__(self, options: Options, space: Space) -> None:
+    def __init__(self, options: SearchOptions, space: Space) -> None:
         self._config = dict(options.sampler)
         sampler = _class("sampler", self._config, BaseSampler)
         grid = space.grid
@@ -139,7 +141,7 @@ class Study:
     @property
     def trials(self) -> list[FrozenTrial]:
         """All that have been asked for, in order."""
-        return asked(self._study)
+        return asked_trials(self._study)
 
     @property
     def best(self) -> FrozenTrial | None:
@@ -151,11 +153,11 @@ class Study:
         self._study.sampler = self._method.sampler(len(self.trials))
         return self._suggest(self._study.ask())
 
-    def go_on(self, left: FrozenTrial) -> Trial:
+    def resume(self, unfinished: FrozenTrial) -> Trial:
         """A trial that a process which has died was running."""
-        self._study.sampler = self._method.sampler(left.number)
-        self._reported[left.number] = set(left.intermediate_values)
-        return self._suggest(Trial(self._study, left._trial_id))
+        self._study.sampler = self._method.sampler(unfinished.number)
+        self._reported[unfinished.number] = set(unfinished.intermediate_values)
+        return self._suggest(Trial(self._study, unfinished._trial_id))
 
     def _suggest(self, trial: Trial) -> Trial:
         for key, distribution in self._space.distributions.items():
@@ -188,7 +190,7 @@ class Study:
             self.exhausted = True
 
 
-def study_id(space: Space, options: Options, identity: dict[str, Any]) -> str:
+def study_id(space: Space, options: SearchOptions, identity: dict[str, Any]) -> str:
     """8 hex digits of all that makes trials of one study comparable.
 
     Args:
@@ -209,7 +211,7 @@ def read_trials(path: Path) -> list[FrozenTrial]:
         return []
     try:
         with _readable(path):
-            return asked(optuna.load_study(study_name=path.stem, storage=_storage(path)))
+            return asked_trials(optuna.load_study(study_name=path.stem, storage=_storage(path)))
     except KeyError:  # made, and killed at once
         return []
 
@@ -225,7 +227,7 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def asked(study: optuna.Study) -> list[FrozenTrial]:
+def asked_trials(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
 
 

@@ -1,6 +1,7 @@
 """The sweep: jobs go in, run side by side, and come out completed, failed, interrupted or pruned. None is run twice.
 
-with Sweep(folder, slots=[{}, {}], threads=1, view=Lines()) as sweep:
+record = SweepRecord.create(folder, sweep_id="1a2b3c4d")
+with Sweep(ProcessPool(slots=[{}, {}]), record, Lines()) as sweep:
     for job in plan([["seed=0"], ["seed=1"]]):
         sweep.add(job)
     while sweep.busy:
@@ -12,172 +13,129 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from src.machine import memory_kills
-from src.runs.checked import Values
+from src.runs.checked import EMPTY, Process, Values
 from src.runs.lock import Locked, hold, holder_of
 from src.runs.record import BadRecord, Record
 from src.signals import PRUNE_SIGNAL, ending_signals
 from src.sweeps.child import run_job
+from src.sweeps.job_state import DONE, RUNNING, JobState, Status
 from src.sweeps.plan import Job
-from src.sweeps.processes import Ended, Pool, Start
+from src.sweeps.pool import Ended, Pool
 from src.sweeps.record import SweepRecord
-from src.sweeps.warm import prepare_fork
+from src.sweeps.show import View
 
-Status = Literal[
-    "waiting", "locked", "running", "completed", "reused", "failed", "interrupted", "pruned", "not started"
-]
-RUNNING: tuple[Status, ...] = ("waiting", "locked", "running")
-DONE: tuple[Status, ...] = ("completed", "reused", "pruned")
 OnFailure = Literal["continue", "stop"]
 ON_FAILURE = ("continue", "stop")
 
-NEVER_BETTER = ("ConfigError", "NonFiniteLoss")  # failures that the same config always ends with
+NOT_RETRIED = ("ConfigError", "NonFiniteLoss")  # failures that the same config always ends with
 
 POLL_SECONDS = 0.2
 LOCK_POLL_SECONDS = 0.5
 GRACE_SECONDS = 10.0  # to save, for a job that has run out of time
 
 
-@dataclass
-class Entry:
-    """A job in a sweep, and what has become of it.
+@dataclass(frozen=True)
+class Rules:
+    """What follows when a job fails.
 
     Attributes:
-        number: in the sweep, from 1.
-        value: the best of the monitored metric; None where there is none.
-        reason: why it failed.
-        seconds: of training, over all its parts.
-        began: whether a try of this sweep has got as far as the run's record.
-        line: the line of the user's own code that raised what made it fail.
-        shares: the earlier entry with the same directory, whose run this one is too.
-        holder: the process of another command that trains it now.
+        on_failure: `stop` ends the others, which save, as soon as one has failed.
+        retries: how often a failed job is tried again; it resumes from its last checkpoint.
+        job_timeout_seconds: how long one try of a job may take.
     """
 
-    number: int
-    job: Job
-    status: Status = "waiting"
-    value: float | None = None
-    reason: str | None = None
-    line: str | None = None
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    tries: int = 0
-    began: bool = False
-    shares: Entry | None = None
-    holder: str | None = None
-    pid: int | None = None
-    deadline: float | None = None
+    on_failure: OnFailure = "continue"
+    retries: int = 0
+    job_timeout_seconds: float | None = None
+
+
+@dataclass
+class _Try:
+    """The try of a job that runs now.
+
+    Attributes:
+        earlier_process: which the run's record named when the try was started.
+        deadline: of time.monotonic(); None where there is none.
+    """
+
+    earlier_process: Process
+    deadline: float | None
     timed_out: bool = False
-    asked_again_at: float = 0.0
-
-    @property
-    def left_seconds(self) -> float | None:
-        """How long it will take from here, by its own epochs so far."""
-        if not self.epoch or self.status != "running":
-            return None
-        return self.seconds / self.epoch * max(0, self.job.cfg.epochs - self.epoch)
-
-
-class View(Protocol):
-    """What shows a sweep while it runs."""
-
-    def changed(self, entry: Entry, entries: Sequence[Entry], *, count: int) -> None:
-        """An entry has another status than before; `count` is how many jobs there will be."""
-
-    def tick(self, entries: Sequence[Entry], *, slots: int) -> None:
-        """Time has passed."""
-
-    def close(self) -> None:
-        """The sweep is over."""
 
 
 class Sweep:
-    """Runs jobs in processes of their own and keeps the sweep's record.
+    """Runs jobs in a pool and keeps the sweep's record.
 
     Args:
-        folder: where the sweep's own folder is made, `<time>-<id>`.
-        slots: the environment of each of the jobs that run at a time.
-        threads: of each job whose run has no count of its own.
+        pool: where the jobs run; closed at the end.
+        record: of this sweep.
         view: shows what happens.
-        command: the words after `python -m src.train`, for the record.
-        start: `fork` or `spawn`.
-        on_failure: `stop` ends the others, which save, as soon as one has failed.
-        retries: how often a failed job is tried again; it goes on from its last checkpoint.
-        job_timeout_seconds: how long one try of a job may take.
-        settings: what Hydra says of the sweep, for multirun.yaml.
-        sweep_id: what tells the sweep from others.
-        run: what a child calls with a job's config, as `run_job`.
-        count: how many jobs there will be, where they are not all known at the beginning.
-        prepare: what is imported before the first fork.
+        threads: of each job whose run has no count of its own.
+        job_count: how many jobs there will be, where they are not all known at the beginning.
+        run: what a process calls with a job's run, as `run_job`.
     """
 
     def __init__(
         self,
-        folder: Path,
-        *,
-        slots: Sequence[dict[str, str]],
-        threads: int,
+        pool: Pool,
+        record: SweepRecord,
         view: View,
-        command: Sequence[str] = (),
-        start: Start = "fork",
-        on_failure: OnFailure = "continue",
-        retries: int = 0,
-        job_timeout_seconds: float | None = None,
-        count: int = 0,
-        settings: str = "",
-        sweep_id: str = "",
-        prepare: Callable[[], None] | None = prepare_fork,
+        *,
+        rules: Rules = Rules(),
+        threads: int = 1,
+        job_count: int = 0,
         run: Callable[..., Any] = run_job,
     ) -> None:
-        self.entries: list[Entry] = []
-        self._leaders: dict[Path, Entry] = {}
-        self._threads, self._view, self._run = threads, view, run
-        self._slots, self._on_failure, self._retries = len(slots), on_failure, retries
-        self._timeout, self._count = job_timeout_seconds, count
-        self._pool = Pool(slots=slots, start=start, prepare=prepare if start == "fork" else None)
-        self._queue: list[Entry] = []
-        self._finished: list[Entry] = []
+        self.states: list[JobState] = []
+        self.record = record
+        self._pool, self._view, self._rules = pool, view, rules
+        self._threads, self._job_count, self._run = threads, job_count, run
+        self._slots = pool.free_slots
+        self._first: dict[Path, JobState] = {}  # of the jobs with one directory
+        self._queue: list[JobState] = []
+        self._tries: dict[int, _Try] = {}  # that run now, by the job's number
+        self._begun: set[int] = set()  # jobs of which a try has come as far as the run's record
+        self._finished: list[JobState] = []
+        self._next_look: dict[int, float] = {}  # at the lock of a job that another process holds
         self._memory_kills = memory_kills()
         self._signal: int | None = None
         self._stopping = False
         self._handlers: dict[int, Any] = {}
-        self.record = SweepRecord.create(folder, sweep_id=sweep_id, command=command, settings=settings)
 
     def __enter__(self) -> Sweep:
         numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}.intersection(ending_signals())
-        self._handlers = {number: signal.signal(number, self._hear) for number in numbers}
+        self._handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
     def __exit__(self, *exception: object) -> None:
         if any(exception):  # whatever went wrong here, what runs may save
             self.stop()
             deadline = time.monotonic() + GRACE_SECONDS
-            while self._pool.busy and time.monotonic() < deadline:
+            while self._tries and time.monotonic() < deadline:
                 for ended in self._pool.wait(timeout_seconds=POLL_SECONDS):
                     self._settle(ended)
         self._pool.close()
-        for entry in self._queue:
-            self._finish(entry, "not started")
+        for state in self._queue:
+            self._finish(state, "not started")
         self._view.close()
-        self.record.write(self.entries, exit_code=self.exit_code)
+        self.record.write(self.states, exit_code=self.exit_code)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     @property
     def busy(self) -> bool:
         """Whether anything is running or waiting to."""
-        return any(entry.status in RUNNING for entry in self.entries)
+        return any(state.status in RUNNING for state in self.states)
 
     @property
     def free_slots(self) -> int:
@@ -186,152 +144,153 @@ class Sweep:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was told to stop, by a signal or by a failure."""
+        """Whether a signal or a failure has stopped it."""
         return self._stopping
 
     @property
     def exit_code(self) -> int:
         """0 if all went well, 1 if a job failed or was ended, 128 + n if signal n ended the sweep."""
-        if self._signal and any(entry.status not in DONE for entry in self.entries):
+        if self._signal and any(state.status not in DONE for state in self.states):
             return 128 + self._signal
-        return int(any(entry.tries and (entry.status == "failed" or entry.reason) for entry in self.entries))
+        return int(any(state.tries and (state.status == "failed" or state.reason) for state in self.states))
 
-    def add(self, job: Job, *, before: Status | None = None) -> Entry:
+    def add(self, job: Job, *, earlier: Status | None = None) -> JobState:
         """Take a job in; one whose directory is in the sweep already shares its result.
 
         Args:
-            before: what became of it before this sweep, where that is the end of it: it is not run.
+            earlier: what became of it before this sweep, where that is the end of it: it is not run.
         """
-        entry = Entry(number=len(self.entries) + 1, job=job)
-        self.entries.append(entry)
-        leader = self._leaders.setdefault(job.directory, entry)
-        if leader is not entry:
-            entry.shares = leader
-            self._share(entry)
-        elif before or job.action == "reuse":
-            self._read(entry)
-            self._finish(entry, before or "reused")
+        state = JobState(number=len(self.states) + 1, job=job)
+        self.states.append(state)
+        first = self._first.setdefault(job.directory, state)
+        if first is not state:
+            state.same_as = first
+            if first.status not in RUNNING:
+                self._share(first, state)
+        elif earlier or job.action == "reuse":
+            state.read()
+            self._finish(state, earlier or "reused")
         else:
-            self._queue.append(entry)
-        return entry
+            self._queue.append(state)
+        return state
 
-    def poll(self, timeout_seconds: float = POLL_SECONDS) -> list[Entry]:
-        """Start what can start, wait a moment, and return what has come to its end since the last call."""
+    def poll(self, timeout_seconds: float = POLL_SECONDS) -> list[JobState]:
+        """Start what can start, wait a moment, and return the jobs that have ended since the last call."""
         self._start_waiting()
         for ended in self._pool.wait(timeout_seconds=0.0 if self._finished else timeout_seconds):
             self._settle(ended)
-        self._follow_orders()
+        self._obey_signal()
         self._start_waiting()  # before anything is read or written
-        now = time.monotonic()
-        for entry in self.entries:
-            if entry.status == "running":
-                self._read(entry)
-                self._watch_time(entry, now)
+        for state in self.states:
+            if state.status == "running":
+                state.read()
+                self._check_time(state)
         finished, self._finished = self._finished, []
-        self.record.write(self.entries, changed=bool(finished))
-        self._view.tick(self.entries, slots=self._slots)
+        self.record.write(self.states, changed=bool(finished))
+        self._view.tick(self.states, slots=self._slots)
         return finished
 
-    def prune(self, entry: Entry) -> None:
-        """End a run that is not worth going on; it saves and is `pruned`."""
-        self._pool.send(entry.number, PRUNE_SIGNAL)
+    def prune(self, state: JobState) -> None:
+        """End a run that is not worth continuing; it saves and is `pruned`."""
+        self._pool.send(state.number, PRUNE_SIGNAL)
 
     def stop(self) -> None:
         """Start nothing more, and end what runs after it has saved."""
         if self._stopping:
             return
         self._stopping = True
-        for entry in self.entries:
-            if entry.status == "running":
-                self._pool.send(entry.number, signal.SIGTERM)
-        for entry in self._queue:
-            self._finish(entry, "not started")
+        for number in self._tries:
+            self._pool.send(number, signal.SIGTERM)
+        for state in self._queue:
+            self._finish(state, "not started")
         self._queue.clear()
 
-    def _hear(self, number: int, frame: Any) -> None:
+    def writes_record(self, state: JobState, record: Values) -> bool:
+        """Whether the try that runs now has begun to write its run's record, and so listens to signals."""
+        current = self._tries.get(state.number)
+        return current is not None and record["process"] != current.earlier_process
+
+    def _on_signal(self, number: int, frame: Any) -> None:
         if self._signal:  # a second time: at once
             self._pool.close()
             os._exit(128 + number)
         self._signal = number
 
-    def _follow_orders(self) -> None:
+    def _obey_signal(self) -> None:
         if self._signal and not self._stopping:
             self._view.close()
-            running = sum(entry.status == "running" for entry in self.entries)
             name = signal.Signals(self._signal).name
-            print(f"{name}: {running} running jobs save and end; once more ends them at once", file=sys.stderr)
+            print(f"{name}: {len(self._tries)} running jobs save and end; once more ends them at once", file=sys.stderr)
             self.stop()
 
     def _start_waiting(self) -> None:
         now = time.monotonic()
-        for entry in list(self._queue):
+        for state in list(self._queue):
             if self._stopping or not self._pool.free_slots:
                 break
-            if entry.status == "locked" and now < entry.asked_again_at:
+            if state.status == "locked" and now < self._next_look[state.number]:
                 continue
-            self._queue.remove(entry)
-            if holder := holder_of(entry.job.lock):
-                entry.holder = holder
-                entry.asked_again_at = now + LOCK_POLL_SECONDS
-                self._queue.append(entry)
-                self._change(entry, "locked")
-            elif entry.status == "locked" and entry.job.is_done():  # by whoever had it
-                self._read(entry)
-                self._finish(entry, "reused")
+            if holder := holder_of(state.job.lock):
+                state.holder = holder
+                self._next_look[state.number] = now + LOCK_POLL_SECONDS
+                self._queue.remove(state)
+                self._queue.append(state)
+                self._change(state, "locked")
+                continue
+            if state.status == "locked" and state.job.is_done():  # by the process that held it
+                state.read()
+                self._finish(state, "reused")
             else:
-                self._launch(entry)
+                self._launch(state)
+            self._queue.remove(state)
 
-    def _launch(self, entry: Entry) -> None:
-        entry.tries += 1
-        entry.timed_out = False
-        entry.pid = self._pool.start(
-            entry.number,
-            self._run,
-            entry.job.run,
-            number=entry.number - 1,
-            threads=self._threads,
-            again=entry.began,
+    def _launch(self, state: JobState) -> None:
+        earlier_process = state.read()["process"]
+        again = state.number in self._begun
+        self._pool.start(
+            state.number, self._run, state.job.run, number=state.number - 1, threads=self._threads, again=again
         )
-        entry.deadline = time.monotonic() + self._timeout if self._timeout else None
-        self._change(entry, "running")
+        timeout = self._rules.job_timeout_seconds
+        self._tries[state.number] = _Try(earlier_process, time.monotonic() + timeout if timeout else None)
+        state.tries += 1
+        self._change(state, "running")
 
-    def _watch_time(self, entry: Entry, now: float) -> None:
-        if entry.deadline is None or now < entry.deadline:
-            return
-        self._pool.send(entry.number, signal.SIGKILL if entry.timed_out else signal.SIGTERM)
-        entry.timed_out = True
-        entry.deadline = now + GRACE_SECONDS
+    def _check_time(self, state: JobState) -> None:
+        current, now = self._tries[state.number], time.monotonic()
+        if current.deadline is not None and now >= current.deadline:
+            self._pool.send(state.number, signal.SIGKILL if current.timed_out else signal.SIGTERM)
+            current.timed_out = True
+            current.deadline = now + GRACE_SECONDS
 
     def _settle(self, ended: Ended) -> None:
-        """Say what became of a run whose process has ended, and see that its record says so."""
-        entry = self.entries[int(str(ended.key)) - 1]
-        record = self._read(entry)
-        own = record is not None and record["process"] == {"pid": ended.pid, "host": socket.gethostname()}
-        entry.began |= own
-        status: str = record["status"] if record and own else ""
+        """Decide what became of a run whose process has ended, and see that its record says so."""
+        state = self.states[int(str(ended.key)) - 1]
+        finished = self._tries.pop(state.number)
+        record = state.read()
+        own = record["process"] == ended.process
+        if own:
+            self._begun.add(state.number)
+        status: str = record["status"] if own else ""
         if status == "completed":
-            self._finish(entry, "completed")
-        elif not own and ended.exit_code == 0 and entry.job.is_done():
-            self._finish(entry, "reused")  # another process had completed it meanwhile
-        elif entry.timed_out:
-            self._fail(
-                entry,
-                {"type": "TimeoutError", "message": f"no end after job_timeout_seconds={self._timeout:g}"},
-                record,
-            )
+            self._finish(state, "completed")
+        elif not own and ended.exit_code == 0 and state.job.is_done():
+            self._finish(state, "reused")  # another process had completed it meanwhile
+        elif finished.timed_out:
+            message = f"no end after job_timeout_seconds={self._rules.job_timeout_seconds:g}"
+            self._fail(state, {"type": "TimeoutError", "message": message}, to_record=record is not EMPTY)
         elif status == "pruned":
-            self._finish(entry, "pruned")
+            self._finish(state, "pruned")
         elif status == "failed":
-            error = (record and record["error"]) or {"type": "Unknown", "message": "failed"}
-            self._fail(entry, {**error, "line": (ended.error or {}).get("line")}, None)
+            error = record["error"] or {"type": "Unknown", "message": "failed"}
+            self._fail(state, {**error, "line": (ended.error or {}).get("line")})
         elif ended.error:
-            self._fail(entry, ended.error, None)
+            self._fail(state, ended.error)
         elif self._stopping and (status == "interrupted" or ended.exit_code in _STOPPED):
-            self._finish(entry, "interrupted")
-        elif status == "interrupted":  # by its own max_seconds, or by a signal of someone else's
-            self._finish(entry, "interrupted", reason=_of_signal(ended.exit_code) if ended.exit_code else None)
+            self._finish(state, "interrupted")
+        elif status == "interrupted":  # by its own max_seconds, or by a signal from elsewhere
+            self._finish(state, "interrupted", reason=_ended_by(ended.exit_code) if ended.exit_code else None)
         else:
-            self._fail(entry, {"type": "ProcessDied", "message": self._cause(ended.exit_code)}, record if own else None)
+            self._fail(state, {"type": "ProcessDied", "message": self._cause(ended.exit_code)}, to_record=own)
 
     def _cause(self, exit_code: int) -> str:
         if exit_code >= 0:
@@ -342,61 +301,44 @@ class Sweep:
             because = ": out of memory" if kills else ", by someone or for want of memory"
         return f"killed by {_signal_name(-exit_code)}{because}"
 
-    def _fail(self, entry: Entry, error: Mapping[str, Any], record: Values | None) -> None:
-        """A job has failed; `record` is its run's where the run itself could not say so."""
-        entry.reason, entry.line = f"{error['type']}: {error['message']}", error.get("line")
-        if record:
-            with suppress(Locked, OSError, BadRecord), hold(entry.job.lock):
-                Record(entry.job.directory).update(status="failed", finished=_now(), error=error)
-        if entry.tries <= self._retries and error["type"] not in NEVER_BETTER and not self._stopping:
-            self._queue.insert(0, entry)
-            self._change(entry, "waiting")
+    def _fail(self, state: JobState, error: Mapping[str, Any], *, to_record: bool = False) -> None:
+        """A job has failed; `to_record` where its run could not record it itself."""
+        state.reason, state.line = f"{error['type']}: {error['message']}", error.get("line")
+        if to_record:
+            finished = datetime.now(UTC).isoformat(timespec="seconds")
+            with suppress(Locked, OSError, BadRecord), hold(state.job.lock):
+                Record(state.job.directory).update(status="failed", finished=finished, error=error)
+        if state.tries <= self._rules.retries and error["type"] not in NOT_RETRIED and not self._stopping:
+            self._queue.insert(0, state)
+            self._change(state, "waiting")
             return
-        self._finish(entry, "failed", reason=entry.reason)
-        if self._on_failure == "stop":
+        self._finish(state, "failed", reason=state.reason)
+        if self._rules.on_failure == "stop":
             self.stop()
 
-    def _finish(self, entry: Entry, status: Status, *, reason: str | None = None) -> None:
-        entry.reason, entry.pid = reason, None
-        self._change(entry, status)
-        self._finished.append(entry)
-        for other in self.entries:
-            if other.shares is entry and other.status in RUNNING:
-                self._share(other)
+    def _finish(self, state: JobState, status: Status, *, reason: str | None = None) -> None:
+        state.reason = reason
+        self._change(state, status)
+        self._finished.append(state)
+        for other in self.states:
+            if other.same_as is state and other.status in RUNNING:
+                self._share(state, other)
 
-    def _share(self, entry: Entry) -> None:
-        leader = entry.shares
-        assert leader is not None
-        if leader.status in RUNNING:
-            return
-        entry.value, entry.seconds = leader.value, leader.seconds
-        entry.epoch, entry.step = leader.epoch, leader.step
-        entry.reason, entry.line = leader.reason, leader.line
-        self._change(entry, leader.status)
-        self._finished.append(entry)
+    def _share(self, first: JobState, state: JobState) -> None:
+        state.copy_result(first)
+        self._change(state, first.status)
+        self._finished.append(state)
 
-    def _change(self, entry: Entry, status: Status) -> None:
-        if status != entry.status:
-            entry.status = status
-            self._view.changed(entry, self.entries, count=max(self._count, len(self.entries)))
-
-    def _read(self, entry: Entry) -> Values | None:
-        """Bring the entry up to date with its run's record."""
-        try:
-            record = Record(entry.job.directory).read()
-        except BadRecord:
-            return None
-        if not record or record["config_hash"] != entry.job.config_hash:
-            return None
-        entry.value = record["best"] and record["best"]["value"]
-        entry.epoch, entry.step, entry.seconds = record["epoch"], record["step"], record["seconds"]
-        return record
+    def _change(self, state: JobState, status: Status) -> None:
+        if status != state.status:
+            state.status = status
+            self._view.changed(state, self.states, count=max(self._job_count, len(self.states)))
 
 
 _STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)
 
 
-def _of_signal(exit_code: int) -> str:
+def _ended_by(exit_code: int) -> str:
     return f"ended by {_signal_name(exit_code - 128 if exit_code > 128 else -exit_code)}"
 
 
@@ -405,7 +347,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time one
         return f"signal {number}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -12,11 +12,11 @@ from src.checks import ConfigError
 from src.config import compose
 from src.machine import visible_gpus
 from src.runs.record import Record
-from src.sweeps.local import Local, Options, default_start, estimated_seconds, sweep_id, sweeps_folder
-from src.sweeps.plan import Source, plan, plan_one
+from src.sweeps.local import LauncherOptions, LocalRunner, default_start
+from src.sweeps.plan import Composer, estimated_seconds, plan, plan_one, sweep_id, sweeps_folder
 from tests.helpers import DIGITS, run_module, train
 
-SWEEP = Source(hydra_overrides=("hydra.mode=MULTIRUN",))
+SWEEP = Composer(hydra_overrides=("hydra.mode=MULTIRUN",))
 QUICK = (
     *DIGITS,
     "epochs=1",
@@ -54,7 +54,7 @@ def complete(job, *, epochs=4, seconds=8.0):
 )
 def test_a_wrong_option_is_named(options, message):
     with pytest.raises(ConfigError) as error:
-        Options(**options).check()
+        LauncherOptions(**options).check()
     assert message in str(error.value)
 
 
@@ -70,7 +70,7 @@ def test_gpus_are_counted_without_tensorflow(monkeypatch, variable, gpus):
 
 def test_each_slot_has_a_gpu_and_its_children_are_spawned(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    local = Local(compose([*DIGITS, "hydra.mode=MULTIRUN"]), Options())
+    local = LocalRunner(compose([*DIGITS, "hydra.mode=MULTIRUN"]), LauncherOptions())
     assert local.n_jobs == 2 and default_start() == "spawn"
     assert [local._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["3", "5", "3"]
     assert local._environment(0)["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"

@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 
 from src.runs.lock import hold, holder_of
-from src.sweeps.processes import Pool, log_to
+from src.sweeps.child import log_to
+from src.sweeps.processes import ProcessPool
 
 ROOT = Path(__file__).resolve().parents[2]
 
 PARENT = """
 import sys, time
-from src.sweeps.processes import Pool
+from src.sweeps.processes import ProcessPool
 from tests.sweeps.test_processes import until_told
-pool = Pool(slots=[{}, {}])
-print(pool.start(1, until_told, sys.argv[1]), pool.start(2, until_told, sys.argv[2]), pool._server.pid, flush=True)
+pool = ProcessPool(slots=[{}, {}], start=sys.argv[1])
+pool.start(1, until_told, sys.argv[2])
+pool.start(2, until_told, sys.argv[3])
 time.sleep(60)
 """
 
@@ -84,7 +86,8 @@ def crash(path):
 def until_told(path):
     """Say which signal came, after the file of that name is there."""
     try:
-        Path(path).with_suffix(".ready").touch()
+        Path(path).with_suffix(".part").write_text(str(os.getpid()))
+        Path(path).with_suffix(".part").rename(Path(path).with_suffix(".ready"))
         time.sleep(60)
     except KeyboardInterrupt:
         Path(path).write_text("told")
@@ -127,9 +130,10 @@ def start(request):
 
 @pytest.fixture
 def pool(start):
-    pool = Pool(slots=[{"CUDA_VISIBLE_DEVICES": str(slot)} for slot in range(3)], start=start, prepare=prepare)
+    pool = ProcessPool(slots=[{"CUDA_VISIBLE_DEVICES": str(slot)} for slot in range(3)], start=start, prepare=prepare)
     yield pool
     pool.close()
+    sys.modules.pop("this_was_prepared", None)
 
 
 @pytest.mark.sample(2)
@@ -153,7 +157,7 @@ def test_how_a_child_ended(pool, tmp_path, function, arguments, exit_code, error
     ended = all_ended(pool, 2)
     assert (ended["bad"].exit_code, ended["bad"].error) == (exit_code, error)
     assert (ended["good"].exit_code, ended["good"].error) == (0, None)
-    assert json.loads((tmp_path / "good").read_text())["pid"] == ended["good"].pid
+    assert json.loads((tmp_path / "good").read_text())["pid"] == ended["good"].process["pid"]
 
 
 def test_a_long_message_is_cut(pool):
@@ -170,7 +174,6 @@ def is_gone(pid):
         return True
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_what_a_child_has_started_ends_with_it(pool, tmp_path):
     pool.start("a", leave_another, tmp_path / "pid")
     assert all_ended(pool, 1)["a"].exit_code == 3
@@ -178,7 +181,7 @@ def test_what_a_child_has_started_ends_with_it(pool, tmp_path):
 
 
 def test_a_lock_ends_with_its_process_whoever_it_has_forked(tmp_path):
-    pool = Pool(slots=[{}])
+    pool = ProcessPool(slots=[{}])
     pool.start("a", hold_and_fork, tmp_path / "lock")
     assert all_ended(pool, 1)["a"].exit_code == 3
     wait_for(lambda: holder_of(tmp_path / "lock") is None)
@@ -196,7 +199,6 @@ def test_slots_have_their_environments_and_are_used_again(pool, start, tmp_path)
     facts = [json.loads((tmp_path / str(number)).read_text()) for number in range(4)]
     assert [fact["gpu"] for fact in facts] == ["0", "1", "2", "0"]
     assert all(fact["group"] and fact["imported"] == (start == "fork") for fact in facts)
-    assert "this_was_prepared" not in sys.modules  # it is the server that imports
 
 
 def test_a_crash_leaves_its_stack_in_the_log(pool, tmp_path):
@@ -217,56 +219,43 @@ def test_a_signal_for_a_child_and_for_one_that_is_gone(pool, tmp_path):
 
 
 def test_closing_ends_children_at_once(start, tmp_path):
-    pool = Pool(slots=[{}], start=start)
-    pid = pool.start("a", until_told, tmp_path / "a")
+    pool = ProcessPool(slots=[{}], start=start)
+    pool.start("a", until_told, tmp_path / "a")
     wait_for((tmp_path / "a.ready").exists)
+    pid = int((tmp_path / "a.ready").read_text())
     pool.close()
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a parent-death signal is Linux's")
-@pytest.mark.parametrize("victim", ["parent", "server"])
-def test_children_are_told_when_their_parent_is_killed(tmp_path, victim):
+def test_children_are_told_when_their_parent_is_killed(tmp_path, start):
     names = [str(tmp_path / name) for name in "ab"]
-    with subprocess.Popen(
-        [sys.executable, "-c", PARENT, *names], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as parent:
-        *children, server = map(int, parent.stdout.readline().split())
+    with subprocess.Popen([sys.executable, "-c", PARENT, start, *names], cwd=ROOT) as parent:
         wait_for(lambda: all(Path(f"{name}.ready").exists() for name in names))
-        os.kill(parent.pid if victim == "parent" else server, signal.SIGKILL)
-        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
         parent.kill()
+    wait_for(lambda: all(is_gone(int(Path(f"{name}.ready").read_text())) for name in names))
     assert [Path(name).read_text() for name in names] == ["told", "told"]
 
 
-def test_a_killed_server_is_reported_and_replaced(tmp_path):
-    pool = Pool(slots=[{}])
-    pool.start("lost", until_told, tmp_path / "lost")
-    wait_for((tmp_path / "lost.ready").exists)
-    os.kill(pool._server.pid, signal.SIGKILL)
-    ended = all_ended(pool, 1)["lost"]
-    assert ended.exit_code == -signal.SIGTERM and "was killed" in ended.error["message"]
-    pool.start("next", describe, tmp_path / "next")
-    assert all_ended(pool, 1)["next"].exit_code == 0
-    pool.close()
-
-
-def test_a_server_that_cannot_prepare_is_an_error(capfd):
-    pool = Pool(slots=[{}], prepare=fail)
-    with pytest.raises(RuntimeError, match="dies before it can fork"):
+def test_what_cannot_be_prepared_is_an_error_and_starts_nothing():
+    pool = ProcessPool(slots=[{}], prepare=fail)
+    with pytest.raises(LookupError, match="no such thing"):
         pool.start("a", leave, 0)
-    pool.close()
-    assert "LookupError: no such thing" in capfd.readouterr().err
+    assert pool.free_slots == 1 and pool.wait(timeout_seconds=0) == []
 
 
-def test_a_server_that_is_still_importing_dies_with_its_parent():
-    code = "import os, time; from src.sweeps.processes import Server; pid = Server('fork', lambda: time.sleep(60)).pid"
-    command = [sys.executable, "-c", f"{code}; print(pid, flush=True); os._exit(0)"]
-    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    server = Path("/proc", parent.stdout.readline().strip(), "stat")
-    parent.wait()
-    deadline = time.monotonic() + 10
-    while (alive := server.exists() and ") Z " not in server.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not alive
+def test_a_signal_for_a_child_that_has_just_started_is_not_lost(start, tmp_path):
+    """Nor handled by what its parent does at one."""
+    handled = []
+    before = signal.signal(signal.SIGTERM, lambda *_: handled.append(os.getpid()))
+    pool = ProcessPool(slots=[{}] * 4, start=start)
+    try:
+        for number in range(4):
+            pool.start(number, until_told, tmp_path / str(number))
+            pool.send(number, signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert {child.exit_code for child in all_ended(pool, 4).values()} <= {0, 128 + signal.SIGTERM}
+        assert pool.free_slots == 4 and handled == [os.getpid()]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        pool.close()

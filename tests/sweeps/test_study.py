@@ -15,20 +15,25 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from src.checks import ConfigError
 from src.config import CONFIG_DIR, compose
 from src.runs.decision import StaleRun
+from src.runs.provenance import fingerprints
 from src.runs.record import Record
 from src.sweeps import search as search_module
+from src.sweeps.job_state import JobState
 from src.sweeps.plan import plan_one
-from src.sweeps.search import Past, Search, Sitting
+from src.sweeps.pool import Ended
+from src.sweeps.record import SweepRecord
+from src.sweeps.search import Search
+from src.sweeps.session import EarlierTrial, Session
+from src.sweeps.show import Lines
 from src.sweeps.space import Space
-from src.sweeps.study import PRUNED_AT, Method, Options, Study, read_trials
-from src.sweeps.sweep import Entry
+from src.sweeps.study import PRUNED_AT, Method, SearchOptions, Study, read_trials
+from src.sweeps.sweep import Sweep
 from tests.helpers import DIGITS, ROOT, run_module, train
 
 RATE = "optimizer.learning_rate"
@@ -40,7 +45,7 @@ FIT_ALL = sorted(CONFIG_DIR.glob("search/*.yaml"))
 
 
 def opened(path: Path, space: Space = SPACE, mode: str = "max", **options) -> Study:
-    return Study(path, space=space, method=Method(Options(**options), space), mode=mode)
+    return Study(path, space=space, method=Method(SearchOptions(**options), space), mode=mode)
 
 
 def journal(project: Path) -> Path:
@@ -82,7 +87,7 @@ def test_what_a_dead_process_was_running_goes_on_as_the_same_trial(tmp_path):
     half = study._study.ask()  # killed before it had all its values
     half.suggest_categorical("batch_size", ["16", "32"])
     again = opened(tmp_path / "a.journal")
-    left = [again.go_on(trial) for trial in again.trials]
+    left = [again.resume(trial) for trial in again.trials]
     assert [trial.number for trial in left] == [0, 1] and left[0].params == asked.params
     assert left[1].params.keys() == {RATE, "batch_size"} and left[1].params["batch_size"] == half.params["batch_size"]
     with warnings.catch_warnings():
@@ -116,7 +121,7 @@ def test_a_torn_journal_is_mended(tmp_path, torn):
 def test_a_finite_space_is_run_through_once(tmp_path, sampler):
     space = Space.parse(["a=range(0,0.3,0.1)", "b=x,null"])
     options = {"n_trials": 50, "sampler": {"_target_": f"optuna.samplers.{sampler}", "seed": 1}}
-    assert Method(Options(**options), space).n_trials == 6
+    assert Method(SearchOptions(**options), space).n_trials == 6
     for _ in range(6):  # a new process each time
         study = opened(tmp_path / "a.journal", space, **options)
         assert not study.exhausted
@@ -152,18 +157,18 @@ def test_the_pruner_sees_each_epoch_once(tmp_path):
     ],
 )
 def test_a_wrong_option_is_named(options, message):
-    def check(options: Options) -> None:
+    def check(options: SearchOptions) -> None:
         options.check()
         Method(options, SPACE)
 
     with pytest.raises(ConfigError, match=message):
-        check(Options(**options))
+        check(SearchOptions(**options))
 
 
 def test_options_are_those_of_the_file():
     content = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "hydra" / "sweeper" / "optuna.yaml"))
     values = {key: value for key, value in content.items() if not key.startswith("_")}
-    assert values == {field.name: getattr(Options(), field.name) for field in fields(Options)}
+    assert values == {field.name: getattr(SearchOptions(), field.name) for field in fields(SearchOptions)}
 
 
 # A command's search, without running anything
@@ -173,7 +178,7 @@ def searched(*typed: str, **options) -> Search:
     settings = [f"hydra.sweeper.{key}={value}" for key, value in options.items()]
     cfg = compose(["hydra/sweeper=optuna", *settings, *[t for t in typed if t.startswith(("dry_run", "search"))]])
     given = OmegaConf.to_container(cfg.hydra.sweeper)
-    return Search(cfg, Options(**{k: v for k, v in given.items() if not k.startswith("_")}), [*DIGITS, *typed])
+    return Search(cfg, SearchOptions(**{k: v for k, v in given.items() if not k.startswith("_")}), [*DIGITS, *typed])
 
 
 @pytest.mark.sample(1)
@@ -247,40 +252,43 @@ def test_without_optuna_the_command_says_what_to_install(tmp_path):
 
 
 class FakeSweep:
-    """Entries go in; the test says what becomes of them."""
+    """Jobs go in; the test says what becomes of them."""
 
-    stopped, exit_code = False, 0
+    exit_code = 0
 
     def __init__(self):
-        self.entries, self.pruned, self.finished = [], [], []
+        self.states, self.pruned, self.finished = [], [], []
 
-    def add(self, job, *, before=None):
-        self.entries.append(Entry(number=len(self.entries) + 1, job=job, pid=os.getpid()))
-        if before:
-            self.end(self.entries[-1], before)
-        return self.entries[-1]
+    def add(self, job, *, earlier=None):
+        self.states.append(JobState(number=len(self.states) + 1, job=job))
+        if earlier:
+            self.end(self.states[-1], earlier)
+        return self.states[-1]
 
-    def end(self, entry, status, value=None):
-        entry.status, entry.value = status, value
-        self.finished.append(entry)
+    def end(self, state, status, value=None):
+        state.status, state.value = status, value
+        self.finished.append(state)
 
     def poll(self, timeout_seconds):
         finished, self.finished = self.finished, []
         return finished
 
-    def prune(self, entry):
-        self.pruned.append(entry.number)
+    def writes_record(self, state, record):
+        return record["process"]["pid"] == os.getpid()
+
+    def prune(self, state):
+        self.pruned.append(state.number)
 
 
 @pytest.fixture
-def sitting(tmp_path, monkeypatch):
-    """A sitting of a study that prunes below 0.5, and its fake sweep."""
+def session(tmp_path, monkeypatch):
+    """A session of a study that prunes below 0.5, and its fake sweep."""
     monkeypatch.chdir(tmp_path)
     space = Space.parse([*DIGITS, "seed=range(0,100)"])
     pruner = {"_target_": "optuna.pruners.ThresholdPruner", "lower": 0.5}
     study = opened(tmp_path / "a.journal", space, pruner=pruner)
     sweep = FakeSweep()
-    return study, sweep, Sitting(study, sweep), lambda trial: plan_one(space.overrides(trial.params))
+    return study, sweep, Session(study, sweep), lambda trial: plan_one(space.overrides(trial.params))
 
 
 def measure(job, *values, pid=None):
@@ -293,21 +301,21 @@ def measure(job, *values, pid=None):
     return record
 
 
-def test_a_run_is_pruned_once_it_listens(sitting):
-    study, sweep, now, planned = sitting
+def test_a_run_is_pruned_once_it_listens(session):
+    study, sweep, now, planned = session
     job = planned(trial := study.ask())
     now.add(trial, job)
     measure(job, 0.1, pid=1)  # of an earlier process
-    now.watch(timeout_seconds=0)
+    now.poll(timeout_seconds=0)
     assert sweep.pruned == [] and study.trials[0].intermediate_values == {}
     measure(job, 0.9, None)
-    now.watch(timeout_seconds=0)
+    now.poll(timeout_seconds=0)
     assert sweep.pruned == [] and study.trials[0].intermediate_values == {1: 0.9}
     measure(job, 0.9, None, 0.1)
-    now.watch(timeout_seconds=0)
+    now.poll(timeout_seconds=0)
     assert sweep.pruned == [1] and study.trials[0].user_attrs[PRUNED_AT] == 3
-    sweep.end(sweep.entries[0], "pruned")
-    now.watch(timeout_seconds=0)
+    sweep.end(sweep.states[0], "pruned")
+    now.poll(timeout_seconds=0)
     assert states(study.trials) == ["PRUNED"] and not now.pending and now.exit_code == 0
     assert study.trials[0].user_attrs["id"] == job.id
 
@@ -324,77 +332,113 @@ def test_a_run_is_pruned_once_it_listens(sitting):
         ("not started", None, "RUNNING", 0),
     ],
 )
-def test_what_becomes_of_a_run_is_what_becomes_of_its_trial(sitting, status, value, state, exit_code):
-    study, sweep, now, planned = sitting
+def test_what_becomes_of_a_run_is_what_becomes_of_its_trial(session, status, value, state, exit_code):
+    study, sweep, now, planned = session
     job = planned(trial := study.ask())
     now.add(trial, job)
     measure(job, 0.2, 0.7)
-    sweep.end(sweep.entries[0], status, value)
-    now.watch(timeout_seconds=0)
+    sweep.end(sweep.states[0], status, value)
+    now.poll(timeout_seconds=0)
     assert states(study.trials) == [state] and not now.pending and now.exit_code == exit_code
     assert study.trials[0].value == (0.7 if state in ("COMPLETE", "PRUNED") else None)
     assert bool(study.trials[0].intermediate_values) == (state != "RUNNING") and sweep.pruned == []
 
 
 @pytest.mark.parametrize(("action", "state"), [("resume", "PRUNED"), ("reuse", "RUNNING")])
-def test_a_trial_whose_pruning_was_not_told_is_not_gone_on_with(sitting, action, state):
-    study, _, now, planned = sitting
+def test_a_trial_whose_pruning_was_not_told_is_not_gone_on_with(session, action, state):
+    study, _, now, planned = session
     trial = study.ask()
     trial.set_user_attr(PRUNED_AT, 2)
     (left,) = study.trials
-    now.take_up(Past(left, study.go_on(left), replace(planned(trial), action=action)))
-    now.watch(timeout_seconds=0)
+    now.add_earlier(EarlierTrial(left, study.resume(left), replace(planned(trial), action=action)))
+    now.poll(timeout_seconds=0)
     assert states(study.trials) == [state] and bool(now.pending) == (state == "RUNNING")
 
 
-def test_earlier_trials_are_shown_and_not_run(sitting):
-    study, _, now, planned = sitting
+def test_earlier_trials_are_shown_and_not_run(session):
+    study, sweep, now, planned = session
     outcomes = [("complete", 0.8), ("pruned", None), ("failed", None)]
     for outcome, value in outcomes:
         study.tell(study.ask(), outcome, value)
     for trial in study.trials:
-        now.take_up(Past(trial, None, planned(trial)))
-    now.watch(timeout_seconds=0)
-    assert [entry.status for entry in now.entries] == ["reused", "pruned", "failed"] and not now.pending
-    assert now.entries[0].value == 0.8 and now.exit_code == 0
+        now.add_earlier(EarlierTrial(trial, None, planned(trial)))
+    now.poll(timeout_seconds=0)
+    assert [state.status for state in sweep.states] == ["reused", "pruned", "failed"] and not now.pending
+    assert sweep.states[0].value == 0.8 and now.exit_code == 0
 
 
-# Batches, with a launcher that is told what to return
+# A search with a pool in which each job ends at once: what its run has recorded is the test's
 
 
-def returned(value):
-    status = JobStatus.FAILED if isinstance(value, Exception) else JobStatus.COMPLETED
-    return JobReturn(status=status, _return_value=value)
+class InstantPool:
+    """A pool with the five members that a sweep asks for."""
+
+    def __init__(self, outcome, slots):
+        self._outcome, self._slots, self._ended = outcome, slots, []
+
+    @property
+    def free_slots(self):
+        return self._slots - len(self._ended)
+
+    def start(self, key, function, run, **kwargs):
+        seed, error = str(run.cfg.seed), None
+        process = {"pid": int(key), "host": "elsewhere"}
+        record = Record(run.directory)
+        record.update(status="running", process=process, config_hash=run.config_hash, id=run.id)
+        record.update(fingerprints=fingerprints(run.identity))
+        try:
+            value = self._outcome(seed)
+            record.update(status="completed", best={"value": value, "epoch": 1, "step": 1}, epoch=1)
+        except Exception as raised:
+            error = {"type": type(raised).__name__, "message": str(raised)}
+            record.update(status="failed", error=error)
+        self._ended.append(Ended(key, process, int(error is not None), error))
+
+    def wait(self, *, timeout_seconds):
+        ended, self._ended = self._ended, []
+        return ended
+
+    def send(self, key, number):
+        pass
+
+    def close(self):
+        pass
+
+
+class InstantRunner:
+    """What a search asks of the local launcher, over such a pool."""
+
+    def __init__(self, outcome, slots=1):
+        self._outcome, self._slots = outcome, slots
+
+    def open(self, *, folder, sweep_id, job_count):
+        record = SweepRecord.create(folder, sweep_id=sweep_id)
+        return Sweep(InstantPool(self._outcome, self._slots), record, Lines(), job_count=job_count)
 
 
 @pytest.mark.exhaustive
-def test_other_launchers_run_batches(tmp_path, monkeypatch, capsys):
+def test_a_search_is_continued_and_its_failed_trials_are_not_retried(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    batches = []
-    values = {"1": float("nan"), "3": RuntimeError("broken"), "5": KeyError("x")}
+    begun = []
 
-    def launch(jobs, initial_job_idx):
-        batches.append((initial_job_idx, [job[-1].removeprefix("seed=") for job in jobs]))
-        if len(batches) == 2:
-            raise SystemExit(143)
-        return [returned(values.get(job[-1].removeprefix("seed="), 0.5)) for job in jobs]
+    def outcome(seed):
+        begun.append(seed)
+        if seed in "135":
+            raise RuntimeError("broken")
+        return 0.5
 
-    def run(n_trials, seeds="range(0,9)"):
-        found = searched(f"seed={seeds}", "dry_run=false", n_trials=n_trials, **{"sampler._target_": GRID["_target_"]})
-        OmegaConf.update(found._config, "hydra.launcher.n_jobs", 3)
-        return found.run_in_batches(launch, in_one_process=True)
+    def run(n_trials):
+        found = searched("seed=range(0,9)", n_trials=n_trials, **{"sampler._target_": GRID["_target_"]})
+        return found.run(InstantRunner(outcome, slots=3))
 
-    with pytest.raises(SystemExit):
-        run(9)
-    assert [len(seeds) for _, seeds in batches] == [3, 3]
-    assert run(9) == 1
-    assert [start for start, _ in batches] == [0, 3, 0, 3]
-    assert batches[2][1] == batches[1][1]  # those that were left running come first
-    assert sorted(seed for _, seeds in [batches[0], *batches[2:]] for seed in seeds) == list("012345678")
+    run(4)
+    assert len(begun) == 4
+    run(9)
+    assert sorted(begun) == list("012345678")
     trials = load(journal(tmp_path)).trials
     assert len(trials) == 9 and states(trials).count("FAIL") == 3 and states(trials).count("COMPLETE") == 6
-    count = len(batches)
-    assert run(9) == 0 and len(batches) == count
+    capsys.readouterr()
+    assert run(9) == 0 and len(begun) == 9
     output = capsys.readouterr()
     assert "RuntimeError: broken" in output.out and "6 completed before, 3 failed: " in output.err
     assert "best: val/accuracy 0.500000" in output.err
@@ -402,16 +446,15 @@ def test_other_launchers_run_batches(tmp_path, monkeypatch, capsys):
 
 def test_a_suggestion_made_twice_runs_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    launched = []
+    begun = []
 
-    def launch(jobs, initial_job_idx):
-        launched.extend(job[-1] for job in jobs)
-        return [returned(0.5 if job[-1] == "seed=0" else RuntimeError()) for job in jobs]
+    def outcome(seed):
+        begun.append(seed)
+        return {"0": 0.5}[seed]
 
     found = searched("seed=0,1", n_trials=6, **{"sampler._target_": "optuna.samplers.RandomSampler"})
-    OmegaConf.update(found._config, "hydra.launcher.n_jobs", 4)
-    assert found.run_in_batches(launch, in_one_process=False) == 1
-    assert sorted(launched) == ["seed=0", "seed=1"]
+    assert found.run(InstantRunner(outcome, slots=4)) == 1
+    assert sorted(begun) == ["0", "1"]
     trials = load(journal(tmp_path)).trials
     assert {(trial.params["seed"], trial.state.name) for trial in trials} == {("0", "COMPLETE"), ("1", "FAIL")}
     assert len(trials) == 6
@@ -419,17 +462,15 @@ def test_a_suggestion_made_twice_runs_once(tmp_path, monkeypatch):
 
 def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    typed = ("model=cnn,unet", "monitor=val/accuracy,val/loss", "mode=max,min", "epochs=1")
 
-    def wrong(overrides, source):
+    def wrong(overrides, composer):
         if "model=unet" in overrides and "mode=min" in overrides:
             raise ConfigError("these do not go together")
-        return plan_one(overrides, source)
+        return plan_one(overrides, composer)
 
     monkeypatch.setattr(search_module, "plan_one", wrong)
-    found = searched(*typed[:1], "mode=max,min", **{"sampler._target_": GRID["_target_"]})
-    launch = lambda jobs, initial_job_idx: [returned(0.5) for _ in jobs]  # noqa: E731
-    assert found.run_in_batches(launch, in_one_process=False) == 1
+    found = searched("model=cnn,unet", "mode=max,min", **{"sampler._target_": GRID["_target_"]})
+    assert found.run(InstantRunner(lambda seed: 0.5)) == 1
     assert sorted(states(load(journal(tmp_path)).trials)) == ["COMPLETE"] * 3 + ["FAIL"]
     assert "failed: these do not go together" in capsys.readouterr().err
 
@@ -438,27 +479,28 @@ def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path, monkeypatch
 def test_trials_of_other_code_are_asked_about(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def launch(jobs, initial_job_idx):
-        for job in jobs:
-            planned = plan_one(job)
-            record = Record(planned.directory)
-            record.update(status="completed", config_hash=planned.config_hash, id=planned.id, best={"value": 0.5})
-            record.update(fingerprints={"code": {"old.py": "1"}, "data": {}})
-        return [returned(0.5) for _ in jobs]
+    def run(stale, n_trials=2):
+        found = searched("seed=0,1,2", *[] if stale == "ask" else [f"stale={stale}"], n_trials=n_trials)
+        OmegaConf.update(found._config, "stale", stale)
+        return found.run(InstantRunner(lambda seed: 0.5))
 
-    def run(*more, n_trials=2):
-        found = searched("seed=0,1,2", *more, n_trials=n_trials)
-        OmegaConf.update(found._config, "stale", (*more, "stale=ask")[0].removeprefix("stale="))
-        return found.run_in_batches(launch, in_one_process=False)
-
-    assert run() == 0
+    assert run("ask") == 0
+    for path in tmp_path.glob("outputs/digits/*/run.json"):
+        Record(path.parent).update(fingerprints={"code": {"old.py": "1"}, "data": {}})
     with pytest.raises(StaleRun, match="stale=rerun"):
-        run(n_trials=3)
-    assert run("stale=reuse", n_trials=3) == 0
+        run("ask", n_trials=3)
+    assert run("reuse", n_trials=3) == 0
     assert len(load(journal(tmp_path)).trials) == 3
-    assert run("stale=rerun") == 0
-    kept, new = sorted(tmp_path.glob("outputs/digits/studies/*.journal"), key=lambda path: -len(path.name))
-    assert new.stem == kept.stem.partition(".")[0] and len(load(new).trials) == 2
+    assert run("rerun") == 0
+    old, new = sorted(tmp_path.glob("outputs/digits/studies/*.journal"), key=lambda path: -len(path.name))
+    assert new.stem == old.stem.partition(".")[0] and len(load(new).trials) == 2
+
+
+def test_another_launcher_is_refused(tmp_path):
+    command = study_command("hydra/launcher=basic", "seed=0,1", n_trials=2)
+    result = train(*command, cwd=tmp_path)
+    assert result.returncode == 2 and "needs hydra/launcher=local" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 # As a user runs it
@@ -513,7 +555,7 @@ def test_killed_and_continued_no_trial_is_lost_or_double(tmp_path):
     assert "RUNNING" in states(before)
     result = train(*study_command(*overrides, n_trials=4), cwd=tmp_path)  # and one more than it was
     assert result.returncode == 0, result.stderr
-    assert re.search(r"\d to go on with, \d more to run", result.stderr)
+    assert re.search(r"\d to resume, \d more to run", result.stderr)
     study = load(journal(tmp_path))
     runs = {path.parent: json.loads(path.read_text()) for path in tmp_path.glob("outputs/digits/*/run.json")}
     assert states(study.trials) == ["COMPLETE"] * 4
@@ -557,19 +599,3 @@ def test_a_pruned_run_is_stopped_and_goes_on_by_its_own_command(tmp_path):
     again = train(*command, cwd=tmp_path)
     assert again.returncode == 0 and "2 pruned: " in again.stderr
     assert Record(runs[1]).read()["status"] == "pruned"
-
-
-@pytest.mark.exhaustive
-@pytest.mark.slow
-def test_with_a_launcher_of_hydras_own(tmp_path):
-    command = study_command(
-        "hydra/launcher=basic",
-        "hydra.sweeper.sampler._target_=optuna.samplers.GridSampler",
-        "hydra.sweeper.pruner._target_=optuna.pruners.MedianPruner",
-        "epochs=1",
-        f"{RATE}=0.01,1e30",
-        n_trials=2,
-    )
-    result = train(*command, cwd=tmp_path)
-    assert result.returncode == 1 and "cannot be pruned" in result.stderr, result.stderr
-    assert sorted(states(load(journal(tmp_path)).trials)) == ["COMPLETE", "FAIL"]

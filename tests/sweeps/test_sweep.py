@@ -21,9 +21,12 @@ from src.runs import ID_DIGITS
 from src.runs.provenance import fingerprints
 from src.runs.record import Record
 from src.runs.run import Run
+from src.sweeps.job_state import JobState
 from src.sweeps.plan import Job
-from src.sweeps.show import Lines, duration, left_seconds, print_jobs, print_results, ranked, summary, swept_keys
-from src.sweeps.sweep import Entry, Sweep
+from src.sweeps.processes import ProcessPool
+from src.sweeps.record import SweepRecord
+from src.sweeps.show import Lines, duration, print_jobs, print_results, ranked, remaining_seconds, summary, swept_keys
+from src.sweeps.sweep import Rules, Sweep
 
 IDENTITY = {"model": {"_target_": "src.models.cnn.cnn"}}
 
@@ -86,6 +89,7 @@ def fake(planned, *, number, threads, again):
         if kind == "stubborn":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
+            (planned.directory / "ready").touch()
             time.sleep(60)
         except KeyboardInterrupt:
             record.update(status="interrupted")
@@ -101,15 +105,13 @@ def fake(planned, *, number, threads, again):
     complete(float(settings["seed"]))
 
 
-def sweep_of(tmp_path, *, slots=2, view=None, **options):
+def sweep_of(tmp_path, *, slots=2, view=None, pool=None, command=(), settings="", sweep_id="", **rules):
     return Sweep(
-        tmp_path / "sweeps",
-        slots=[{"SLOT": str(slot)} for slot in range(slots)],
-        threads=1,
-        view=view or Lines(io.StringIO()),
-        prepare=None,
+        pool or ProcessPool(slots=[{"SLOT": str(slot)} for slot in range(slots)]),
+        SweepRecord.create(tmp_path / "sweeps", command=command, settings=settings, sweep_id=sweep_id),
+        view or Lines(io.StringIO()),
+        rules=Rules(**rules),
         run=fake,
-        **options,
     )
 
 
@@ -123,14 +125,14 @@ def finish(tmp_path, jobs, **options):
 
 
 def statuses(sweep):
-    return [entry.status for entry in sweep.entries]
+    return [state.status for state in sweep.states]
 
 
 def test_all_run_and_the_record_says_so(tmp_path):
     jobs = [job(tmp_path, "ok", seed=seed) for seed in range(5)]
     sweep = finish(tmp_path, jobs, command=["seed=0,1"], sweep_id="abc", settings="a: 1\n")
     assert statuses(sweep) == ["completed"] * 5 and sweep.exit_code == 0
-    assert [entry.value for entry in sweep.entries] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert [state.value for state in sweep.states] == [0.0, 1.0, 2.0, 3.0, 4.0]
     (directory,) = (tmp_path / "sweeps").iterdir()
     assert directory.name.endswith("-abc") and (directory / "multirun.yaml").read_text() == "a: 1\n"
     record = json.loads((directory / "sweep.json").read_text())
@@ -145,8 +147,8 @@ def test_equal_ids_run_once_and_share_the_result(tmp_path):
     one, bad = job(tmp_path, "ok", seed=1, sleep=0.3), job(tmp_path, "fail")
     sweep = finish(tmp_path, [one, bad, one, bad, one])
     assert statuses(sweep) == ["completed", "failed", "completed", "failed", "completed"]
-    assert [entry.value for entry in sweep.entries if entry.job == one] == [1.0] * 3
-    assert sweep.entries[3].reason == "LookupError: broken" and sweep.entries[4].shares is sweep.entries[0]
+    assert [state.value for state in sweep.states if state.job == one] == [1.0] * 3
+    assert sweep.states[3].reason == "LookupError: broken" and sweep.states[4].same_as is sweep.states[0]
     assert len((one.directory / "tries").read_text().splitlines()) == 1
     with sweep_of(tmp_path) as later:  # one that comes when the first is over
         later.add(one)
@@ -163,7 +165,7 @@ def test_equal_ids_run_once_and_share_the_result(tmp_path):
 def test_retries(tmp_path, kind, retries, status, tries):
     bad = job(tmp_path, kind, seed=3)
     sweep = finish(tmp_path, [bad, job(tmp_path, "ok")], retries=retries)
-    assert statuses(sweep) == [status, "completed"] and sweep.entries[0].tries == tries
+    assert statuses(sweep) == [status, "completed"] and sweep.states[0].tries == tries
     lines = (bad.directory / "tries").read_text().splitlines()
     assert [line.split()[2] for line in lines] == ["False", "True", "True"][:tries]
     assert sweep.exit_code == (status == "failed")
@@ -173,20 +175,20 @@ def test_the_line_that_failed_stands_below_the_reason(tmp_path, capsys):
     """Where a run's own record says what failed, and where the process alone does."""
     sweep = finish(tmp_path, [job(tmp_path, "fail"), job(tmp_path, "unreadable")], view=Lines())
     lines = capsys.readouterr().err.splitlines()
-    for entry, reason in zip(sweep.entries, ("LookupError: broken", "OSError: of no record"), strict=True):
+    for state, reason in zip(sweep.states, ("LookupError: broken", "OSError: of no record"), strict=True):
         found = next(number for number, line in enumerate(lines) if line.endswith(reason))
         assert re.fullmatch(
-            rf"  \S*test_sweep\.py:\d+, in fake: raise {entry.reason.partition(':')[0]}.*", lines[found + 1]
+            rf"  \S*test_sweep\.py:\d+, in fake: raise {state.reason.partition(':')[0]}.*", lines[found + 1]
         )
     stream = io.StringIO()
-    print_results(sweep.entries, stream)
+    print_results(sweep.states, stream)
     assert len(re.findall(r"^job \d failed: .*\n  \S*test_sweep\.py:\d+, in fake", stream.getvalue(), re.M)) == 2
 
 
 def test_a_process_that_vanishes_has_failed_and_its_record_says_so(tmp_path):
     lost = job(tmp_path, "vanish")
     sweep = finish(tmp_path, [lost])
-    assert sweep.entries[0].status == "failed" and "exit code 0" in sweep.entries[0].reason
+    assert sweep.states[0].status == "failed" and "exit code 0" in sweep.states[0].reason
     record = Record(lost.directory).read()
     assert record["status"] == "failed" and record["error"]["type"] == "ProcessDied" and record["finished"]
 
@@ -203,7 +205,7 @@ def test_a_process_that_vanishes_has_failed_and_its_record_says_so(tmp_path):
 def test_what_a_job_breaks_is_its_own(tmp_path, kind, status, reason, capsys):
     jobs = [job(tmp_path, kind), job(tmp_path, "ok", seed=4, sleep=1)]
     sweep = finish(tmp_path, jobs)
-    assert statuses(sweep) == [status, "completed"] and sweep.entries[0].reason == reason
+    assert statuses(sweep) == [status, "completed"] and sweep.states[0].reason == reason
     assert ("sweep.json cannot be written" in capsys.readouterr().err) == (kind == "wipe")
 
 
@@ -223,7 +225,7 @@ def test_an_error_in_the_sweep_itself_lets_what_runs_save(tmp_path):
     def break_down():
         with sweep:
             sweep.add(jobs[0])
-            while not Record(jobs[0].directory).read():
+            while not (jobs[0].directory / "ready").exists():
                 sweep.poll(0.05)
             raise LookupError
 
@@ -238,7 +240,7 @@ def test_a_job_that_takes_too_long_is_ended(tmp_path, kind, monkeypatch):
     slow = job(tmp_path, kind)
     sweep = finish(tmp_path, [slow, job(tmp_path, "ok", seed=2)], job_timeout_seconds=1.0)
     assert statuses(sweep) == ["failed", "completed"]
-    assert sweep.entries[0].reason == "TimeoutError: no end after job_timeout_seconds=1"
+    assert sweep.states[0].reason == "TimeoutError: no end after job_timeout_seconds=1"
     assert Record(slow.directory).read()["error"]["type"] == "TimeoutError"
 
 
@@ -260,7 +262,7 @@ def test_a_signal_lets_running_jobs_save_and_starts_no_more(tmp_path, number, ca
     with sweep_of(tmp_path) as sweep:
         for each in jobs:
             sweep.add(each)
-        while not all((each.directory / "tries").exists() for each in jobs[1:3]):
+        while not all((each.directory / "ready").exists() for each in jobs[1:3]):
             sweep.poll(0.05)
         os.kill(os.getpid(), number)
         while sweep.busy:
@@ -268,7 +270,7 @@ def test_a_signal_lets_running_jobs_save_and_starts_no_more(tmp_path, number, ca
         assert sweep.stopped and sweep.free_slots == 0
     assert statuses(sweep) == ["completed", "interrupted", "interrupted", "not started"]
     assert sweep.exit_code == 128 + number and "2 running jobs save and end" in capsys.readouterr().err
-    assert signal.getsignal(number) not in (sweep._hear,)
+    assert signal.getsignal(number) not in (sweep._on_signal,)
     again = finish(tmp_path, [jobs[0], job(tmp_path, "ok")])
     assert statuses(again) == ["completed", "completed"]
 
@@ -276,13 +278,13 @@ def test_a_signal_lets_running_jobs_save_and_starts_no_more(tmp_path, number, ca
 def test_a_job_is_pruned(tmp_path):
     bad = job(tmp_path, "pruned")
     with sweep_of(tmp_path) as sweep:
-        entry = sweep.add(bad)
+        state = sweep.add(bad)
         while not (bad.directory / "ready").exists():
             sweep.poll(0.05)
-        sweep.prune(entry)
+        sweep.prune(state)
         while sweep.busy:
             sweep.poll(0.05)
-    assert entry.status == "pruned" and sweep.exit_code == 0
+    assert state.status == "pruned" and sweep.exit_code == 0
 
 
 def test_a_job_that_another_process_runs_is_waited_for_and_the_others_go_first(tmp_path):
@@ -304,7 +306,7 @@ def test_a_job_that_another_process_runs_is_waited_for_and_the_others_go_first(t
         stream = io.StringIO()
         sweep = finish(tmp_path, jobs, slots=1, view=Lines(stream))
         thread.join()
-    assert statuses(sweep) == ["reused", "completed", "completed"] and sweep.entries[0].value == 7.0
+    assert statuses(sweep) == ["reused", "completed", "completed"] and sweep.states[0].value == 7.0
     assert not (jobs[0].directory / "tries").exists() and "in use by an unknown process" in stream.getvalue()
 
 
@@ -313,7 +315,7 @@ def test_what_is_completed_is_reused_at_once(tmp_path):
     finish(tmp_path, jobs)
     done = [job(tmp_path, "ok", seed=seed, action="reuse") for seed in range(2)]
     sweep = finish(tmp_path, done)
-    assert statuses(sweep) == ["reused", "reused"] and [entry.value for entry in sweep.entries] == [0.0, 1.0]
+    assert statuses(sweep) == ["reused", "reused"] and [state.value for state in sweep.states] == [0.0, 1.0]
     assert all(len((each.directory / "tries").read_text().splitlines()) == 1 for each in jobs)
 
 
@@ -323,9 +325,9 @@ def test_two_records_of_one_second_do_not_collide(tmp_path):
     assert len(list((tmp_path / "sweeps").glob("*/sweep.json"))) == 5
 
 
-def entries_of(*rows):
+def states_of(*rows):
     return [
-        Entry(number, job("f", "ok", seed=seed, mode=mode), status=status, value=value, epoch=epoch, seconds=seconds)
+        JobState(number, job("f", "ok", seed=seed, mode=mode), status=status, value=value, epoch=epoch, seconds=seconds)
         for number, (seed, mode, status, value, epoch, seconds) in enumerate(rows, start=1)
     ]
 
@@ -333,17 +335,17 @@ def entries_of(*rows):
 def test_the_best_comes_first_and_what_has_no_result_last():
     rows = [(0, "max", "failed", None, 0, 0.0), (1, "max", "completed", 0.5, 4, 1.0), (2, "max", "reused", 0.9, 4, 1.0)]
     rows += [(3, "max", "interrupted", 0.95, 2, 1.0)]
-    assert [entry.number for entry in ranked(entries_of(*rows))] == [3, 2, 4, 1]
+    assert [state.number for state in ranked(states_of(*rows))] == [3, 2, 4, 1]
     lowest = [(seed, "min", "completed", value, 4, 1.0) for seed, value in enumerate([0.3, 0.1, 0.2])]
-    assert [entry.value for entry in ranked(entries_of(*lowest))] == [0.1, 0.2, 0.3]
+    assert [state.value for state in ranked(states_of(*lowest))] == [0.1, 0.2, 0.3]
 
 
 def test_tables_are_plain_where_there_is_no_terminal():
-    entries = entries_of((0, "max", "completed", 0.25, 4, 12.34), (1, "max", "failed", None, 1, 0.5))
-    entries[1].reason, entries[1].tries = "LookupError: \x1b[1mbroken\nin\x1b[0m two lines" + " and words" * 80, 2
-    entries[1].line = "mine.py:7, in build: x = y[0]"
+    states = states_of((0, "max", "completed", 0.25, 4, 12.34), (1, "max", "failed", None, 1, 0.5))
+    states[1].reason, states[1].tries = "LookupError: \x1b[1mbroken\nin\x1b[0m two lines" + " and words" * 80, 2
+    states[1].line = "mine.py:7, in build: x = y[0]"
     stream = io.StringIO()
-    print_results(entries, stream)
+    print_results(states, stream)
     head, first, second, why, where = stream.getvalue().splitlines()
     assert head.split() == ["job", "seed", "val/accuracy", "epoch", "status", "seconds", "directory"]
     assert first.split()[:6] == ["1", "0", "0.250000", "4/4", "completed", "12.3"] and "\x1b" not in first
@@ -365,16 +367,16 @@ def test_a_plan_in_words(tmp_path):
         "is completed",
         "starts",
         "is job 2",
-        "goes on",
+        "resumes",
     ]
 
 
 def test_words_for_what_is_left():
-    entries = entries_of((0, "max", "completed", 0.5, 4, 8.0), (1, "max", "running", 0.5, 2, 4.0))
-    entries += entries_of((2, "max", "waiting", None, 0, 0.0))
-    assert left_seconds(entries, slots=2) == 8.0  # a whole run of 4 epochs of 2 s
-    assert left_seconds(entries, slots=1) == 12.0
-    assert summary(entries, slots=2) == "1 completed, 1 running, 1 waiting; about 8 s left"
-    assert entries[1].left_seconds == 4.0 and entries[2].left_seconds is None
+    states = states_of((0, "max", "completed", 0.5, 4, 8.0), (1, "max", "running", 0.5, 2, 4.0))
+    states += states_of((2, "max", "waiting", None, 0, 0.0))
+    assert remaining_seconds(states, slots=2) == 8.0  # a whole run of 4 epochs of 2 s
+    assert remaining_seconds(states, slots=1) == 12.0
+    assert summary(states, slots=2) == "1 completed, 1 running, 1 waiting; about 8 s left"
+    assert states[1].remaining_seconds == 4.0 and states[2].remaining_seconds is None
     assert [duration(seconds) for seconds in (0.4, 59, 185, 7800)] == ["0 s", "59 s", "3 min 5 s", "2 h 10 min"]
-    assert swept_keys(entries) == ["seed"]
+    assert swept_keys(states) == ["seed"]

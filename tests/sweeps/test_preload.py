@@ -16,9 +16,9 @@ import json, os, sys
 from pathlib import Path
 from src.config import compose
 from src.sweeps.child import run_job
-from src.sweeps.warm import prepare_fork
+from src.sweeps.preload import preload
 
-prepare_fork()
+preload()
 from tensorflow.python.eager import context
 
 modules = set(sys.modules)

@@ -1,0 +1,69 @@
+"""What has become of a job of a sweep: plain values, which the sweep changes and tables, records and searches read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from src.runs.checked import EMPTY, Values
+from src.runs.record import BadRecord, Record
+from src.sweeps.plan import Job
+
+Status = Literal[
+    "waiting", "locked", "running", "completed", "reused", "failed", "interrupted", "pruned", "not started"
+]
+RUNNING: tuple[Status, ...] = ("waiting", "locked", "running")
+DONE: tuple[Status, ...] = ("completed", "reused", "pruned")
+
+
+@dataclass
+class JobState:
+    """A job in a sweep, and what has become of it.
+
+    Attributes:
+        number: in the sweep, from 1.
+        value: the best of the monitored metric; None where there is none.
+        reason: why it failed.
+        line: the line of the user's own code that raised what made it fail.
+        seconds: of training, over all its parts.
+        same_as: the earlier job with the same directory, whose run is this one's too.
+        holder: the process of another command that trains it now.
+    """
+
+    number: int
+    job: Job
+    status: Status = "waiting"
+    value: float | None = None
+    reason: str | None = None
+    line: str | None = None
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    tries: int = 0
+    same_as: JobState | None = None
+    holder: str | None = None
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """How long it will take from here, by its own epochs so far."""
+        if not self.epoch or self.status != "running":
+            return None
+        return self.seconds / self.epoch * max(0, self.job.cfg.epochs - self.epoch)
+
+    def read(self) -> Values:
+        """Take over what its run's record says; returns the record, `EMPTY` where there is none of this run."""
+        try:
+            record = Record(self.job.directory).read()
+        except BadRecord:
+            return EMPTY
+        if not record or record["config_hash"] != self.job.config_hash:
+            return EMPTY
+        self.value = record["best"] and record["best"]["value"]
+        self.epoch, self.step, self.seconds = record["epoch"], record["step"], record["seconds"]
+        return record
+
+    def copy_result(self, other: JobState) -> None:
+        """Take over all but the status of a job whose run is the same."""
+        self.value, self.seconds = other.value, other.seconds
+        self.epoch, self.step = other.epoch, other.step
+        self.reason, self.line = other.reason, other.line
