@@ -135,7 +135,7 @@ def work(side: str, *, epochs: int, runs: int) -> dict[str, Any]:
 
 
 def memory(folder: Path, count: int) -> Row:
-    """What a sweep's parent, which jobs are forked from, holds after each job; the growth by a linear fit, without the first tenth."""
+    """What a sweep's parent holds after each job; the growth by a linear fit, without the first tenth."""
     import numpy as np
 
     command = _train("--multirun", *TINY, _seeds(count), f"hydra.launcher.n_jobs={JOBS}")
