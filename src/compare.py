@@ -17,13 +17,12 @@ from pathlib import Path
 
 from src.arguments import Parser
 from src.command import run_command
-from src.comparison import CompareError
+from src.comparison import confounders
 from src.comparison.columns import differing, known_keys, metric_names, resolve
 from src.comparison.diff import RESULT, differences
 from src.comparison.effects import completed_with, effects
 from src.comparison.groups import Group, check_sort, group, ranked, repeated
-from src.comparison.made_of import unlike
-from src.comparison.rows import Row, add_derived, read_row, read_rows, run_at
+from src.comparison.rows import Row, add_derived, read_row, read_rows
 from src.comparison.tables import (
     Table,
     as_csv,
@@ -37,7 +36,9 @@ from src.comparison.tables import (
     without_repeats,
 )
 from src.comparison.where import select, values_before
+from src.errors import ConfigError
 from src.files import replace
+from src.runs.collection import find_run
 from src.runs.commands import python
 
 FORMATS = ("table", "csv", "json", "markdown", "html")
@@ -139,7 +140,7 @@ def _format_of(output: Path | None) -> str:
     if output is None:
         return "table"
     if output.suffix not in SUFFIXES:
-        raise CompareError(f"--output {output} tells no format: end it in {', '.join(SUFFIXES)}, or give --format")
+        raise ConfigError(f"--output {output} tells no format: end it in {', '.join(SUFFIXES)}, or give --format")
     return SUFFIXES[output.suffix]
 
 
@@ -148,7 +149,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     _warn(warnings)
     if not rows:
         where = ", ".join(map(str, arguments.folders))
-        raise CompareError(f"there is no run in {where}: runs are outputs/<name>/<label>-<id>, with a run.json each")
+        raise ConfigError(f"there is no run in {where}: runs are outputs/<name>/<label>-<id>, with a run.json each")
     check_sort(arguments.sort, rows)
     selected = select(rows, arguments.where)
     if not selected:
@@ -157,7 +158,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     keys = differing(selected)
     groups = ranked(group(selected, keys, each=arguments.each), sort=arguments.sort)
     _warn([] if arguments.each else repeated(groups))
-    _warn(unlike([row for one in groups for row in one.rows]))
+    _warn(confounders.warnings([row for one in groups for row in one.rows]))
     if arguments.format == "html":
         from src.comparison.page import page
 
@@ -197,7 +198,7 @@ def _runs(groups: Sequence[Group], keys: Sequence[str], arguments: argparse.Name
 def _metric(key: str, rows: Sequence[Row]) -> str:
     found = resolve(key, known_keys(rows))
     if found not in metric_names(rows):
-        raise CompareError(f"--effects --sort {key}: that is no metric; there is {', '.join(metric_names(rows))}")
+        raise ConfigError(f"--effects --sort {key}: that is no metric; there is {', '.join(metric_names(rows))}")
     return found
 
 
@@ -217,7 +218,7 @@ def _effects(rows: Sequence[Row], metric: str | None, *, form: str) -> str:
 
 
 def _diff(words: Sequence[str], form: str) -> str:
-    runs = [run_at(word) for word in words]
+    runs = [find_run(word) for word in words]
     read = [read_row(run) for run in runs]
     for _, warnings in read:
         _warn(warnings)
@@ -255,7 +256,7 @@ def _write(text: str, output: Path | None) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         replace(output, text.encode("utf-8", "backslashreplace").decode())
     except OSError as error:
-        raise CompareError(f"{output} cannot be written ({error.strerror})") from error
+        raise ConfigError(f"{output} cannot be written ({error.strerror})") from error
     print(output)
 
 

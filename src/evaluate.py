@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0 if arguments else EXIT_WRONG
     word, split = _parse(arguments)
-    run = _run_of(word)
+    run = find_run(word).directory
     cfg = load_config(run)
     record = Record(run).read() or EMPTY
     if changed := changes(record["fingerprints"], identity_config(cfg)):
@@ -170,13 +170,6 @@ def _parse(arguments: list[str]) -> tuple[str, str | None]:
     if split not in (None, *SPLITS):
         raise ConfigError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
     return paths[0], split
-
-
-def _run_of(word: str) -> Path:
-    try:
-        return find_run(word).directory
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _print_metrics(evaluation: Evaluation) -> None:

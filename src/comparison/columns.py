@@ -11,8 +11,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from src.comparison import CompareError
 from src.comparison.rows import Row, Value
+from src.errors import ConfigError
 from src.runs.provenance import WATCHING
 from src.text import last_names
 
@@ -85,7 +85,7 @@ def resolve(key: str, known: Sequence[str]) -> str:
     """The known key of this name, or the only one whose last part this is.
 
     Raises:
-        CompareError: there is none, or there are several; names them, or keys of a similar spelling.
+        ConfigError: there is none, or there are several; names them, or keys of a similar spelling.
     """
     if key in known:
         return key
@@ -93,12 +93,12 @@ def resolve(key: str, known: Sequence[str]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise CompareError(f"{key} may be {' or '.join(found)}: give the whole name")
+        raise ConfigError(f"{key} may be {' or '.join(found)}: give the whole name")
     last_parts = {re.split("[./]", name)[-1]: name for name in reversed(known)} | {name: name for name in known}
     similar = [name for name in last_parts if name.startswith(key)]
     similar += difflib.get_close_matches(key, last_parts, SUGGESTIONS, SIMILARITY)
     named = list(dict.fromkeys(last_parts[name] for name in similar))[:SUGGESTIONS]
-    raise CompareError(
+    raise ConfigError(
         f"no run has {key!r}" + (f". Did you mean {' or '.join(named)}?" if named else f"; there is {', '.join(known)}")
     )
 

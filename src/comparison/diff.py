@@ -47,7 +47,7 @@ def _parts(row: Row) -> dict[str, dict[str, Value]]:
     values = row.run.values
     environment, fingerprints = values["environment"], values["fingerprints"]
     rest = {key: value for key, value in environment.items() if key not in ("git", "packages")}
-    result = {"status": row.status, **row.metrics, "best epoch": row.best_epoch, "seconds": row.seconds}
+    result = {"status": row.status, **row.metrics, "best epoch": row.get("epoch"), "seconds": row.get("seconds")}
     return {
         "config": row.settings,
         "commit": dict(_leaves(environment["git"])),

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from src.comparison.columns import differing, is_factor, values_of
+from src.comparison.confounders import Confounder, confounders
 from src.comparison.groups import less_is_better
-from src.comparison.made_of import Part, differing_parts
 from src.comparison.rows import Row, Value
 
 MOST_VALUES = 8  # numbers with more are put into ranges
@@ -78,13 +78,13 @@ def completed_with(rows: Sequence[Row], metric: str, *, any_monitor: bool = Fals
     return [row for row in rows if row.is_final and metric in row.metrics and (any_monitor or row.monitor == metric)]
 
 
-def _factors(rows: Sequence[Row]) -> list[dict[str | Part, dict[int, Value]]]:
+def _factors(rows: Sequence[Row]) -> list[dict[str | Confounder, dict[int, Value]]]:
     """The values of each key by the run's place, without runs that do not have it; keys that change together as one."""
-    columns: dict[str | Part, dict[int, Value]]
+    columns: dict[str | Confounder, dict[int, Value]]
     columns = {key: values_of(rows, key) for key in differing(rows) if is_factor(key, rows)}
-    for part, column in differing_parts(rows).items():
-        columns[part] = {place: value for place, value in enumerate(column) if value is not None}
-    together: dict[tuple, dict[str | Part, dict[int, Value]]] = defaultdict(dict)
+    for confounder, column in confounders(rows).items():
+        columns[confounder] = {place: value for place, value in enumerate(column) if value is not None}
+    together: dict[tuple, dict[str | Confounder, dict[int, Value]]] = defaultdict(dict)
     for key, values in columns.items():
         if len(set(values.values())) > 1:
             together[_pattern(values)][key] = values
@@ -102,7 +102,7 @@ def _pattern(values: dict[int, Value]) -> tuple:
     return tuple((place, first[value]) for place, value in values.items())
 
 
-def _effect(factor: dict[str | Part, dict[int, Value]], monitor: str, rows: Sequence[Row]) -> Effect:
+def _effect(factor: dict[str | Confounder, dict[int, Value]], monitor: str, rows: Sequence[Row]) -> Effect:
     first = next(iter(factor.values()))
     places, names = list(first), _levels(list(first.values()))
     if len(factor) > 1 and len(set(names)) == len(set(first.values())):

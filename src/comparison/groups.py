@@ -88,7 +88,7 @@ def ranked(groups: Sequence[Group], *, sort: str | None = None) -> list[Group]:
     """Best first, by each one's monitor and mode or by `sort`; those without a final result at the end.
 
     Raises:
-        CompareError: nothing is called `sort`.
+        ConfigError: nothing is called `sort`.
     """
     if sort is None:
         return sorted(groups, key=lambda one: _by_result(one.best, value=one.mean(one.best.monitor)))
@@ -134,6 +134,6 @@ def less_is_better(metric: str, rows: Sequence[Row]) -> bool:
 
 
 def check_sort(sort: str | None, rows: Sequence[Row]) -> None:
-    """Raise CompareError where nothing is called so."""
+    """Raise ConfigError where nothing is called so."""
     if sort is not None:
         resolve(sort, known_keys(rows))

@@ -16,11 +16,10 @@ from html import escape
 from importlib import resources
 from string import Template
 
-from src.comparison import CompareError
+from src.comparison import confounders
 from src.comparison.charts import MOST_CURVES, colours, curves, scatters
 from src.comparison.effects import effects
 from src.comparison.groups import Group, group, ranked
-from src.comparison.made_of import unlike
 from src.comparison.rows import Row
 from src.comparison.tables import (
     Table,
@@ -32,6 +31,7 @@ from src.comparison.tables import (
     table_of_runs,
     without_repeats,
 )
+from src.errors import ConfigError
 from src.runs.commands import train_command
 from src.text import counted
 
@@ -54,16 +54,16 @@ def page(groups: Sequence[Group], keys: Sequence[str], *, sort: str | None = Non
         sort: what the groups are ranked by, and so each run.
 
     Raises:
-        CompareError: Plotly is missing, or there is no run.
+        ConfigError: Plotly is missing, or there is no run.
     """
     rows = [row for one in groups for row in one.rows]
     if not rows:
-        raise CompareError("there is no run to show, so no page was made")
+        raise ConfigError("there is no run to show, so no page was made")
     plotly = _plotly()
     figures = [("curves", figure) for figure in curves(groups, keys)]
     sections = [
         _tables(groups, keys, sort),
-        _list("Made differently", unlike(rows)),
+        _list("Made differently", confounders.warnings(rows)),
         _curves(len(rows)) if figures else "",
         _effects(rows),
         _pictures(groups[0].best),
@@ -88,7 +88,7 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise CompareError(f"--format html draws with Plotly, which is not installed: {HOW}") from None
+        raise ConfigError(f"--format html draws with Plotly, which is not installed: {HOW}") from None
     return get_plotlyjs()
 
 

@@ -1,4 +1,4 @@
-"""One row a run: what it was asked to be and what it reached, checked, so that nothing after this can trip over it.
+"""One row a run: its settings and what it reached, for tables, effects and differences.
 
 rows, warnings = read_rows([Path("outputs/digits")])
 rows[0].settings["optimizer"], rows[0].result, rows[0].metrics["val/loss"]
@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.comparison import CompareError
 from src.errors import one_line
 from src.runs.checked import LARGEST, Values, best_metrics, read_history, step_within
-from src.runs.collection import Run, find_run, find_runs
+from src.runs.collection import RecordedRun, find_runs
 
 Value = str | int | float | None
 
@@ -28,17 +27,13 @@ _REFERENCE = re.compile(r"\$\{([^:${}]+)\}")
 class Row:
     """A run: its settings by key, groups of options among them, and its metrics at its best step."""
 
-    run: Run
+    run: RecordedRun
     status: str
     reason: str
     settings: dict[str, Value]
-    complete: bool  # whether `settings` names all that it was; older records know only what was typed
+    complete: bool  # whether `settings` has all of them; older records have only what was typed
     typed: frozenset[str]
     metrics: dict[str, float]
-    best_epoch: int | None
-    best_step: int | None
-    within_epoch: bool  # whether its best was measured in the midst of an epoch
-    seconds: float | None
 
     @property
     def directory(self) -> Path:
@@ -62,17 +57,21 @@ class Row:
         """Whether its result is final, so that means are taken over it."""
         return self.status == "completed" and self.result is not None
 
+    @property
+    def is_within_epoch(self) -> bool:
+        """Whether its best was measured before the end of an epoch."""
+        best = self.run.values["best"]
+        return best is not None and bool(step_within(best))
+
     def get(self, key: str) -> Value:
         """A setting, a metric, or one of `epoch` and `step` (the best), `seconds`, `status`, `reason`, `directory`."""
-        own = {
-            "epoch": self.best_epoch,
-            "step": self.best_step,
-            "seconds": self.seconds,
-            "status": self.status,
-            "reason": self.reason,
-        }
-        if key in own:
-            return own[key]
+        if key in ("epoch", "step"):
+            best = self.run.values["best"]
+            return best and (best["epoch"] if key == "epoch" else best["step"])
+        if key == "seconds":
+            return self.run.values["seconds"] or None
+        if key in ("status", "reason"):
+            return getattr(self, key)
         if key == "directory":
             return str(self.directory.resolve())
         return self.metrics[key] if key in self.metrics else self.settings.get(key)
@@ -85,51 +84,34 @@ def read_rows(folders: Iterable[Path], *, set_aside: bool = False) -> tuple[list
         set_aside: whether runs that another has taken the place of are read too.
 
     Raises:
-        CompareError: a folder does not exist.
+        ConfigError: a folder does not exist.
     """
-    try:
-        runs, warnings = find_runs(folders)
-    except ValueError as error:
-        raise CompareError(str(error)) from error
+    runs, warnings = find_runs(folders)
     rows = []
     for run in runs:
         if run.set_aside and not set_aside:
             continue
-        row, said = read_row(run)
+        row, of_run = read_row(run)
         rows.append(row)
-        warnings += said
+        warnings += of_run
     add_derived(rows)
     return rows, warnings
 
 
 def add_derived(rows: Sequence[Row]) -> None:
-    """Give each row what follows in it from other settings, where another's settings say the same key themselves."""
-    said = {key for row in rows for key in row.settings}
+    """Give each row its settings that follow from others, where another row has the key as a setting of its own."""
+    keys = {key for row in rows for key in row.settings}
     for row in rows:
         for key, value in row.run.values.get("derived", {}).items():
-            if key in said and value is not None:
+            if key in keys and value is not None:
                 row.settings.setdefault(key, _plain(value))
 
 
-def run_at(word: str) -> Run:
-    """The run of this directory, or with this id; see `find_run`.
-
-    Raises:
-        CompareError: there is none, or its record is broken.
-    """
-    try:
-        return find_run(word)
-    except ValueError as error:
-        raise CompareError(str(error)) from error
-
-
-def read_row(run: Run) -> tuple[Row, list[str]]:
+def read_row(run: RecordedRun) -> tuple[Row, list[str]]:
     """A run's row, and what is wrong with its history."""
-    values = run.values
-    best = values["best"]
+    values, status = run.values, run.status
     history, warnings = read_history(run.directory)
     metrics = best_metrics(values, history)
-    status = run.status
     row = Row(
         run=run,
         status=status,
@@ -138,10 +120,6 @@ def read_row(run: Run) -> tuple[Row, list[str]]:
         complete="config" in values,
         typed=frozenset(_typed(values["overrides"])),
         metrics={key: value for key, value in metrics.items() if value is not None},
-        best_epoch=best and best["epoch"],
-        best_step=best and best["step"],
-        within_epoch=best is not None and bool(step_within(best)),
-        seconds=values["seconds"] or None,
     )
     return row, warnings
 
@@ -212,7 +190,6 @@ def _reason(values: Values, status: str, holder: str | None) -> str:
         return "" if best and best["value"] is not None else f"has no value of {values['monitor']}"
     error = values["error"]
     if status == "failed" and error:
-        told = [error["type"] or "error", one_line(error["message"] or "")]
-        return ": ".join(filter(None, told))
+        return ": ".join(filter(None, [error["type"] or "error", one_line(error["message"] or "")]))
     reached = f"at epoch {values['epoch']} of {values['epochs'] or '?'}"
     return f"{reached}, by {holder}" if holder else reached

@@ -194,7 +194,7 @@ def _settings(keys: Sequence[str]) -> list[Column]:
 def _last_columns(rows: Sequence[Row]) -> list[Column]:
     return [
         Column("epoch", "best epoch"),
-        *([Column("step", "best step")] if any(row.within_epoch for row in rows) else []),
+        *([Column("step", "best step")] if any(row.is_within_epoch for row in rows) else []),
         Column("status", "status"),
         Column("seconds", "seconds", digits=".1f"),
         Column("reason", "reason", shown=False),

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from src.comparison import CompareError
 from src.comparison.columns import known_keys, resolve
 from src.comparison.rows import Row, Value, parsed
 from src.comparison.tables import plain
+from src.errors import ConfigError
 
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne,
@@ -33,7 +33,7 @@ def select(rows: Sequence[Row], conditions: Sequence[str]) -> list[Row]:
     """The runs for which all conditions hold.
 
     Raises:
-        CompareError: a condition cannot be read, or names a key that no run has.
+        ConfigError: a condition cannot be read, or names a key that no run has.
     """
     kept, known = list(rows), known_keys(rows)
     for condition in conditions:
@@ -56,10 +56,10 @@ def _read(condition: str, known: Sequence[str]) -> tuple[str, str, str]:
     """Key, sign and value."""
     found = CONDITION.fullmatch(condition)
     if not found:
-        raise CompareError(f"--where {condition}: it must be KEY=VALUE, or have != < <= > >= for the =")
+        raise ConfigError(f"--where {condition}: it must be KEY=VALUE, or have != < <= > >= for the =")
     key, sign, wanted = found[1].strip(), found[2], found[3].strip()
     if sign not in EQUAL and parsed(wanted) is None:
-        raise CompareError(
+        raise ConfigError(
             f"--where {condition}: {wanted!r} is not a number, and {sign} needs one; = and != take any value"
         )
     return resolve(key, known), sign, wanted.lower() if wanted.lower() in CONSTANTS else wanted

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from src.arguments import Parser
 from src.command import EXIT_FAILED, run_command
-from src.errors import ConfigError
 from src.runs.clean import Plan, Removal, make_plan
 from src.runs.collection import find_run, find_runs
 from src.runs.details import print_details
@@ -35,10 +34,7 @@ that a process is using, or that others branch from are left alone."""
 def main(argv: Sequence[str]) -> int:
     """The command line; returns the exit code: 0, or 1 where not all could be done."""
     arguments = _parser().parse_args(argv)
-    try:
-        return arguments.command(arguments)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return arguments.command(arguments)
 
 
 def _parser() -> Parser:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from src.runs.branch import branches_of
-from src.runs.collection import Run, find_runs
+from src.runs.collection import RecordedRun, find_runs
 from src.runs.lock import hold, lock_path
 from src.runs.record import BadRecord, Record
 from src.runs.sizes import size_of
@@ -35,7 +35,7 @@ LEFTOVERS = {".": f"{TEMPORARY}*", CHECKPOINTS: ".tmp-*", f"{CHECKPOINTS}/best":
 class Removal:
     """A run's checkpoints that can go, or a leftover of a killed process in its folder, and the size in bytes."""
 
-    run: Run
+    run: RecordedRun
     path: Path
     size: int
 
@@ -67,7 +67,7 @@ class Plan:
     """What would be removed, and why the other runs keep their checkpoints: runs by reason."""
 
     removals: list[Removal]
-    kept: dict[str, list[Run]]
+    kept: dict[str, list[RecordedRun]]
     warnings: list[str]
 
     @property
@@ -83,7 +83,7 @@ def make_plan(folders: Sequence[Path], *, keep: int) -> Plan:
         keep: how many of the best completed runs of each name and monitor keep their checkpoints.
 
     Raises:
-        ValueError: a folder does not exist.
+        ConfigError: a folder does not exist.
     """
     runs, warnings = find_runs(folders)
     parents, best = _parents(runs), _best(runs, keep)
@@ -102,7 +102,7 @@ def make_plan(folders: Sequence[Path], *, keep: int) -> Plan:
     return plan
 
 
-def _remove_checkpoints(run: Run) -> bool:
+def _remove_checkpoints(run: RecordedRun) -> bool:
     """Remove a completed run's checkpoints, unless it has changed or has been branched from since it was planned.
 
     They are first moved out of sight: what a kill leaves is then a leftover, not a damaged checkpoint.
@@ -131,7 +131,7 @@ def _leftovers(directory: Path) -> list[Path]:
     return found
 
 
-def _reason_to_keep(run: Run, parents: set[str], best: set[Path]) -> str | None:
+def _reason_to_keep(run: RecordedRun, parents: set[str], best: set[Path]) -> str | None:
     """Why a run's checkpoints stay; None where they need not."""
     if run.status != "completed":
         return run.status
@@ -142,27 +142,27 @@ def _reason_to_keep(run: Run, parents: set[str], best: set[Path]) -> str | None:
     return "best" if run.directory in best else None
 
 
-def _parents(runs: Iterable[Run]) -> set[str]:
+def _parents(runs: Iterable[RecordedRun]) -> set[str]:
     """The config hashes that branches among these runs name; older ones are not noted in their parent's folder."""
     return {parent["config_hash"] for run in runs if (parent := run.values["parent"])}
 
 
-def _best(runs: Iterable[Run], keep: int) -> set[Path]:
+def _best(runs: Iterable[RecordedRun], keep: int) -> set[Path]:
     """The best completed runs of each name and monitor; runs that were set aside do not count."""
-    groups: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[RecordedRun]] = defaultdict(list)
     for run in runs:
         if run.status == "completed" and not run.set_aside:
             groups[run.values["name"], run.values["monitor"], run.values["mode"]].append(run)
     return {run.directory for group in groups.values() for run in sorted(group, key=_rank)[:keep]}
 
 
-def _rank(run: Run) -> tuple[bool, float, Path]:
+def _rank(run: RecordedRun) -> tuple[bool, float, Path]:
     value = run.best
     better_is_less = 0.0 if value is None else -value if run.values["mode"] == "max" else value
     return value is None, better_is_less, run.directory
 
 
-def _is_unchanged(run: Run) -> bool:
+def _is_unchanged(run: RecordedRun) -> bool:
     """Whether the run is still the one that was planned for."""
     try:
         values = Record(run.directory).read()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.errors import ConfigError
 from src.runs import ID_DIGITS
 from src.runs.checked import Values, read_history
 from src.runs.commands import python
@@ -30,7 +31,7 @@ NEEDED = ("id", "name", "status", "monitor", "mode")
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """A run's directory and what its run.json says."""
 
     directory: Path
@@ -68,19 +69,19 @@ class Run:
         return read_history(self.directory)[0]
 
 
-def find_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
+def find_runs(folders: Iterable[Path]) -> tuple[list[RecordedRun], list[str]]:
     """The runs in these folders at any depth, by directory, each once; and a warning for each that is broken.
 
     Raises:
-        ValueError: a folder does not exist.
+        ConfigError: a folder does not exist.
     """
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, RecordedRun] = {}
     broken: dict[Path, str] = {}
     traced: dict[Path, Path] = {}  # was to be a run, or has runs in a folder of such a name
     for folder in folders:
         if not folder.is_dir():
             if not ID.fullmatch(str(folder)):
-                raise ValueError(f"{folder} is no folder; runs are outputs/<name>/<label>-<id>")
+                raise ConfigError(f"{folder} is no folder; runs are outputs/<name>/<label>-<id>")
             run = find_run(str(folder))
             runs.setdefault(run.directory.resolve(), run)
             continue
@@ -89,7 +90,7 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
             if "run.json" in files:
                 names.clear()
                 try:
-                    runs.setdefault(directory.resolve(), Run(directory, read_values(directory)))
+                    runs.setdefault(directory.resolve(), RecordedRun(directory, read_values(directory)))
                 except ValueError as error:
                     broken[directory.resolve()] = str(error)
             elif any(trace in names or trace in files for trace in TRACES):
@@ -100,33 +101,33 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
     return sorted(runs.values(), key=lambda run: run.directory), [broken[path] for path in sorted(broken)]
 
 
-def find_run(text: str, *, folder: Path = Path("outputs")) -> Run:
+def find_run(text: str, *, folder: Path = Path("outputs")) -> RecordedRun:
     """The run of this directory, or the one below `folder` with this name, or whose id begins so.
 
     Raises:
-        ValueError: there is none, or more than one; or its record is broken.
+        ConfigError: there is none, or more than one; or its record is broken.
     """
     directory = Path(text)
     if any((directory / name).exists() for name in ("run.json", *TRACES)):
-        return Run(directory, read_values(directory))
+        return RecordedRun(directory, read_values(directory))
     ways = f"give its directory, outputs/<name>/<label>-<id>, or {SHORTEST_ID} to {ID_DIGITS} digits of its id"
     if directory.is_dir():
         inside = find_runs([directory])[0]
         first = f", such as {inside[0].directory}" if inside else ""
-        raise ValueError(f"{text} is no run but a folder with {counted(len(inside), 'run')}{first}; {ways}")
+        raise ConfigError(f"{text} is no run but a folder with {counted(len(inside), 'run')}{first}; {ways}")
     runs = [run for run in find_runs([folder])[0] if not run.set_aside] if folder.is_dir() else []
     is_id = ID.fullmatch(text)
     found = [run for run in runs if run.directory.name == text or (is_id and run.values["id"].startswith(text))]
     if not is_id and not found:
-        raise ValueError(f"{text} is no run: {ways}")
+        raise ConfigError(f"{text} is no run: {ways}")
     if not found:
         there = (
             f"of {counted(len(runs), 'run')} below {folder}" if folder.is_dir() else f"as there is no folder {folder}"
         )
-        raise ValueError(f"there is no run with the id {text}, {there}; {python()} -m src.runs list shows all")
+        raise ConfigError(f"there is no run with the id {text}, {there}; {python()} -m src.runs list shows all")
     if len(found) > 1:
         which = ", ".join(str(run.directory) for run in found)
-        raise ValueError(f"the ids of {len(found)} runs below {folder} begin with {text}; give one of {which}")
+        raise ConfigError(f"the ids of {len(found)} runs below {folder} begin with {text}; give one of {which}")
     return found[0]
 
 
@@ -134,14 +135,14 @@ def read_values(directory: Path) -> Values:
     """What run.json says.
 
     Raises:
-        ValueError: it is missing, cannot be read, is no run's, or has a value of the wrong type; names the folder.
+        ConfigError: it is missing, cannot be read, is no run's, or has a value of the wrong type; names the folder.
     """
     try:
         values = Record(directory).read()
     except BadRecord as error:
-        raise ValueError(f"{directory} is left out: {error}") from error
+        raise ConfigError(f"{directory} is left out: {error}") from error
     if values is None:
-        raise ValueError(f"{directory} {NO_RECORD}")
+        raise ConfigError(f"{directory} {NO_RECORD}")
     if missing := [key for key in NEEDED if not values.get(key)]:
-        raise ValueError(f"{directory} is left out: its run.json has no {missing[0]}, so it is no run's")
+        raise ConfigError(f"{directory} is left out: its run.json has no {missing[0]}, so it is no run's")
     return values

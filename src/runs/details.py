@@ -19,7 +19,7 @@ from rich.text import Text
 from src.manifest import listed
 from src.runs import ID_DIGITS
 from src.runs.checked import Environment, Values, best_metrics, step_within
-from src.runs.collection import Run, find_runs
+from src.runs.collection import RecordedRun, find_runs
 from src.runs.commands import given_options, next_commands, train_command
 from src.runs.listing import SET_ASIDE, STYLES, local_time, newest_first, shown_status
 from src.runs.sizes import part_sizes
@@ -30,7 +30,7 @@ CURVE = 60  # epochs of a metric's curve
 SMALL = 0.01  # as learning rates are
 
 
-def print_details(run: Run, stream: TextIO) -> None:
+def print_details(run: RecordedRun, stream: TextIO) -> None:
     """Status, result, history, options, environment, disk, and what to type."""
     values, console, history = run.values, Console(file=stream), run.history()
 
@@ -59,13 +59,13 @@ def print_details(run: Run, stream: TextIO) -> None:
     _print_history(history, values["monitor"], stream)
 
 
-def _status(run: Run) -> str:
+def _status(run: RecordedRun) -> str:
     values, status = run.values, run.status
     text = f"{status}, epoch {values['epoch']} of {values['epochs'] or '?'}, step {values['step']}"
     return f"{text} ({run.holder})" if status == "running" else text
 
 
-def _reasons(run: Run) -> Iterator[str]:
+def _reasons(run: RecordedRun) -> Iterator[str]:
     values = run.values
     if run.set_aside:
         yield f"{SET_ASIDE}: another run has taken its place"
@@ -128,7 +128,7 @@ def _parameters(values: Values) -> str:
     return "" if parameters is None else f"{parameters:,} parameters, seed {values['seed']}"
 
 
-def _relatives(run: Run) -> Iterator[str]:
+def _relatives(run: RecordedRun) -> Iterator[str]:
     """The run that this one branched from, and those that branched from it, as far as they lie nearby."""
     folders = [Path("outputs")] if Path("outputs").is_dir() else []
     if run.directory.resolve().parent.name == run.values["name"]:

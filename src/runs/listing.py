@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TextIO
 
-from src.runs.collection import Run
+from src.runs.collection import RecordedRun
 from src.runs.record import STATUSES
 from src.runs.sizes import size_of
 from src.text import counted, duration, print_table, size
@@ -45,7 +45,7 @@ class Row:
     checkpoint_bytes: int
 
 
-def read_row(run: Run) -> Row:
+def read_row(run: RecordedRun) -> Row:
     """A run's row; its size is measured now."""
     values = run.values
     return Row(
@@ -68,12 +68,12 @@ def read_row(run: Run) -> Row:
     )
 
 
-def shown_status(run: Run) -> str:
+def shown_status(run: RecordedRun) -> str:
     """Its status; `set-aside` where another run has taken its place."""
     return SET_ASIDE if run.set_aside else run.status
 
 
-def newest_first(runs: Iterable[Run]) -> list[Run]:
+def newest_first(runs: Iterable[RecordedRun]) -> list[RecordedRun]:
     """By when they were started; those that do not say so at the end."""
     return sorted(runs, key=lambda run: parse_time(run.values["started"]) or -math.inf, reverse=True)
 

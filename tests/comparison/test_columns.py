@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from src.comparison import CompareError
 from src.comparison.columns import differing, headers, metric_names, resolve
+from src.errors import ConfigError
 from tests.comparison.made import make_run, rewrite, rows_in
 
 
@@ -89,13 +89,13 @@ def test_a_key_is_known_by_its_last_part_where_one_has_it():
     known = ["seed", "optimizer.learning_rate", "data.size", "model.size", "val/loss"]
     assert resolve("learning_rate", known) == "optimizer.learning_rate"
     assert resolve("val/loss", known) == "val/loss"
-    with pytest.raises(CompareError, match=r"size may be data\.size or model\.size: give the whole name"):
+    with pytest.raises(ConfigError, match=r"size may be data\.size or model\.size: give the whole name"):
         resolve("size", known)
-    with pytest.raises(CompareError, match=r"no run has 'lerning_rate'\. Did you mean optimizer\.learning_rate\?$"):
+    with pytest.raises(ConfigError, match=r"no run has 'lerning_rate'\. Did you mean optimizer\.learning_rate\?$"):
         resolve("lerning_rate", known)
-    with pytest.raises(CompareError, match=r"Did you mean val/loss\?$"):
+    with pytest.raises(ConfigError, match=r"Did you mean val/loss\?$"):
         resolve("los", known)
-    with pytest.raises(CompareError, match=r"there is seed, optimizer\.learning_rate"):
+    with pytest.raises(ConfigError, match=r"there is seed, optimizer\.learning_rate"):
         resolve("zzz", known)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from src.comparison import CompareError
 from src.comparison.where import select, values_before
+from src.errors import ConfigError
 from tests.comparison.made import make_run, rows_in
 
 
@@ -43,11 +43,11 @@ def test_conditions(rows, conditions, kept):
 
 
 def test_an_unknown_key_names_similar_ones(rows):
-    with pytest.raises(CompareError, match=r"no run has 'optimiser'. Did you mean optimizer\b"):
+    with pytest.raises(ConfigError, match=r"no run has 'optimiser'. Did you mean optimizer\b"):
         select(rows, ["optimiser=adam"])
-    with pytest.raises(CompareError, match=r"--where adam: it must be KEY=VALUE"):
+    with pytest.raises(ConfigError, match=r"--where adam: it must be KEY=VALUE"):
         select(rows, ["adam"])
-    with pytest.raises(CompareError, match=r"--where seed<abc: 'abc' is not a number, and < needs one"):
+    with pytest.raises(ConfigError, match=r"--where seed<abc: 'abc' is not a number, and < needs one"):
         select(rows, ["seed<abc"])
 
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from src.comparison import confounders
 from src.comparison.diff import differences
 from src.comparison.effects import effects
-from src.comparison.made_of import unlike
 from tests.commands import compare as main
 from tests.comparison.made import groups_in, make_run, rewrite, rows_in
 
@@ -25,7 +25,8 @@ def environment(**changed) -> dict:
 
 
 def warnings_in(folder) -> list[str]:
-    return [text.replace(f"{folder}/", "") for text in unlike([row for one in groups_in(folder) for row in one.rows])]
+    rows = [row for one in groups_in(folder) for row in one.rows]
+    return [text.replace(f"{folder}/", "") for text in confounders.warnings(rows)]
 
 
 def make(folder, label: str, number: int, **changed) -> None:
