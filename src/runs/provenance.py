@@ -156,10 +156,10 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
     A file that is only in the second has not been read by the run of the first, and may be what that has written.
     """
-    ours, theirs = a["code"], b["code"]
+    ours, theirs = a.get("code", {}), b.get("code", {})
     pairs = {key: (ours.get(key, ABSENT), theirs.get(key, ABSENT)) for key in sorted({*ours, *theirs})}
     found = [_code_named(key, *pair) for key, pair in pairs.items() if not _computes_the_same(key, *pair)]
-    ours, theirs = a.get("files", {}), b["files"]
+    ours, theirs = a.get("files", {}), b.get("files", {})
     pairs = {key: (ours[key], theirs.get(key, ABSENT)) for key in sorted(ours)}
     return found + [
         f"file {key}{_how(*pair)}" for key, pair in pairs.items() if pair[0] != pair[1] and WRITTEN not in pair
