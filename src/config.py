@@ -371,11 +371,11 @@ def branch(overrides: list[str], *, config_name: str = CONFIG_NAME) -> list[str]
     except ValueError as error:
         raise ConfigError(str(error)) from error
     own = {override.key_or_group for override in parsed} | NOT_INHERITED
-    flags = [text for text in parent.flags if text.startswith("--config-name=")] or [f"--config-name={CONFIG_NAME}"]
-    if flags != [f"--config-name={config_name}"]:
-        raise ConfigError(f"{named[-1].input_line}: that run was made with {flags[0]}; give that too")
-    if (path := search_path([text for text in parent.flags if text not in flags])) and not search_path(overrides):
-        overrides = [path, *overrides]
+    flags = parse_command(parent.flags)
+    if (name := flags.config_name or CONFIG_NAME) != config_name:
+        raise ConfigError(f"{named[-1].input_line}: that run was made with --config-name={name}; give that too")
+    if not search_path(overrides):
+        overrides = with_config_dir([*flags.overrides, *overrides], flags.config_dir)
     # What RUN took from outside, as from ${oc.env:DATA}, is what it was then, but of options that are replaced here.
     recorded = {
         key: f"++{key}={_quoted(value)}"

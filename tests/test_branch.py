@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import keras
@@ -65,9 +66,10 @@ def test_a_branch_goes_on_as_the_parent_would_have(parent, tmp_path):
 
 @pytest.mark.slow
 def test_a_changed_rate_is_not_undone(parent, tmp_path):
-    """A constant rate is among what a checkpoint restores; the branch's own counts."""
-    run = only_run(parent / "2" / "outputs" / "digits")
-    found = train(f"resume={run}", "epochs=3", "optimizer.learning_rate=0.125", cwd=tmp_path)
+    """A constant rate is among what a checkpoint restores; the branch's own counts. It runs in a folder of its own."""
+    run = os.path.relpath(only_run(parent / "2" / "outputs" / "digits"), tmp_path)
+    words = ("epochs=3", "optimizer.learning_rate=0.125", "hydra.job.chdir=true")
+    found = train(f"resume={run}", *words, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     import tensorflow as tf
 

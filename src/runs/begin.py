@@ -37,7 +37,8 @@ def begin(run: Run, record: Record, before: Values, prints: dict[str, Any]) -> N
     """
     cfg, here = run.cfg, environment()
     # A branch goes on from what its parent's environment computed.
-    begun = (Record(cfg.resume).read() if cfg.parent.config_hash and not before["config_hash"] else None) or before
+    branches = cfg.parent.config_hash and not before["config_hash"]
+    begun = (branches and Record(run.branches_from).read()) or before
     for left in filter(Path.is_file, run.directory.glob(".tmp-*")):  # by a kill or a power cut
         files.delete(left)
     settings_folder = run.directory / ".hydra"  # which has just been written anew

@@ -33,6 +33,7 @@ from src.runs.begin import begin, keep_code, now
 from src.runs.branch import begin_branch
 from src.runs.checked import EMPTY, Values, step_within
 from src.runs.commands import next_commands, print_next
+from src.runs.decision import Action
 from src.runs.environment import environment, environment_changes
 from src.runs.hydra_job import HydraCallbacks, run_as_job
 from src.runs.identity import register_resolvers
@@ -76,9 +77,7 @@ def execute(
         SystemExit: a signal ended it, after saving.
         EarlyExit: the run's own code called sys.exit.
     """
-    with _locked(run, wait=wait or run.cfg.wait):
-        record, prints = Record(run.directory), fingerprints(run.identity)
-        action, set_aside = run.decide(record=record, prints=prints)
+    with _decided(run, wait=wait or run.cfg.wait) as (action, set_aside, record, prints):
         if action == "reuse":
             return report(run, record, note="already completed, reused")
         callbacks = HydraCallbacks(run.cfg)
@@ -118,22 +117,26 @@ def execute_job(cfg: DictConfig) -> float:
     plugins = {name: resolved_node(hydra_config, name) for name in PLUGINS}
     check_settings(plain_values(hydra_config), plugins)  # of what another's sweeper or launcher may have composed
     run = Run.of(cfg, hydra=hydra_config, directory=Path(os.path.relpath(hydra_config.runtime.output_dir)))
-    with _locked(run, wait=cfg.wait):
-        record, prints = Record(run.directory), fingerprints(run.identity)
-        if run.decide(record=record, prints=prints)[0] == "reuse":
+    with _decided(run, wait=cfg.wait) as (action, _, record, prints):
+        if action == "reuse":
             return report(run, record, note="already completed, reused")
         return _train(run, record.values, prints)
 
 
 @contextmanager
-def _locked(run: Run, *, wait: bool) -> Iterator[None]:
+def _decided(run: Run, *, wait: bool) -> Iterator[tuple[Action, bool, Record, dict[str, Any]]]:
+    """Hold the run's lock: what is to be done with it, whether it is set aside first, its record and fingerprints."""
     with ExitStack() as stack:
+        unwritable = None
         try:
             stack.enter_context(hold(run.lock, wait=wait))
-        except OSError:  # nothing can be written there, which a result that is there can do without
-            if run.decide()[0] != "reuse":
-                raise
-        yield
+        except OSError as error:
+            unwritable = error
+        record, prints = Record(run.directory), fingerprints(run.identity)
+        action, set_aside = run.decide(record=record, prints=prints)
+        if unwritable and action != "reuse":  # a result that is there can do without
+            raise unwritable
+        yield action, set_aside, record, prints
 
 
 def _train(
@@ -249,7 +252,7 @@ def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
 
     parent, state = run.cfg.parent, trainer.state
     if parent.config_hash:
-        begin_branch(Path(run.cfg.resume), run.directory, checkpoint=parent.checkpoint)
+        begin_branch(run.branches_from, run.directory, checkpoint=parent.checkpoint)
     learning_rates = state.constant_learning_rates()
     restored = Checkpoints(run.directory / "checkpoints").restore(state)
     if restored and state.step == parent.step:

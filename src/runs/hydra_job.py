@@ -30,6 +30,7 @@ def run_as_job(run: Run, task: Callable[[Path], float], callbacks: HydraCallback
     with open_dict(config):
         config.hydra = run.hydra
         config.hydra.run.dir = str(run.directory)
+        config.hydra.runtime.cwd = os.getcwd()  # options are composed once a process, wherever it was then
         if run.is_job:
             config.hydra.sweep.dir, config.hydra.sweep.subdir = os.path.split(run.directory)
     name = config.hydra.job.config_name

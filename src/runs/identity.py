@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from src.moved import old_name
 from src.runs import ID_DIGITS
@@ -92,12 +93,30 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
 
     The identity less what follows from other keys by `${...}`; values are numbers, strings, booleans or lists.
     """
-    left_out = derived(cfg)
+    left_out = _following(cfg)
     return {key: value for key, value in _leaves(identity_config(cfg)) if key not in left_out}
 
 
 def derived(cfg: DictConfig) -> dict[str, Any]:
-    """What of a run follows from other keys by `${...}`, resolved, by dotted key: `{"data.batch_size": 32, ...}`."""
+    """What of a run follows from other keys by `${...}`, resolved, by dotted key: `{"data.batch_size": 32, ...}`.
+
+    Left out is what only the run itself finds out, as by `${run.dir}`.
+    """
+    known = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    known.run = dict.fromkeys(cfg.get("run") or {}, "???")
+
+    def is_known(key: str) -> bool:
+        try:
+            value = OmegaConf.select(known, key)
+            OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else None
+        except OmegaConfBaseException:
+            return False
+        return True
+
+    return {key: value for key, value in _following(cfg).items() if is_known(key)}
+
+
+def _following(cfg: DictConfig) -> dict[str, Any]:
     written = dict(_leaves(OmegaConf.to_container(cfg, resolve=False)))
     return {
         key: value

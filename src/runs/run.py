@@ -7,6 +7,7 @@ run.decide()                # ("resume", False)
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra.types import RunMode
+from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -73,6 +75,11 @@ class Run:
     def is_job(self) -> bool:
         """Whether it is one of a sweep."""
         return self.hydra.mode == RunMode.MULTIRUN
+
+    @property
+    def branches_from(self) -> Path:
+        """Where the run of `resume` lies, which is said from where the command was typed, as seen from here."""
+        return Path(os.path.relpath(to_absolute_path(self.cfg.resume)))
 
     @property
     def overrides(self) -> list[str]:

@@ -5,7 +5,7 @@ found.git                               # {"commit": "1f0c...", "dirty": False, 
 found.keep(run / "code", epoch=0)
 
     code/project.patch      what differs from the commit: `git apply` in a clone that has it checked out
-    code/project/           untracked files that compute, to be copied over it
+    code/project/           files to be copied over it: untracked ones that compute, and edited ones as imported
     code/<name>.patch, code/<name>/     the same of another repository that has code of the run
     code/elsewhere/         files that compute and lie in no repository, below the working directory or by whole path
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from src.files import delete, is_own, replacing
+from src.runs.code import read_once
 from src.runs.outside import SECRET
 from src.runs.provenance import ROOT
 
@@ -108,7 +109,8 @@ def find_sources(files: Iterable[Path]) -> Sources:
         without = [f":(exclude){ROOT.joinpath(name)}" for name in _NOT_OF_RUNS if root == project]
         patch = _git(root, *_DIFF, *_PREFIXES, "HEAD", "--", str(root), *without)
         contents |= {f"{name}.patch": patch} if patch else {}
-        kept += [(f"{name}/{path}", root / path) for path in untracked]
+        edited = [str(file.relative_to(root)) for file in members if _as_read(file) != file.read_bytes()]
+        kept += [(f"{name}/{path}", root / path) for path in dict.fromkeys([*untracked, *edited])]
         found = {**(repository_state(root) or {}), "untracked": untracked}
         if root == project:
             git = found
@@ -117,7 +119,7 @@ def find_sources(files: Iterable[Path]) -> Sources:
     left_out = []
     for path, file in kept:
         if _may_be_kept(file) and file.stat().st_size <= MOST_BYTES:
-            contents[path] = file.read_bytes()
+            contents[path] = _as_read(file)
         else:
             left_out.append(path)
     for path in sorted(contents, key=lambda path: -len(contents[path])):
@@ -143,6 +145,11 @@ def _root(folder: Path) -> Path | None:
         return Path(os.path.realpath(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel", "HEAD").split(b"\n")[0])))
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _as_read(file: Path) -> bytes:
+    """A file's content; of a module as this process imported it, though it has been edited since."""
+    return read_once(str(file)) if file.suffix == ".py" else file.read_bytes()
 
 
 def _may_be_kept(file: Path) -> bool:

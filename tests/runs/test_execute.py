@@ -6,10 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from src.config import ConfigError, branch, compose
+from src.runs import execute, provenance
+from src.runs.run import Run
 from tests.helpers import PYTHONPATH, train
 from tests.runs.made import make_run
 
@@ -147,10 +152,33 @@ def test_a_branch_is_composed_as_its_parent_was(tmp_path, monkeypatch):
     (tmp_path / "mine" / "experiment" / "x.yaml").write_text("# @package _global_\nseed: 5\n")
     (tmp_path / "mine" / "root.yaml").write_text("defaults: [train, _self_]\nepochs: 7\n")
     given = ["hydra.searchpath=[mine]"]
-    for flags, overrides, name in ((given, ["experiment=x"], "train"), ([*given, "--config-name=root"], [], "root")):
-        run = make_run(tmp_path / name, 1, overrides=overrides, flags=flags)
+    before = [f"--config-dir={tmp_path}/mine"]  # as older records have it
+    for number, (flags, overrides, name) in enumerate(
+        (
+            *((flags, ["experiment=x"], "train") for flags in (given, before, ["--config-dir", "mine"])),
+            *(([*flags, "--config-name=root"], [], "root") for flags in (before, given)),
+        )
+    ):
+        run = make_run(tmp_path / str(number), 1, overrides=overrides, flags=flags)
         (run / ".hydra" / "config.yaml").write_text("{}")
         cfg = compose(branch([f"resume={run}"], config_name=name), config_name=name)
         assert (cfg.seed, cfg.epochs) == ((5, 15) if name == "train" else (0, 7))
     with pytest.raises(ConfigError, match="was made with --config-name=root; give that too"):
         branch([f"resume={run}"])
+    gone = make_run(tmp_path / "gone", 1, overrides=[], flags=["--config-dir=/not/there"])
+    with pytest.raises(ConfigError, match="--config-dir is /not/there, and there is no such folder"):
+        branch([f"resume={gone}"])
+
+
+def test_what_cannot_be_locked_is_decided_about_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(execute, "hold", hold := Mock(side_effect=OSError("read-only")))
+    run = Run.of(compose([*RUN]))
+    decided = []
+    monkeypatch.setattr(Run, "decide", lambda run, decide=Run.decide, **more: decided.append(1) or decide(run, **more))
+    with pytest.raises(OSError, match="read-only"):
+        execute.execute(run)
+    prints = provenance.fingerprints(run.identity)
+    make_run(tmp_path, 1, config_hash=run.config_hash, fingerprints=prints).rename(tmp_path / "run")
+    assert execute.execute(replace(run, directory=Path("run"))) == 0.91
+    assert hold.call_count == len(decided) == 2

@@ -13,6 +13,7 @@ from src.runs.identity import (
     NOT_IDENTITY,
     NOT_IDENTITY_OF_A_DATASET,
     config_hash,
+    derived,
     identity_config,
     label,
     run_id,
@@ -161,4 +162,9 @@ def test_settings_are_what_was_chosen_and_not_what_follows_from_it():
     assert {"epochs", "batch_size", "seed", "monitor"} <= set(found)
     assert not {"name", "data.batch_size", "data.seed", "log_every_steps", "callback.summaries.directory"} & set(found)
     assert not any("None" in str(value) for value in found.values())
+    follows = derived(
+        compose(["+data.a='${run.dir}/a'", "+data.b='${data.a}'", "+data.c=['${data.b}']", "+data.d='${seed}'"])
+    )
+    assert follows["data.d"] == 0 and {"data.batch_size", "data.seed"} <= set(follows)
+    assert not any(key in ("data.a", "data.b", "data.c") or "None" in str(value) for key, value in follows.items())
     assert settings(compose(["data.batch_size=8"]))["data.batch_size"] == 8

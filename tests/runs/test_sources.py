@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from src.runs import sources
+from src.runs.code import read_once
 from src.runs.record import Record
 from src.runs.sources import computing_files, find_sources, repository_state
 from tests.helpers import only_run, train
@@ -105,6 +106,18 @@ def test_code_of_another_repository_and_of_none(project, tmp_path, monkeypatch):
     assert found.contents[f"{other['name']}/new.py"] == b"B = 1\n"
     assert b"+A = 2" in found.contents[f"{other['name']}.patch"]
     assert found.contents["elsewhere/models.py"] == b"A = 1\n"
+
+
+def test_a_file_edited_since_it_was_imported_is_kept_as_it_was(project, monkeypatch):
+    """One that the commit has, too: it lies beside the patch, which is of the edited one."""
+    monkeypatch.chdir(project)
+    tracked, new = project / "src" / "a.py", project / "src" / "mine.py"
+    new.write_text("MINE = 1\n")
+    then = {f"project/{path.relative_to(project)}": read_once(str(path)) for path in (tracked, new)}
+    for path in (tracked, new):
+        path.write_text("EDITED = 2\n")
+    found = find_sources({tracked, new}).contents
+    assert {name: found[name] for name in then} == then and b"+EDITED = 2" in found["project.patch"]
 
 
 def test_what_is_large_or_called_a_secret_is_named_and_not_kept(project, tmp_path, monkeypatch):

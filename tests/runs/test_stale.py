@@ -6,6 +6,8 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -240,3 +242,42 @@ def test_code_that_came_to_nothing_is_not_recorded_as_what_computed(tmp_path):
     after = json.loads(path.read_text())
     assert failed.returncode != 0 and after["status"] == "failed", failed.stderr
     assert after["fingerprints"] == before["fingerprints"] and kept == sorted(path.parent.glob("code/*"))
+
+
+WAITING = """
+import time
+from pathlib import Path
+from src.models.mlp import mlp
+
+def net(**options):
+    Path("begun").touch()
+    while not Path("go").exists():
+        time.sleep(0.02)
+    return mlp(**options, hidden_units=[2])
+"""
+
+
+def test_each_job_of_a_sweep_is_fingerprinted_with_the_code_that_it_trains_with(tmp_path):
+    """A model is edited while the first of four jobs builds it, and the others wait."""
+    write(tmp_path, {"mine/__init__.py": b"", "mine/models.py": WAITING.encode()})
+    command = ("--multirun", *MINE, NET, "seed=0,1,2,3", "hydra.launcher.n_jobs=1")
+    with ThreadPoolExecutor() as pool:
+        sweep = pool.submit(train, *command, cwd=tmp_path)
+        while not (tmp_path / "begun").exists() and not sweep.done():
+            time.sleep(0.02)
+        (tmp_path / "mine/models.py").write_text(edited := WAITING.replace("hidden_units=[2]", "hidden_units=[3]"))
+        (tmp_path / "go").touch()
+    assert sweep.result().returncode == 0, sweep.result().stderr
+    paths = sorted(tmp_path.glob("outputs/digits/*/run.json"), key=lambda path: json.loads(path.read_text())["seed"])
+    records = [json.loads(path.read_text()) for path in paths]
+    first, *others = [(record["parameters"], record["fingerprints"]["code"]["mine.models"]) for record in records]
+    assert [first[0], *(found for found, _ in others)] == [64 * n + n + n * 10 + 10 for n in (2, 3, 3, 3)]
+    assert len({first[1], *(code for _, code in others)}) == 2
+    kept = [(path.parent / "code/elsewhere/mine/models.py").read_text() for path in paths]
+    assert kept == [WAITING, *[edited] * 3]
+
+    asked = train(*command, cwd=tmp_path)
+    told = f"job 1 of 4: run {records[0]['id']} (completed) was computed before a change of code mine.models"
+    assert asked.returncode == 1 and told in asked.stderr and "jobs more" not in asked.stderr, asked.stderr
+    redone = train(*command, "stale=rerun", "dry_run=true", cwd=tmp_path)
+    assert redone.stdout.count("starts afresh") == 1 and redone.stdout.count("is completed") == 3, redone.stdout
