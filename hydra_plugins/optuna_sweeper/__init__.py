@@ -26,7 +26,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run what is left of the study; SystemExit where a trial has failed or a signal has ended it."""
+        """Run the trials that remain; SystemExit where a trial has failed or a signal has ended it."""
         from src.config import ConfigError
 
         try:

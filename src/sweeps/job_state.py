@@ -9,11 +9,11 @@ from src.runs.checked import EMPTY, Values
 from src.runs.record import BadRecord, Record
 from src.sweeps.plan import Job
 
-Status = Literal[
+JobStatus = Literal[
     "waiting", "locked", "running", "completed", "reused", "failed", "interrupted", "pruned", "not started"
 ]
-RUNNING: tuple[Status, ...] = ("waiting", "locked", "running")
-DONE: tuple[Status, ...] = ("completed", "reused", "pruned")
+UNFINISHED: tuple[JobStatus, ...] = ("waiting", "locked", "running")
+DONE: tuple[JobStatus, ...] = ("completed", "reused", "pruned")
 
 
 @dataclass
@@ -32,7 +32,7 @@ class JobState:
 
     number: int
     job: Job
-    status: Status = "waiting"
+    status: JobStatus = "waiting"
     value: float | None = None
     reason: str | None = None
     line: str | None = None

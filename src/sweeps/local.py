@@ -26,7 +26,7 @@ from src.runs.record import Record
 from src.sweeps.job_state import DONE, JobState
 from src.sweeps.plan import Composer, Job, estimated_seconds, plan, sweep_id, sweeps_folder
 from src.sweeps.preload import preload
-from src.sweeps.processes import STARTS, ProcessPool, Start
+from src.sweeps.processes import START_METHODS, ProcessPool, StartMethod
 from src.sweeps.record import SweepRecord
 from src.sweeps.show import print_jobs, print_results, summary, view_for
 from src.sweeps.sweep import ON_FAILURE, Rules, Sweep
@@ -65,14 +65,14 @@ class LauncherOptions:
 
 OPTION_CHECKS = {
     "n_jobs": integer(1, optional=True),
-    "start": one_of(*STARTS, optional=True),
+    "start": one_of(*START_METHODS, optional=True),
     "on_failure": one_of(*ON_FAILURE),
     "retries": integer(0),
     "job_timeout_seconds": number(0, above=True, optional=True),
 }
 
 
-def default_start() -> Start:
+def default_start() -> StartMethod:
     """Fork, but not with GPUs: CUDA does not survive it, and who knows what starts it."""
     return "spawn" if visible_gpus() else "fork"
 

@@ -75,7 +75,7 @@ class Job:
                 self.run.set_aside()
 
     def is_done(self) -> bool:
-        """Whether the run has been completed by now, by whoever."""
+        """Whether the run has been completed by now, by any process."""
         try:
             record = Record(self.directory).read() or EMPTY
         except BadRecord:

@@ -67,10 +67,9 @@ def has_run_ops() -> bool:
     """Whether TensorFlow has started its runtime here: then it refuses another number of threads."""
     import tensorflow as tf
 
-    threads = tf.config.threading.get_inter_op_parallelism_threads()
     try:
-        tf.config.threading.set_inter_op_parallelism_threads(threads + 1)
+        for threads in (1, 0):  # 0, the default, again; asking which it is would start CUDA
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:
         return True
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
     return False

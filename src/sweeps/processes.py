@@ -1,4 +1,4 @@
-"""A process a job: whatever becomes of one, the others and the parent go on. The pool of this machine.
+"""A process a job: however one ends, the others and the parent are unaffected. The pool of this machine.
 
 pool = ProcessPool(slots=[{}, {}])      # two at a time; each slot's environment variables
 pool.start("a", function, 1, option=2)
@@ -30,8 +30,8 @@ from typing import Any, Literal
 from src.errors import place
 from src.sweeps.pool import Ended
 
-Start = Literal["fork", "spawn"]
-STARTS = ("fork", "spawn")
+StartMethod = Literal["fork", "spawn"]
+START_METHODS = ("fork", "spawn")
 
 PARENT_POLL_SECONDS = 0.5
 MESSAGE_LENGTH = 2_000  # of an error, of up to 12 bytes each; a pipe holds 64 KiB
@@ -66,7 +66,7 @@ class ProcessPool:
         self,
         *,
         slots: Sequence[dict[str, str]],
-        start: Start = "fork",
+        start: StartMethod = "fork",
         prepare: Callable[[], None] | None = None,
     ) -> None:
         self._slots = list(slots)
@@ -151,7 +151,7 @@ def _run(parent: int, errors: Connection, environment: dict[str, str], work: byt
     code = 1
     try:
         os.setpgrp()
-        nothing = os.open(os.devnull, os.O_RDONLY)  # whoever reads from the terminal here would be stopped
+        nothing = os.open(os.devnull, os.O_RDONLY)  # a background process that reads from the terminal is stopped
         os.dup2(nothing, 0)
         os.close(nothing)
         signal.signal(signal.SIGTERM, _interrupt)

@@ -67,21 +67,21 @@ class SweepRecord:
         return record
 
     def write(self, states: Sequence[JobState], *, changed: bool = True, exit_code: int | None = None) -> None:
-        """Write what there is to say; not more often than once a second, but for the last time, with `exit_code`."""
+        """Write all jobs, at most once a second; always at the end, with `exit_code`."""
         self._pending |= changed
-        now, over = time.monotonic(), exit_code is not None
-        if not over and (not self._pending or now - self._wrote < WRITE_SECONDS):
+        now, ended = time.monotonic(), exit_code is not None
+        if not ended and (not self._pending or now - self._wrote < WRITE_SECONDS):
             return
         values = {
             **self._values,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds") if over else None,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds") if ended else None,
             "seconds": round(now - self._began, 3),
             "exit_code": exit_code,
             "jobs": [_described(state) for state in states],
         }
         self._wrote = now
         try:
-            replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n", at_once=over)
+            replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n", at_once=ended)
         except OSError as error:  # as on a full disk, which the runs may survive
             self._warn(error)
         else:

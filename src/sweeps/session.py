@@ -14,12 +14,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from src.runs.checked import EMPTY
 from src.runs.record import Record
-from src.sweeps.job_state import JobState, Status
+from src.sweeps.job_state import JobState, JobStatus
 from src.sweeps.plan import Job
 from src.sweeps.study import PRUNED_AT, Study
 from src.sweeps.sweep import Sweep
 
-STATUSES: dict[TrialState, Status] = {
+STATUSES: dict[TrialState, JobStatus] = {
     TrialState.COMPLETE: "reused",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
@@ -64,7 +64,7 @@ class Session:
         else:
             self.add(unfinished, job)
 
-    def add(self, trial: Trial, job: Job, *, earlier: Status | None = None) -> None:
+    def add(self, trial: Trial, job: Job, *, earlier: JobStatus | None = None) -> None:
         """A trial to run, or one whose end, `earlier`, the study does not know."""
         trial.set_user_attr("id", job.id)
         trial.set_user_attr("directory", str(job.directory))

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.errors import one_line
-from src.sweeps.job_state import DONE, RUNNING, JobState
+from src.sweeps.job_state import DONE, UNFINISHED, JobState
 from src.sweeps.plan import Job
 from src.text import duration, last_names, print_table, short
 
@@ -39,7 +39,7 @@ class View(Protocol):
         """Time has passed."""
 
     def close(self) -> None:
-        """The sweep is over."""
+        """The sweep has ended."""
 
 
 def view_for(stream: TextIO) -> View:
@@ -54,7 +54,7 @@ class Lines:
         self._stream = stream or sys.stderr
 
     def changed(self, state: JobState, states: Sequence[JobState], *, count: int) -> None:
-        if state.status not in RUNNING and not ((state.same_as or state).tries or state.holder):
+        if state.status not in UNFINISHED and not ((state.same_as or state).tries or state.holder):
             return  # not computed by this sweep; the summary counts them
         print(f"[{state.number}/{count}] {_line(state, states)}", file=self._stream, flush=True)
 
@@ -66,7 +66,7 @@ class Lines:
 
 
 class LiveTable:
-    """The jobs that run, what is left, and what has failed; drawn by the sweep's own thread, which forks."""
+    """The jobs that run, the time that remains, and what has failed; drawn by the sweep's own thread, which forks."""
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream)
@@ -111,12 +111,12 @@ def summary(states: Sequence[JobState], *, slots: int) -> str:
 
 
 def remaining_seconds(states: Sequence[JobState], *, slots: int) -> float | None:
-    """How long the jobs that are not over will take, by the epochs done so far; None where none is done."""
+    """How long the unfinished jobs will take, by the epochs done so far; None where none is done."""
     measured = [state for state in states if state.epoch and state.seconds and state.same_as is None]
     if not measured:
         return None
     per_epoch = sum(state.seconds for state in measured) / sum(state.epoch for state in measured)
-    epochs = [max(0, e.job.cfg.epochs - e.epoch) for e in states if e.status in RUNNING and e.same_as is None]
+    epochs = [max(0, e.job.cfg.epochs - e.epoch) for e in states if e.status in UNFINISHED and e.same_as is None]
     return max(sum(epochs) / slots, max(epochs, default=0)) * per_epoch
 
 
@@ -189,7 +189,7 @@ def _line(state: JobState, states: Sequence[JobState]) -> str:
     parts = [what or state.job.directory.name, _status(state).plain]
     if state.value is not None and state.status != "waiting":
         parts.append(f"{state.job.cfg.monitor} {state.value:.6f}")
-    if state.status not in RUNNING and state.seconds:
+    if state.status not in UNFINISHED and state.seconds:
         parts.append(f"{state.seconds:.1f} s")
     if state.status in ("failed", "waiting") and state.reason:
         parts.append(one_line(state.reason))

@@ -1,4 +1,4 @@
-"""A sweep begins: Hydra's sweeper and launcher are made, and the sweeper is told what was typed.
+"""A sweep begins: Hydra's sweeper and launcher are made, and the sweeper gets the overrides.
 
 start_sweep(check_sweep(["seed=0,1"]), ["seed=0,1"])
 """

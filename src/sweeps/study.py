@@ -36,15 +36,14 @@ from src.sweeps.space import Space
 Outcome = Literal["complete", "pruned", "failed"]
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
-PRUNED_AT = (
-    "pruned_at_epoch"  # of a trial, set before its run is signalled: whoever continues the study knows that it is over
-)
+# Set on a trial before its run is signalled, so that a command that continues the study knows that it ended.
+PRUNED_AT = "pruned_at_epoch"
 LOCK_SECONDS = 3  # an optuna's lock this old, of one append, is a dead process's
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def _made_by_target() -> Check:
+def _names_a_target() -> Check:
     return (lambda x: isinstance(x, dict) and isinstance(x.get("_target_"), str), "a mapping with a _target_")
 
 
@@ -68,8 +67,8 @@ class SearchOptions:
 OPTION_CHECKS = {
     "n_trials": integer(1),
     "timeout_seconds": number(0, above=True, optional=True),
-    "sampler": _made_by_target(),
-    "pruner": _made_by_target(),
+    "sampler": _names_a_target(),
+    "pruner": _names_a_target(),
     "params": (lambda x: isinstance(x, dict), "a mapping of keys to what they may be"),
 }
 
@@ -83,7 +82,7 @@ class Method:
 
     def __init__(self, options: SearchOptions, space: Space) -> None:
         self._config = dict(options.sampler)
-        sampler = _class("sampler", self._config, BaseSampler)
+        sampler = _resolve("sampler", self._config, BaseSampler)
         grid = space.grid
         if issubclass(sampler, GridSampler):
             given = self._config.setdefault("search_space", grid)
@@ -97,9 +96,9 @@ class Method:
         self.n_trials = min(options.n_trials, math.prod(map(len, grid.values()))) if ends and grid else options.n_trials
         # The seed of these says which points there are; that of the others, which is next.
         self._seed = None if issubclass(sampler, GridSampler | QMCSampler) else self._config.get("seed")
-        self._only = _made("sampler", self._config)
-        _class("pruner", options.pruner, BasePruner)
-        self.pruner: BasePruner = _made("pruner", options.pruner)
+        self._only = _build("sampler", self._config)
+        _resolve("pruner", options.pruner, BasePruner)
+        self.pruner: BasePruner = _build("pruner", options.pruner)
 
     @property
     def prunes(self) -> bool:
@@ -110,7 +109,7 @@ class Method:
         if self._seed is None:
             return self._only
         seed = int(np.random.SeedSequence([self._seed, trial_number]).generate_state(1)[0])
-        return _made("sampler", {**self._config, "seed": seed})
+        return _build("sampler", {**self._config, "seed": seed})
 
 
 class Study:
@@ -252,7 +251,7 @@ def _is_line(text: bytes) -> bool:
         return False
 
 
-def _class(what: str, config: dict[str, Any], kind: type) -> type:
+def _resolve(what: str, config: dict[str, Any], kind: type) -> type:
     key = f"hydra.sweeper.{what}"
     try:
         found: Any = targets.resolve(config["_target_"], group="hydra.sweeper", key=key)
@@ -263,7 +262,7 @@ def _class(what: str, config: dict[str, Any], kind: type) -> type:
     return found
 
 
-def _made(what: str, config: dict[str, Any]) -> Any:
+def _build(what: str, config: dict[str, Any]) -> Any:
     try:
         return targets.build(config, key=f"hydra.sweeper.{what}")
     except targets.TargetError as error:

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from src.runs.lock import Locked, hold, holder_of
 from src.runs.record import BadRecord, Record
 from src.signals import PRUNE_SIGNAL, ending_signals
 from src.sweeps.child import run_job
-from src.sweeps.job_state import DONE, RUNNING, JobState, Status
+from src.sweeps.job_state import DONE, UNFINISHED, JobState, JobStatus
 from src.sweeps.plan import Job
 from src.sweeps.pool import Ended, Pool
 from src.sweeps.record import SweepRecord
@@ -68,6 +68,7 @@ class _Try:
         deadline: of time.monotonic(); None where there is none.
     """
 
+    state: JobState
     earlier_process: Process
     deadline: float | None
     timed_out: bool = False
@@ -103,7 +104,7 @@ class Sweep:
         self._slots = pool.free_slots
         self._first: dict[Path, JobState] = {}  # of the jobs with one directory
         self._queue: list[JobState] = []
-        self._tries: dict[int, _Try] = {}  # that run now, by the job's number
+        self._tries: dict[Hashable, _Try] = {}  # that run now, by the job's number
         self._begun: set[int] = set()  # jobs of which a try has come as far as the run's record
         self._finished: list[JobState] = []
         self._next_look: dict[int, float] = {}  # at the lock of a job that another process holds
@@ -135,7 +136,7 @@ class Sweep:
     @property
     def busy(self) -> bool:
         """Whether anything is running or waiting to."""
-        return any(state.status in RUNNING for state in self.states)
+        return any(state.status in UNFINISHED for state in self.states)
 
     @property
     def free_slots(self) -> int:
@@ -154,7 +155,7 @@ class Sweep:
             return 128 + self._signal
         return int(any(state.tries and (state.status == "failed" or state.reason) for state in self.states))
 
-    def add(self, job: Job, *, earlier: Status | None = None) -> JobState:
+    def add(self, job: Job, *, earlier: JobStatus | None = None) -> JobState:
         """Take a job in; one whose directory is in the sweep already shares its result.
 
         Args:
@@ -165,7 +166,7 @@ class Sweep:
         first = self._first.setdefault(job.directory, state)
         if first is not state:
             state.same_as = first
-            if first.status not in RUNNING:
+            if first.status not in UNFINISHED:
                 self._share(first, state)
         elif earlier or job.action == "reuse":
             state.read()
@@ -181,10 +182,9 @@ class Sweep:
             self._settle(ended)
         self._obey_signal()
         self._start_waiting()  # before anything is read or written
-        for state in self.states:
-            if state.status == "running":
-                state.read()
-                self._check_time(state)
+        for current in self._tries.values():
+            current.state.read()
+            self._check_time(current)
         finished, self._finished = self._finished, []
         self.record.write(self.states, changed=bool(finished))
         self._view.tick(self.states, slots=self._slots)
@@ -251,21 +251,21 @@ class Sweep:
             state.number, self._run, state.job.run, number=state.number - 1, threads=self._threads, again=again
         )
         timeout = self._rules.job_timeout_seconds
-        self._tries[state.number] = _Try(earlier_process, time.monotonic() + timeout if timeout else None)
+        self._tries[state.number] = _Try(state, earlier_process, time.monotonic() + timeout if timeout else None)
         state.tries += 1
         self._change(state, "running")
 
-    def _check_time(self, state: JobState) -> None:
-        current, now = self._tries[state.number], time.monotonic()
+    def _check_time(self, current: _Try) -> None:
+        now = time.monotonic()
         if current.deadline is not None and now >= current.deadline:
-            self._pool.send(state.number, signal.SIGKILL if current.timed_out else signal.SIGTERM)
+            self._pool.send(current.state.number, signal.SIGKILL if current.timed_out else signal.SIGTERM)
             current.timed_out = True
             current.deadline = now + GRACE_SECONDS
 
     def _settle(self, ended: Ended) -> None:
         """Decide what became of a run whose process has ended, and see that its record says so."""
-        state = self.states[int(str(ended.key)) - 1]
-        finished = self._tries.pop(state.number)
+        finished = self._tries.pop(ended.key)
+        state = finished.state
         record = state.read()
         own = record["process"] == ended.process
         if own:
@@ -316,12 +316,12 @@ class Sweep:
         if self._rules.on_failure == "stop":
             self.stop()
 
-    def _finish(self, state: JobState, status: Status, *, reason: str | None = None) -> None:
+    def _finish(self, state: JobState, status: JobStatus, *, reason: str | None = None) -> None:
         state.reason = reason
         self._change(state, status)
         self._finished.append(state)
         for other in self.states:
-            if other.same_as is state and other.status in RUNNING:
+            if other.same_as is state and other.status in UNFINISHED:
                 self._share(state, other)
 
     def _share(self, first: JobState, state: JobState) -> None:
@@ -329,7 +329,7 @@ class Sweep:
         self._change(state, first.status)
         self._finished.append(state)
 
-    def _change(self, state: JobState, status: Status) -> None:
+    def _change(self, state: JobState, status: JobStatus) -> None:
         if status != state.status:
             state.status = status
             self._view.changed(state, self.states, count=max(self._job_count, len(self.states)))

@@ -63,7 +63,7 @@ def line_of(function, number):
 
 
 def leave_another(path):
-    """Start a process that outlives this one."""
+    """StartMethod a process that outlives this one."""
     started = subprocess.Popen(["sleep", "60"])
     Path(path).write_text(str(started.pid))
     os._exit(3)
