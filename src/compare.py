@@ -54,20 +54,19 @@ Runs that are equal but for their seed are one row: the mean over the completed 
 monitored metric (n - 1), n of them, and the directory of the best. Where none is completed, what they have reached."""
 
 DETAILS = """\
-The monitored metric is a run's best value, the others are as measured at that step; what is not recorded of it is
-left empty. Runs that differ in code, data, files, packages or machine are named in a warning. A setting that follows
-from an option has no column: where only the optimizer was chosen, its learning rate is the option's. A value that was
-typed always has one.
+The monitored metric is a run's best value; the others are those of the same step, empty where they were not recorded.
+Runs that differ in code, data, files, packages or machine are named in a warning. A setting that follows from an option
+has no column: where only the optimizer differs, so does its learning rate. A value that was typed always has one.
 
-csv has all columns by their whole keys, at full precision, `<metric> std` for each metric, the reason of a failure, and
-whole directories. json has the same as {"groups": [{column: value, "runs": [{column: value}]}]}, with --each as
+csv has all columns by their full keys, at full precision, `<metric> std` for each metric, the reason of a failure, and
+absolute directories. json has the same as {"groups": [{column: value, "runs": [{column: value}]}]}, with --each as
 {"runs": [...]}, with --effects as {"effects": [...]}, with --diff as {"a": ..., "b": ..., "differences": [...]}.
 
 --effects: the share of the variance of the results that a key explains is eta squared: the sum over its values of
 n (their mean - the mean of all)^2, divided by the sum over all runs of (result - the mean of all)^2. `by chance` is
-what a key that does nothing has of it: (values - 1) / (runs - 1). More than 8 numbers are put into 5 ranges. A key
-counts among the runs that have it, a rate of dropout among models with dropout; keys that always change together are
-named as one; where runs were made of other code, data or packages, that is a key too.
+what a key without any effect would explain: (values - 1) / (runs - 1). More than 8 numbers are put into 5 ranges. Only
+runs that have the key count, models with dropout for its rate; keys that always change together are one; code, data and
+packages are keys too where they differ.
 
 examples:
   python -m src.compare outputs/digits
@@ -119,20 +118,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     option("--diff", nargs=2, metavar="RUN", help="all that differs between two runs; an id is enough")
     option("--all", action="store_true", help="also runs that rerun=true or stale=rerun have put aside")
-    option(
-        "--format", choices=FORMATS, help="`table` by default, or as the output's suffix says; html is a page to send"
-    )
-    option("--output", type=Path, metavar="FILE", help="write there; .csv, .json, .md and .html tell the format")
+    option("--format", choices=FORMATS, help="`table` by default, or by the suffix of --output; html is a page to send")
+    option("--output", type=Path, metavar="FILE", help="a file; its suffix decides the format: .csv, .json, .md, .html")
     arguments = parser.parse_intermixed_args(argv)
     if sum(map(bool, (arguments.each, arguments.effects, arguments.diff))) > 1:
-        parser.error("--each, --effects and --diff are answers of their own: give one of them")
+        parser.error("--each, --effects and --diff exclude each other")
     if bool(arguments.folders) == bool(arguments.diff):
         parser.error("give folders with runs, or --diff and two runs" if arguments.diff else "give a folder with runs")
     arguments.format = arguments.format or _format_of(arguments.output)
     if arguments.format == "html" and arguments.diff:
-        parser.error("--diff has no page: its output ends in .csv, .json or .md")
+        parser.error("--format html does not go with --diff: its output must end in .csv, .json or .md")
     if arguments.format == "html" and (arguments.effects or arguments.each):
-        parser.error("--format html is one page of it all, each run and the effects too: leave out the other options")
+        parser.error("--format html has each run and the effects on one page: leave out --each and --effects")
     return arguments
 
 
@@ -140,7 +137,7 @@ def _format_of(output: Path | None) -> str:
     if output is None:
         return "table"
     if output.suffix not in SUFFIXES:
-        raise ConfigError(f"--output {output} tells no format: end it in {', '.join(SUFFIXES)}, or give --format")
+        raise ConfigError(f"--output {output} must end in {', '.join(SUFFIXES)}; or give --format")
     return SUFFIXES[output.suffix]
 
 
@@ -198,7 +195,7 @@ def _runs(groups: Sequence[Group], keys: Sequence[str], arguments: argparse.Name
 def _metric(key: str, rows: Sequence[Row]) -> str:
     found = resolve(key, known_keys(rows))
     if found not in metric_names(rows):
-        raise ConfigError(f"--effects --sort {key}: that is no metric; there is {', '.join(metric_names(rows))}")
+        raise ConfigError(f"--effects --sort {key}: it must be a metric, one of {', '.join(metric_names(rows))}")
     return found
 
 

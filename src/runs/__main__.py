@@ -8,7 +8,6 @@ python -m src.runs clean outputs --keep 3
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from src.command import EXIT_FAILED, run_command
 from src.runs.clean import Plan, Removal, make_plan
 from src.runs.collection import find_run, find_runs
 from src.runs.details import print_details
-from src.runs.listing import SHOWN_STATUSES, newest_first, print_rows, read_row
+from src.runs.listing import SHOWN_STATUSES, newest_first, print_list, summary
 from src.runs.lock import Locked
 from src.text import counted, print_table, size
 
@@ -72,26 +71,24 @@ def _parser() -> Parser:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no count; it must be an integer at least 0")
+        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be a whole number, at least 0")
     return int(text)
 
 
 def _list(arguments: argparse.Namespace) -> int:
     runs, warnings = find_runs(arguments.folders)
     _warn(warnings)
-    rows = [read_row(run) for run in newest_first(runs) if _named(run.values["name"], arguments.name)]
-    rows = [row for row in rows if not arguments.status or row.status in arguments.status]
+    names, statuses = arguments.name or ["*"], arguments.status or SHOWN_STATUSES
+    named = [run for run in runs if any(fnmatchcase(run.values["name"], name) for name in names)]
+    summaries = [found for found in map(summary, newest_first(named)) if found["status"] in statuses]
     if arguments.format == "json":
-        print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
-    elif rows:
-        print_rows(rows, sys.stdout)
+        print(json.dumps(summaries, indent=2))
+    elif summaries:
+        print_list(summaries, sys.stdout)
     else:
-        print(f"no such run among {counted(len(runs), 'run')} in {_shown(arguments.folders)}", file=sys.stderr)
+        where = ", ".join(map(str, arguments.folders))
+        print(f"none of {counted(len(runs), 'run')} in {where} matches", file=sys.stderr)
     return OK
-
-
-def _named(name: str, patterns: Sequence[str] | None) -> bool:
-    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -155,10 +152,6 @@ def _what(plan: Plan) -> str:
     runs = len(plan.removals) - leftovers
     parts = [f"checkpoints of {counted(runs, 'run')}" * bool(runs), counted(leftovers, "leftover") * bool(leftovers)]
     return f"{size(plan.size)} of {' and '.join(filter(None, parts))}"
-
-
-def _shown(folders: Sequence[Path]) -> str:
-    return ", ".join(map(str, folders))
 
 
 def _warn(warnings: Sequence[str]) -> None:

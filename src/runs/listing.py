@@ -1,7 +1,6 @@
 """All runs of some folders in a table, or as JSON.
 
-rows = [read_row(run) for run in newest_first(runs)]
-print_rows(rows, sys.stdout)
+print_list([summary(run) for run in newest_first(runs)], sys.stdout)
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TextIO
 
@@ -23,49 +21,27 @@ SHOWN_STATUSES = (*STATUSES, SET_ASIDE)
 STYLES = {"running": "cyan", "failed": "red", "pruned": "yellow", "interrupted": "yellow", SET_ASIDE: "dim"}
 
 
-@dataclass(frozen=True)
-class Row:
-    """What a list says of a run."""
-
-    directory: str
-    id: str
-    name: str
-    status: str
-    holder: str | None
-    monitor: str
-    mode: str
-    best: float | None
-    best_epoch: int | None
-    epoch: int
-    epochs: int | None
-    started: str | None
-    finished: str | None
-    seconds: float
-    bytes: int
-    checkpoint_bytes: int
-
-
-def read_row(run: RecordedRun) -> Row:
-    """A run's row; its size is measured now."""
-    values = run.values
-    return Row(
-        directory=str(run.directory),
-        id=values["id"],
-        name=values["name"],
-        status=shown_status(run),
-        holder=run.holder,
-        monitor=values["monitor"],
-        mode=values["mode"],
-        best=run.best,
-        best_epoch=values["best"] and values["best"]["epoch"],
-        epoch=values["epoch"],
-        epochs=values["epochs"],
-        started=values["started"],
-        finished=values["finished"],
-        seconds=values["seconds"],
-        bytes=size_of(run.directory),
-        checkpoint_bytes=size_of(run.directory / "checkpoints"),
-    )
+def summary(run: RecordedRun) -> dict[str, Any]:
+    """What a list has of a run, as its JSON has it; the sizes are measured now."""
+    values, best = run.values, run.values["best"]
+    return {
+        "directory": str(run.directory),
+        "id": values["id"],
+        "name": values["name"],
+        "status": shown_status(run),
+        "holder": run.holder,
+        "monitor": values["monitor"],
+        "mode": values["mode"],
+        "best": best and best["value"],
+        "best_epoch": best and best["epoch"],
+        "epoch": values["epoch"],
+        "epochs": values["epochs"],
+        "started": values["started"],
+        "finished": values["finished"],
+        "seconds": values["seconds"],
+        "bytes": size_of(run.directory),
+        "checkpoint_bytes": size_of(run.directory / "checkpoints"),
+    }
 
 
 def shown_status(run: RecordedRun) -> str:
@@ -78,48 +54,41 @@ def newest_first(runs: Iterable[RecordedRun]) -> list[RecordedRun]:
     return sorted(runs, key=lambda run: parse_time(run.values["started"]) or -math.inf, reverse=True)
 
 
-def print_rows(rows: Sequence[Row], stream: TextIO) -> None:
-    """A table, and a line that sums it up."""
-    monitors = {row.monitor for row in rows}
-    best = rows[0].monitor if len(monitors) == 1 else "best"
+def print_list(summaries: Sequence[dict[str, Any]], stream: TextIO) -> None:
+    """A table of runs, and a line with the totals."""
+    monitors = {run["monitor"] for run in summaries}
+    best = monitors.pop() if len(monitors) == 1 else "best"  # if several are left, each row names its own
     right = ("at epoch", "epochs", "seconds", "size", "checkpoints")
-    header = ("status", best, *right[:2], "started", "finished", *right[2:], "directory")
-    table = [
-        (
-            _status(row),
-            shown_best(row, named=len(monitors) > 1),
-            str(row.best_epoch or ""),
-            f"{row.epoch}/{row.epochs or '?'}",
-            local_time(row.started),
-            local_time(row.finished, after=row.started),
-            f"{row.seconds:.1f}",
-            size(row.bytes),
-            size(row.checkpoint_bytes) if row.checkpoint_bytes else "-",
-            row.directory,
+    table = [("status", best, *right[:2], "started", "finished", *right[2:], "directory")]
+    for run in summaries:
+        holder = f" ({run['holder']})" if run["holder"] and run["status"] == "running" else ""
+        monitor = f"{run['monitor']} " if monitors else ""
+        row = (
+            f"{run['status']}{holder}",
+            "" if run["best"] is None else f"{monitor}{run['best']:.6f}",
+            str(run["best_epoch"] or ""),
+            f"{run['epoch']}/{run['epochs'] or '?'}",
+            local_time(run["started"]),
+            local_time(run["finished"], after=run["started"]),
+            f"{run['seconds']:.1f}",
+            size(run["bytes"]),
+            size(run["checkpoint_bytes"]) if run["checkpoint_bytes"] else "-",
+            run["directory"],
         )
-        for row in rows
-    ]
-    print_table([header, *table], stream, right=right, styles=[STYLES.get(row.status, "") for row in rows])
-    print(total(rows), file=stream)
+        table.append(row)
+    print_table(table, stream, right=right, styles=[STYLES.get(run["status"], "") for run in summaries])
+    print(_totals(summaries), file=stream)
 
 
-def total(rows: Sequence[Row]) -> str:
-    """All rows in one line: how many runs of which status, how large, and how long they were trained."""
-    counts = Counter(row.status for row in rows)
+def _totals(summaries: Sequence[dict[str, Any]]) -> str:
+    """How many runs of which status, how large, and how long they were trained."""
+    counts = Counter(run["status"] for run in summaries)
     statuses = ", ".join(f"{counts[status]} {status}" for status in SHOWN_STATUSES if counts[status])
-    sizes = [sum(row.bytes for row in rows), sum(row.checkpoint_bytes for row in rows)]
-    trained = duration(sum(row.seconds for row in rows))
+    totals = [sum(run[key] for run in summaries) for key in ("bytes", "checkpoint_bytes", "seconds")]
     return (
-        f"{counted(len(rows), 'run')}: {statuses}; {size(sizes[0])}, of it {size(sizes[1])} checkpoints; "
-        f"trained for {trained}"
+        f"{counted(len(summaries), 'run')}: {statuses}; {size(totals[0])}, of it {size(totals[1])} checkpoints; "
+        f"trained for {duration(totals[2])}"
     )
-
-
-def shown_best(row: Row, *, named: bool) -> str:
-    """The best value, after its name where the column does not tell."""
-    if row.best is None:
-        return ""
-    return f"{row.monitor} {row.best:.6f}" if named else f"{row.best:.6f}"
 
 
 def local_time(text: str | None, *, after: str | None = None) -> str:
@@ -140,7 +109,3 @@ def parse_time(text: Any) -> float | None:
     except (TypeError, ValueError, OverflowError, OSError):
         return None
     return seconds
-
-
-def _status(row: Row) -> str:
-    return f"{row.status} ({row.holder})" if row.holder and row.status == "running" else row.status

@@ -181,7 +181,7 @@ def test_show_a_killed_run_and_its_branch(tmp_path):
         (["show", "outputs"], "outputs is no run but a folder with "),
         (["show", "123"], "123 is no run: give its directory, outputs/<name>/<label>-<id>, or 4 to 8 digits of its id"),
         (["show", "ffffffff"], "there is no run with the id ffffffff, of 4 runs below outputs; "),
-        (["clean", "--keep", "-1"], "argument --keep: '-1' is no count; it must be an integer at least 0"),
+        (["clean", "--keep", "-1"], "argument --keep: it is '-1'; it must be a whole number, at least 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
