@@ -30,9 +30,11 @@ from src.manifest import (
     read_manifest,
     write_manifest,
 )
+from src.ranges import Count, enforce_ranges
 from src.state import TrainState, kept
 
 
+@enforce_ranges
 class Checkpoints:
     """The checkpoints of one directory; one process at a time may write there.
 
@@ -41,9 +43,7 @@ class Checkpoints:
         max_to_keep: how many of the newest stay.
     """
 
-    def __init__(self, directory: str | Path, *, max_to_keep: int = 3) -> None:
-        if max_to_keep < 1:
-            raise ValueError(f"max_to_keep is {max_to_keep}; it must be at least 1")
+    def __init__(self, directory: str | Path, *, max_to_keep: Count = 3) -> None:
         self.directory, self.max_to_keep = Path(directory), max_to_keep
         self._swept = self._named = False
 

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import functools
 import glob
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from src import targets
+from src import signatures, targets
 from src.errors import ConfigError
 from src.moved import new_name
 from src.origins import Origins, leaves
+from src.ranges import Check, Count, Flag, Fraction, NonNegative, Positive, Range, Share, checks_in, shown
 from src.runs.decision import STALE
 from src.runs.identity import identity_config
 from src.spelling import did_you_mean
@@ -54,109 +54,40 @@ FILLED_IN = ("run", "parent")
 
 NOWHERE = Origins()
 
-Check = tuple[Callable[[Any], bool], str]
-
-
-def number(low: float, *, above: bool = False, high: float = math.inf, optional: bool = False) -> Check:
-    """A check: a finite number in this range."""
-    kind = f"{'above' if above else 'at least'} {low:g}" + (f" and at most {high:.12g}" if high < math.inf else "")
-    return (
-        lambda x: (
-            (x is None and optional)
-            or (
-                isinstance(x, int | float)
-                and not isinstance(x, bool)
-                and math.isfinite(x)
-                and (low < x if above else low <= x)
-                and x <= high
-            )
-        ),
-        f"a number {kind}" + (", or null" if optional else ""),
-    )
-
-
-def integer(low: int, *, high: float = math.inf, optional: bool = False) -> Check:
-    """A check: an integer in this range."""
-    inside, text = number(low, high=high, optional=optional)
-    return lambda x: inside(x) and not isinstance(x, float), text.replace("a number", "an integer")
-
-
-def share() -> Check:
-    """A check: a part of a whole that leaves some of it, such as a dropout rate."""
-    return lambda x: number(0)[0](x) and x < 1, "a number at least 0 and below 1"
-
-
-def one_of(*allowed: str, optional: bool = False) -> Check:
-    """A check: the value is one of these words."""
-    return (
-        lambda x: x in allowed or (optional and x is None),
-        f"one of {', '.join(allowed)}" + (", or null" if optional else ""),
-    )
-
-
-def _whole(x: Any) -> bool:
-    return integer(1)[0](x)
-
-
-CHECKS: dict[str, Check] = {
-    "name": (
+# What stands in no signature of the project's.
+CHECKS = {
+    "name": Check(
         lambda x: (
             isinstance(x, str) and bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", x)) and x not in TAKEN_NAMES
         ),
         "a folder's name: at most 100 letters, digits, '.', '_' and '-', and none that is taken: "
         + ", ".join(TAKEN_NAMES),
     ),
-    "epochs": integer(1),
-    "batch_size": integer(1),
-    "seed": integer(0, high=2**32 - 1),
-    "mode": one_of("min", "max"),
-    "stale": one_of(*STALE),
-    "log_every_steps": integer(1),
-    "max_seconds": number(0, above=True, optional=True),
-    "optimizer.learning_rate": number(0, above=True),
-    "trainer.steps_per_call": integer(1, optional=True),
-    "trainer.clip_norm": number(0, above=True, optional=True),
-    "trainer.threads": integer(1, optional=True),
-    "callback.images.examples": integer(1),
-    "callback.images.every_epochs": integer(1),
-    "callback.checkpoint.max_to_keep": integer(1),
-    "callback.checkpoint.every_steps": integer(1, optional=True),
-    "callback.checkpoint.every_seconds": number(0, above=True, optional=True),
-    "callback.early_stopping.patience": integer(1),
-    "callback.early_stopping.min_delta": number(0),
-    "precision": one_of("mixed_bfloat16", "mixed_float16", optional=True),
-    "optimizer.use_ema": (lambda x: x is None or isinstance(x, bool), "true, false, or null"),
-    "trainer.gradient_accumulation_steps": integer(1, optional=True),
-    "trainer.validate_every_epochs": integer(1, optional=True),
-    "trainer.validate_every_steps": integer(1, optional=True),
-    "trainer.limit_train_batches": integer(1, optional=True),
-    "trainer.limit_val_batches": integer(1, optional=True),
-    "trainer.overfit_batches": integer(1, optional=True),
-    "data.limit": number(0, above=True, high=1, optional=True),
-    "data.max_memory_gib": number(0, above=True, optional=True),
-    "data.image_size": (
-        lambda x: x is None or all(_whole(n) for n in (x if OmegaConf.is_list(x) and len(x) == 2 else [x])),
-        "pixels: a whole number at least 1, [height, width], or null",
+    **checks_in(
+        {
+            **dict.fromkeys(("epochs", "batch_size", "log_every_steps"), Count),
+            "seed": Annotated[int, Range(0, 2**32 - 1)],
+            "mode": Literal["min", "max"],
+            "stale": Literal[STALE],
+            "max_seconds": Positive | None,
+            "precision": Literal["mixed_bfloat16", "mixed_float16"] | None,
+            **dict.fromkeys(("trainer.threads", "trainer.overfit_batches"), Count | None),
+            **dict.fromkeys(("trainer.limit_train_batches", "trainer.limit_val_batches"), Count | None),
+        }
     ),
-    **{f"data.{name}": share() for name in ("val_share", "test_share")},
-    **{f"model.{name}": integer(1) for name in ("filters", "dense", "depth", "units")},
-    "model.dropout": share(),
-    **{f"optimizer.{name}": share() for name in ("beta_1", "beta_2", "rho", "ema_momentum")},
-    "optimizer.momentum": number(0, high=1),
-    **{f"optimizer.{name}": number(0) for name in ("epsilon", "weight_decay")},
-    **{f"schedule.{name}": number(0, high=1) for name in ("warmup_fraction", "final_fraction", "start_fraction")},
-    "schedule.peak_fraction": number(0, high=1),
-    "schedule.warmup_epochs": number(0),
-    "schedule.power": number(0, above=True),
-    "loss.label_smoothing": share(),
-    "loss.focus": number(0),
-    "loss.exponent": number(0, above=True),
-    **{f"loss.{name}": number(0) for name in ("false_positives", "false_negatives")},
 }
 
+# Arguments of Keras's classes, where they are numbers.
+OF_KERAS = checks_in(
+    {
+        "learning_rate": Positive,
+        "momentum": Fraction,
+        "use_ema": Flag | None,
+        **dict.fromkeys(("beta_1", "beta_2", "rho", "ema_momentum", "label_smoothing"), Share),
+        **dict.fromkeys(("epsilon", "weight_decay"), NonNegative),
+    }
+)
 
-# Keys of options; where the option's own default is no number, the user has one of another kind by this name.
-OWN_KEYS = re.compile(r"(model|data|optimizer|schedule|loss)\.\w+")
 # What may be a number or a list, whatever its default is.
 OF_SEVERAL_TYPES = ("data.image_size",)
 
@@ -173,7 +104,7 @@ def check_option(override: Override, options: list[str], *, has_others: bool) ->
             named = isinstance(option, str) and re.fullmatch(r"[A-Za-z][\w-]*", option)
             missing = f". Perhaps pip install hydra-{option}-launcher" if named and group == "hydra/launcher" else ""
             raise ConfigError(
-                f"{override.input_line}: {group} has no option {_shown(option)}; it has {', '.join(options)}"
+                f"{override.input_line}: {group} has no option {shown(option)}; it has {', '.join(options)}"
                 f"{did_you_mean(str(option), options) or missing}"
             )
 
@@ -368,32 +299,31 @@ def check_types(config: dict[str, Any], origins: Origins) -> None:
 
 def _wrong_type(path: tuple[str, ...], value: Any, default: Any, origins: Origins) -> ConfigError:
     key = ".".join(path)
-    example = " of options, or null" if isinstance(default, dict) else f", such as its default {_shown(default)}"
+    example = " of options, or null" if isinstance(default, dict) else f", such as its default {shown(default)}"
     return ConfigError(
-        f"{origins.origin(key) or key}: {key} is {_shown(value)}{'' if value is None else f', {_kind(value)}'}; "
+        f"{origins.origin(key) or key}: {key} is {shown(value)}{'' if value is None else f', {_kind(value)}'}; "
         f"it must be {_kind(default)}{example}"
     )
 
 
-def check_values(cfg: DictConfig, origins: Origins = NOWHERE) -> None:
-    """Ranges, required values, the monitor, and what only the whole config shows."""
+def check_values(cfg: DictConfig, config: dict[str, Any], origins: Origins = NOWHERE) -> None:
+    """Ranges, required values, the monitor, and what only the whole config shows.
+
+    Args:
+        config: the same resolved.
+    """
     try:
-        missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
         identity_config(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
-    if missing:
+    if missing := {".".join(path) for path, value in leaves(config) if value == "???"}:
         first = min(missing)
         raise ConfigError(f"{origins.named(first)}{', '.join(sorted(missing))} must be given: {first}=...")
-    for key, (good, allowed) in CHECKS.items():
+    for key, check in CHECKS.items():
         value = OmegaConf.select(cfg, key, default=...)
-        if value is ... or (value is None and key.startswith("callback.")):
-            continue
-        default = origins.default(tuple(key.split(".")))
-        if OWN_KEYS.fullmatch(key) and (value is None or not isinstance(default, int | float | None)):
-            continue
-        if not good(value):
-            raise ConfigError(f"{origins.named(key)}{key} is {_shown(value)}; it must be {allowed}")
+        if value is not ... and not check.allows(value):
+            raise ConfigError(origins.named(key) + check.refusal(key, value))
+    _check_arguments(cfg, config, origins)
     _check_paths(cfg, origins)
     parts = cfg.trainer.get("gradient_accumulation_steps") or 1
     if parts > (rows := OmegaConf.select(cfg, "data.batch_size", default=cfg.batch_size)):
@@ -412,6 +342,40 @@ def check_values(cfg: DictConfig, origins: Origins = NOWHERE) -> None:
     except ConfigError as error:
         raise ConfigError(f"{origins.named('monitor')}{error}") from error
     _check_members(cfg, origins)
+
+
+def _check_arguments(cfg: DictConfig, config: dict[str, Any], origins: Origins) -> None:
+    """Each target's arguments must be what its signature says of them, or the table of Keras's."""
+    trainer = {"trainer": {"_target_": "src.trainer.Trainer", **config["trainer"]}}
+    for key, node in targets.nodes({**config, **trainer}):
+        name = new_name(node["_target_"])
+        known = {**(OF_KERAS if signatures.of_keras(name) else {}), **signatures.checks(name)}
+        by_place = zip(signatures.positional(name), node.get("_args_") or [], strict=False)
+        given = [(argument, f"_args_[{number}]", value) for number, (argument, value) in enumerate(by_place)]
+        given += [(argument, argument, value) for argument, value in node.items()]
+        for argument, place, value in given:
+            check = known.get(argument)
+            if check is None or check.allows(value) or any(targets.nodes(value)):
+                continue
+            if value is None and key == "optimizer":  # which is built without it
+                continue
+            if source := _source(cfg, f"{key}.{place}"):
+                raise ConfigError(origins.named(source.replace("[", ".[")) + check.refusal(source, value))
+
+
+def _source(cfg: DictConfig, key: str) -> str | None:
+    """The key that a value is written at, which another may refer to; None where the run fills it in."""
+    while True:
+        above, _, last = key.rpartition(".")
+        node = OmegaConf.select(cfg, above)
+        if not (OmegaConf.is_dict(node) and last in node and OmegaConf.is_interpolation(node, last)):
+            return key
+        text = str(plain_values(node)[last])
+        if "${run." in text:
+            return None
+        if not (named := re.fullmatch(r"\$\{([\w.]+)\}", text)):
+            return key
+        key = named[1]
 
 
 def check_monitor(cfg: DictConfig) -> None:
@@ -441,8 +405,7 @@ def check_monitor(cfg: DictConfig) -> None:
         ]
         hint = f". {', '.join(having)}" if having else did_you_mean(str(cfg.monitor), names)
         raise ConfigError(
-            f"monitor is {_shown(cfg.monitor)}, which is no metric of this run; it has {', '.join(names)}{classes}"
-            f"{hint}"
+            f"monitor is {shown(cfg.monitor)}, which is no metric of this run; it has {', '.join(names)}{classes}{hint}"
         )
 
 
@@ -465,7 +428,7 @@ def _check_paths(cfg: DictConfig, origins: Origins) -> None:
         if not isinstance(value, str) and not (value is None and may_be_null):
             quoted = f"; in quotes it is one: \"{key}='{value}'\"" if isinstance(value, int | float) else ""
             raise ConfigError(
-                f"{origins.named(key)}{key} is {_shown(value)}{'' if value is None else f', {_kind(value)}'}; "
+                f"{origins.named(key)}{key} is {shown(value)}{'' if value is None else f', {_kind(value)}'}; "
                 f"it must be the name of one folder{', or null' * may_be_null}{quoted}"
             )
     if target == "src.data.sources.digit_scenes":
@@ -478,7 +441,7 @@ def _check_paths(cfg: DictConfig, origins: Origins) -> None:
     path = OmegaConf.select(cfg, "data.path")
     if isinstance(path, str) and "://" not in path and not Path(path).expanduser().exists():
         raise ConfigError(
-            f"{origins.named('data.path')}data.path is {_shown(path)}, and there is no such file or folder"
+            f"{origins.named('data.path')}data.path is {shown(path)}, and there is no such file or folder"
             f"{'' if Path(path).expanduser().is_absolute() else f' in {Path.cwd()}'}"
         )
 
@@ -564,10 +527,6 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 def is_open(value: Any) -> bool:
     """Whether a value as it is written is only known from others, or must be given."""
     return isinstance(value, str) and ("${" in value or value == "???")
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _kind(value: Any) -> str:

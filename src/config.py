@@ -156,7 +156,7 @@ class _Composer:
         keys.check_below(resolved, origins, base.composed, typed=starts)
         checks.check_run_paths(resolved, origins)
         checks.check_types(resolved, origins)
-        checks.check_values(cfg, origins)
+        checks.check_values(cfg, resolved, origins)
         checks.check_mode(parsed, base.cfg)
         return cfg
 

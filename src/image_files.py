@@ -22,18 +22,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from src.files import walk
 from src.machine import free_memory
+from src.ranges import Count, Flag, Range, enforce_ranges
 from src.text import size as as_size
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 MASKS, OVERLAYS, RESULTS = "masks", "overlays", "predictions.json"  # in an output folder of src.predict
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by channels
+ImageSize = Annotated[Count | tuple[Count, Count], "a number of pixels, at least 1, or [height, width]"]
+BitDepth = Annotated[int, Range(8, 16)]  # of gray images that are stored in 16 bits
 HAS_COLOURS = "it has colours; data.mask_colors says which class each stands for"  # of a BadImage
 LOSSLESS = ("PNG", "BMP", "TIFF", "GIF")  # Pillow's names of formats that keep a mask's values
 
@@ -121,6 +124,7 @@ class Decoded:
     palette: np.ndarray | None = None
 
 
+@enforce_ranges
 @dataclass(frozen=True)
 class Reading:
     """How a data set's images and masks are read: options that all its files share.
@@ -137,16 +141,12 @@ class Reading:
 
     channels: int = 3
     size: tuple[int, int] | None = None
-    apply_exif: bool | None = None
-    bit_depth: int | None = None
+    apply_exif: Flag | None = None
+    bit_depth: BitDepth | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in MODES:
             raise ValueError(f"data.channels is {self.channels}; it must be 1 (gray), 3 (RGB) or 4 (RGB and opacity)")
-        if self.apply_exif not in (None, True, False):
-            raise ValueError(f"data.apply_exif is {self.apply_exif!r}; it must be true, false, or null for true")
-        if self.bit_depth is not None and not (type(self.bit_depth) is int and 8 <= self.bit_depth <= 16):
-            raise ValueError(f"data.bit_depth is {self.bit_depth!r}; it must be from 8 to 16, or null for 16")
 
     @property
     def is_upright(self) -> bool:
@@ -230,16 +230,11 @@ def count_pixels(path: Path) -> int:
         return 0
 
 
-def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
-    """What an option image_size means.
-
-    Raises:
-        ValueError: it is neither a number of pixels nor two.
-    """
-    sizes = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
-    if len(sizes) != 2 or not all(type(n) is int and n >= 1 for n in sizes):
-        raise ValueError(f"image_size is {size!r}; it must be a number of pixels, at least 1, or [height,width]")
-    return sizes[0], sizes[1]
+@enforce_ranges
+def height_and_width(size: ImageSize) -> tuple[int, int]:
+    """What an option image_size means."""
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    return height, width
 
 
 def resized(image: np.ndarray, shape: tuple[int, int], *, rows: slice | None = None) -> np.ndarray:

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+from src.ranges import NonNegative, Positive, Share, enforce_ranges, is_number
+
 
 class Loss(Protocol):
     """What the trainer takes as a loss."""
@@ -26,6 +28,7 @@ class Loss(Protocol):
     def __call__(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor: ...
 
 
+@enforce_ranges
 class CrossEntropy:
     """-log of the softmax probability of the right class, averaged over all targets with their classes' weights.
 
@@ -46,14 +49,10 @@ class CrossEntropy:
         self,
         *,
         class_weights: Sequence[float] | None = None,
-        label_smoothing: float = 0.0,
-        focus: float = 0.0,
+        label_smoothing: Share = 0.0,
+        focus: NonNegative = 0.0,
         ignore_label: int | None = None,
     ) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {label_smoothing}; it must be 0 to below 1")
-        if not focus >= 0:
-            raise ValueError(f"focus is {focus}; it must be at least 0")
         _check_weights(class_weights)
         self._class_weights, self._label_smoothing, self._focus = class_weights, label_smoothing, focus
         self._ignore_label = ignore_label
@@ -73,6 +72,7 @@ class CrossEntropy:
         return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.reduce_sum(balance))
 
 
+@enforce_ranges
 class Tversky:
     """1 - the Tversky index of softmax probabilities and targets, averaged over the classes that occur in the batch.
 
@@ -93,19 +93,14 @@ class Tversky:
     def __init__(
         self,
         *,
-        false_positives: float = 0.5,
-        false_negatives: float = 0.5,
-        exponent: float = 1.0,
+        false_positives: NonNegative = 0.5,
+        false_negatives: NonNegative = 0.5,
+        exponent: Positive = 1.0,
         class_weights: Sequence[float] | None = None,
         ignore_label: int | None = None,
     ) -> None:
-        if not (false_positives >= 0 and false_negatives >= 0 and false_positives + false_negatives > 0):
-            raise ValueError(
-                f"false_positives is {false_positives} and false_negatives {false_negatives}; "
-                "they must be at least 0, and not both 0"
-            )
-        if not exponent > 0:
-            raise ValueError(f"exponent is {exponent}; it must be positive")
+        if false_positives + false_negatives == 0:
+            raise ValueError("false_positives and false_negatives are 0; one of them must be above 0")
         _check_weights(class_weights)
         self._false_positives, self._false_negatives, self._exponent = false_positives, false_negatives, exponent
         self._class_weights, self._ignore_label = class_weights, ignore_label
@@ -149,7 +144,7 @@ class WeightedSum:
         if unknown := set(weights) - set(losses):
             raise ValueError(f"weights has {', '.join(sorted(unknown))}; the losses are {', '.join(losses)}")
         for name, weight in weights.items():
-            if not _is_number(weight):
+            if not is_number(weight):
                 raise ValueError(f"weights.{name} is {weight}; it must be a finite number")
         if not chosen:
             raise ValueError("losses has none; at least one is needed")
@@ -202,19 +197,11 @@ def _flattened(
 def _check_weights(weights: Sequence[float] | None) -> None:
     if weights is None:
         return
-    if (
-        isinstance(weights, str)
-        or not all(_is_number(weight) and weight >= 0 for weight in weights)
-        or not any(weights)
-    ):
+    if isinstance(weights, str) or not all(is_number(weight) and weight >= 0 for weight in weights) or not any(weights):
         raise ValueError(
             f"class_weights are {weights if isinstance(weights, str) else list(weights)}; they must be one for each "
             "class, at least 0 and not all 0"
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _class_weights(weights: Sequence[float] | None, logits: tf.Tensor) -> tf.Tensor:

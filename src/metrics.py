@@ -12,11 +12,14 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import tensorflow as tf
 
+from src.ranges import Range, enforce_ranges
+
+Classes = Annotated[int, Range(2)]
 Counts = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # right, targets and predictions of each class, float64 [classes]
 
 # Of each class. One that nothing was predicted as has the precision 0, one without targets the recall 0, as
@@ -32,6 +35,7 @@ SCORES = ("accuracy", *(f"mean_{score}" for score in CLASS_SCORES))
 INVALID = -(2**62)  # what the counts become where an assertion would have ended the graph; no count brings it up to 0
 
 
+@enforce_ranges
 class _Confusion(keras.metrics.Metric):
     """Counts of each target class (row) and predicted class (column).
 
@@ -39,10 +43,8 @@ class _Confusion(keras.metrics.Metric):
         num_classes: at least 2.
     """
 
-    def __init__(self, *, num_classes: int, name: str, dtype: Any = None) -> None:
+    def __init__(self, *, num_classes: Classes, name: str, dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
-        if num_classes < 2:
-            raise ValueError(f"num_classes is {num_classes}; it must be at least 2")
         self.num_classes = num_classes
         self.confusion = self.add_variable(
             shape=(num_classes, num_classes), initializer="zeros", dtype="int64", name="confusion"
@@ -106,7 +108,7 @@ class MeanIoU(_Confusion):
         num_classes: at least 2.
     """
 
-    def __init__(self, *, num_classes: int, name: str = "mean_iou", dtype: Any = None) -> None:
+    def __init__(self, *, num_classes: Classes, name: str = "mean_iou", dtype: Any = None) -> None:
         super().__init__(num_classes=num_classes, name=name, dtype=dtype)
 
     def result(self) -> tf.Tensor:
@@ -135,7 +137,7 @@ class ClassScores(_Confusion):
     def __init__(
         self,
         *,
-        num_classes: int,
+        num_classes: Classes,
         scores: Sequence[str],
         per_class: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,

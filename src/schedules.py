@@ -17,118 +17,113 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 from keras import ops
 
+from src.ranges import Fraction, NonNegative, Positive, Range, Share, enforce_ranges
 
+Left = Annotated[float, Range(0, 1, above=True)]  # what is left of the rate, and never nothing
+
+
+@enforce_ranges
 def constant(
     *,
-    learning_rate: float,
+    learning_rate: Positive,
     steps_per_epoch: int,
     total_steps: int,
-    warmup_epochs: float | None = None,
-    warmup_fraction: float | None = None,
+    warmup_epochs: NonNegative | None = None,
+    warmup_fraction: Share | None = None,
 ) -> float | Schedule:
     """The peak rate all along: the plain float, or a schedule if there is a warm-up to it."""
-    _check_rate(learning_rate)
     warmup_steps = _warmup_steps(steps_per_epoch, total_steps, warmup_epochs, warmup_fraction)
     if warmup_steps == 0:
         return float(learning_rate)
     return Schedule(learning_rate, total_steps, warmup_steps, "constant", {})
 
 
+@enforce_ranges
 def cosine(
     *,
-    learning_rate: float,
+    learning_rate: Positive,
     steps_per_epoch: int,
     total_steps: int,
-    warmup_epochs: float | None = None,
-    warmup_fraction: float | None = None,
-    final_fraction: float = 0.0,
+    warmup_epochs: NonNegative | None = None,
+    warmup_fraction: Share | None = None,
+    final_fraction: Fraction = 0.0,
 ) -> Schedule:
     """Half a cosine from the peak to `final_fraction` (in [0, 1]) of it.
 
     Eq. 5 of Loshchilov & Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", one cycle.
     """
-    _check_rate(learning_rate)
-    _check_fraction("final_fraction", final_fraction)
     warmup_steps = _warmup_steps(steps_per_epoch, total_steps, warmup_epochs, warmup_fraction)
     return Schedule(learning_rate, total_steps, warmup_steps, "cosine", {"final_fraction": final_fraction})
 
 
+@enforce_ranges
 def polynomial(
     *,
-    learning_rate: float,
+    learning_rate: Positive,
     steps_per_epoch: int,
     total_steps: int,
-    warmup_epochs: float | None = None,
-    warmup_fraction: float | None = None,
-    power: float = 1.0,
-    final_fraction: float = 0.0,
+    warmup_epochs: NonNegative | None = None,
+    warmup_fraction: Share | None = None,
+    power: Positive = 1.0,
+    final_fraction: Fraction = 0.0,
 ) -> Schedule:
     """From the peak to `final_fraction` (in [0, 1]) of it as (1 - t)^power, t from 0 to 1: a line with `power` 1.
 
     `power` is above 0; 0.9 is usual for segmentation (Chen et al. 2017, "DeepLab", the "poly" policy).
     """
-    _check_rate(learning_rate)
-    _check_fraction("final_fraction", final_fraction)
-    if not 0 < power < math.inf:
-        raise ValueError(f"schedule.power must be a finite number above 0, not {power}")
     warmup_steps = _warmup_steps(steps_per_epoch, total_steps, warmup_epochs, warmup_fraction)
     shape = {"final_fraction": final_fraction, "power": power}
     return Schedule(learning_rate, total_steps, warmup_steps, "polynomial", shape)
 
 
+@enforce_ranges
 def exponential(
     *,
-    learning_rate: float,
+    learning_rate: Positive,
     steps_per_epoch: int,
     total_steps: int,
-    warmup_epochs: float | None = None,
-    warmup_fraction: float | None = None,
-    final_fraction: float = 0.01,
-    decay_per_epoch: float | None = None,
+    warmup_epochs: NonNegative | None = None,
+    warmup_fraction: Share | None = None,
+    final_fraction: Left = 0.01,
+    decay_per_epoch: Left | None = None,
 ) -> Schedule:
     """From the peak to `final_fraction` (in (0, 1]) of it by the same factor at each step.
 
     `decay_per_epoch` (in (0, 1]), if given, takes the place of `final_fraction`: the factor of an epoch's steps.
     """
-    _check_rate(learning_rate)
-    _check_fraction("final_fraction", final_fraction, above_zero=True)
     warmup_steps = _warmup_steps(steps_per_epoch, total_steps, warmup_epochs, warmup_fraction)
     shape = {"factor": final_fraction, "steps": max(total_steps - max(warmup_steps, 1), 1)}
     if decay_per_epoch is not None:
-        _check_fraction("decay_per_epoch", decay_per_epoch, above_zero=True)
         shape = {"factor": decay_per_epoch, "steps": steps_per_epoch}
     return Schedule(learning_rate, total_steps, warmup_steps, "exponential", shape)
 
 
+@enforce_ranges
 def piecewise(
     *,
-    learning_rate: float,
+    learning_rate: Positive,
     steps_per_epoch: int,
     total_steps: int,
-    warmup_epochs: float | None = None,
-    warmup_fraction: float | None = None,
-    boundaries_fractions: Sequence[float] = (0.5, 0.75),
-    boundaries_epochs: Sequence[float] | None = None,
-    factors: Sequence[float] = (0.1, 0.01),
+    warmup_epochs: NonNegative | None = None,
+    warmup_fraction: Share | None = None,
+    boundaries_fractions: Sequence[Positive] = (0.5, 0.75),
+    boundaries_epochs: Sequence[Positive] | None = None,
+    factors: Sequence[NonNegative] = (0.1, 0.01),
 ) -> Schedule:
     """The peak rate, and from each boundary on its factor (at least 0) of the peak.
 
     `boundaries_fractions` of the run, each in (0, 1) and above the one before. `boundaries_epochs`, if given, take
     their place: epochs done, above 0 and less than the run. All lie after the warm-up.
     """
-    _check_rate(learning_rate)
     warmup_steps = _warmup_steps(steps_per_epoch, total_steps, warmup_epochs, warmup_fraction)
     key, boundaries, unit = "boundaries_fractions", boundaries_fractions, total_steps
     if boundaries_epochs is not None:
         key, boundaries, unit = "boundaries_epochs", boundaries_epochs, steps_per_epoch
-    for name, values in ((key, boundaries), ("factors", factors)):
-        if not isinstance(values, Sequence) or not all(isinstance(value, int | float) for value in values):
-            raise ValueError(f"schedule.{name} must be a list of numbers, not {values!r}")
     low, high = warmup_steps / unit, total_steps / unit
     ordered = [low, *boundaries, high]
     if not boundaries or not all(a < b for a, b in itertools.pairwise(ordered)):
@@ -140,22 +135,21 @@ def piecewise(
         raise ValueError(
             f"schedule.factors must be one for each of the {len(boundaries)} schedule.{key}, not {list(factors)}"
         )
-    if not all(0 <= factor < math.inf for factor in factors):
-        raise ValueError(f"schedule.factors must be finite and at least 0, not {list(factors)}")
     # Rounding must not take the first step, which has the peak rate.
     steps = [max(round(boundary * unit), max(warmup_steps, 1)) for boundary in boundaries]
     shape = {"boundaries": steps, "factors": [float(factor) for factor in factors]}
     return Schedule(learning_rate, total_steps, warmup_steps, "piecewise", shape)
 
 
+@enforce_ranges
 def one_cycle(
     *,
-    learning_rate: float,
+    learning_rate: Positive,
     steps_per_epoch: int,
     total_steps: int,
-    peak_fraction: float = 0.25,
-    start_fraction: float = 0.04,
-    final_fraction: float = 1e-5,
+    peak_fraction: Annotated[float, Range(0, 1, above=True, below=True)] = 0.25,
+    start_fraction: Fraction = 0.04,
+    final_fraction: Fraction = 1e-5,
 ) -> Schedule:
     """Half a cosine up from `start_fraction` of the peak, half a cosine down to `final_fraction` of it.
 
@@ -163,11 +157,6 @@ def one_cycle(
     "A disciplined approach to neural network hyper-parameters: Part 1", the shape and the defaults are fastai's
     (`fit_one_cycle`: pct_start 0.25, div 25, div_final 1e5). The momentum is left alone.
     """
-    _check_rate(learning_rate)
-    _check_fraction("start_fraction", start_fraction)
-    _check_fraction("final_fraction", final_fraction)
-    if not 0 < peak_fraction < 1:
-        raise ValueError(f"schedule.peak_fraction must be in (0, 1), not {peak_fraction}")
     peak = round(peak_fraction * (total_steps - 1))
     shape = {"peak": peak, "start_fraction": start_fraction, "final_fraction": final_fraction}
     return Schedule(learning_rate, total_steps, 0, "one_cycle", shape)
@@ -259,16 +248,6 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def _check_rate(learning_rate: float) -> None:
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be a finite number above 0, not {learning_rate}")
-
-
-def _check_fraction(key: str, value: float, *, above_zero: bool = False) -> None:
-    if not 0 <= value <= 1 or (above_zero and value == 0):
-        raise ValueError(f"schedule.{key} must be in {'(' if above_zero else '['}0, 1], not {value}")
-
-
 def _warmup_steps(
     steps_per_epoch: int, total_steps: int, warmup_epochs: float | None, warmup_fraction: float | None
 ) -> int:
@@ -281,15 +260,12 @@ def _warmup_steps(
     steps = 0.0
     if warmup_epochs is not None:
         epochs = total_steps / steps_per_epoch
-        if not 0 <= warmup_epochs < epochs:
+        if warmup_epochs >= epochs:
             raise ValueError(
-                f"schedule.warmup_epochs must be at least 0 and less than the run's {epochs:g} epochs, "
-                f"not {warmup_epochs}"
+                f"schedule.warmup_epochs is {warmup_epochs}; it must be less than the run's {epochs:g} epochs"
             )
         steps = warmup_epochs * steps_per_epoch
     if warmup_fraction is not None:
-        if not 0 <= warmup_fraction < 1:
-            raise ValueError(f"schedule.warmup_fraction must be in [0, 1), not {warmup_fraction}")
         steps = warmup_fraction * total_steps
     # Rounding must not take the last step, which belongs to the decay.
     return min(round(steps), total_steps - 1)

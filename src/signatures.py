@@ -2,20 +2,44 @@
 
 arguments("src.losses.SparseFocal")     # the ast.arguments of its __init__
 names("keras.optimizers.SGD")           # ["learning_rate", "momentum", ...]; None where the source does not say
+checks("src.losses.CrossEntropy")       # {"label_smoothing": what it must be, ...}, as `src.ranges` reads it
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
+import collections.abc
 import functools
+import math
+import operator
 import os
-from collections.abc import Iterable, Iterator
+import sys
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Annotated, Any, Literal
 
+from src import ranges
 from src.moved import new_name
+from src.ranges import Check, check_of
 from src.runs.code import ROOT, Module, defined, imported, spec_of
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = tuple[Module, Function | ast.ClassDef]
+Bound = Function | ast.ClassDef | ast.expr | str
+
+# What ranges are written with, as modules have it.
+_WORDS = {
+    **{"typing": typing, "typing_extensions": typing, "collections.abc": collections.abc},
+    **{"math": math, "src.ranges": ranges, "": builtins},
+}
+_OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv},
+    ast.Pow: operator.pow,
+}
+
+_LIBRARIES = {*sys.stdlib_module_names, "keras", "numpy", "tensorflow", "tensorflow_datasets"}
 
 # Decorators of these leave a signature as it is.
 _TRANSPARENT = ("keras.", "src.", "tensorflow.")
@@ -51,9 +75,65 @@ def names(name: str) -> list[str] | None:
     return list(taken)
 
 
+def checks(name: str) -> dict[str, Check]:
+    """What the annotations of a function, or of a class's `__init__`, say that its arguments must be, by name.
+
+    Not judged is what stands there in a way that is not followed here; the call judges it.
+    """
+    found = definition(name)
+    if found and "dataclasses.dataclass" in _decorators(*found):
+        return _annotated(*found)
+    judged: dict[str, Check] = {}
+    for part in _functions(found) if found else ():
+        if part is None or _of_keras(part[0]):
+            break
+        judged = _annotated(*part) | judged
+        if part[1].args.kwarg is None:
+            break
+    return judged
+
+
+def positional(name: str) -> list[str]:
+    """The arguments that may be given by their place, in order."""
+    found, given = definition(name), arguments(name)
+    places = [*given.posonlyargs, *given.args] if given else []
+    return [argument.arg for argument in places[bool(found and isinstance(found[1], ast.ClassDef)) :]]
+
+
+@functools.cache
+def _annotated(module: Module, node: Function | ast.ClassDef) -> dict[str, Check]:
+    """The checks of a function's own arguments, or a dataclass's own fields."""
+    if isinstance(node, ast.ClassDef):
+        fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+        written = [(part.target.id, part.annotation) for part in fields if isinstance(part.target, ast.Name)]
+    else:
+        given = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        written = [(argument.arg, argument.annotation) for argument in given if argument.annotation]
+    judged = {}
+    for name, annotation in written:
+        with suppress(TypeError, ValueError, SyntaxError, RecursionError):
+            if check := check_of(_type(annotation, module)):
+                judged[name] = check
+    return judged
+
+
+def of_keras(name: str) -> bool:
+    """Whether it is Keras's, or a class of one of Keras's."""
+    found = definition(name)
+    if name.startswith("keras.") or found is None or not isinstance(found[1], ast.ClassDef):
+        return name.startswith("keras.")
+    return any(each is not None and _of_keras(each[0]) for each in _classes(found[0], found[1]))
+
+
 def definition(name: str) -> Definition | None:
     """The class or function that a dotted name leads to, through what modules import from each other."""
-    reference, seen = new_name(name), set()
+    found = _found(new_name(name))
+    return (found[0], found[1]) if found and isinstance(found[1], Function | ast.ClassDef) else None
+
+
+def _found(reference: str) -> tuple[Module, ast.AST] | None:
+    """The definition, or the value assigned to it, that a dotted name leads to, and the module that has it."""
+    seen = set()
     while reference not in seen:
         seen.add(reference)
         above, _, last = reference.rpartition(".")
@@ -98,8 +178,13 @@ def _of_keras(module: Module) -> bool:
 
 def _is_plain(module: Module, node: Function | ast.ClassDef) -> bool:
     """Whether no decorator may change what it takes."""
-    decorators = [part.func if isinstance(part, ast.Call) else part for part in node.decorator_list]
-    return all((_dotted(part, module) or "").startswith(_TRANSPARENT) for part in decorators)
+    return all(name.startswith(_TRANSPARENT) for name in _decorators(module, node))
+
+
+def _decorators(module: Module, node: Function | ast.ClassDef) -> list[str]:
+    """Their dotted names, "" for one that has none."""
+    called = [part.func if isinstance(part, ast.Call) else part for part in node.decorator_list]
+    return [_dotted(part, module) or "" for part in called]
 
 
 def _hands_on(function: Function, keywords: str) -> bool:
@@ -132,13 +217,13 @@ def _read(name: str, path: str, mtime_ns: int, is_package: bool) -> Module:
 
 
 @functools.cache
-def _bound(module: Module) -> dict[str, Function | ast.ClassDef | str | None]:
-    """What each name of a module is: defined there, the dotted name of what is imported, or None for a value."""
+def _bound(module: Module) -> dict[str, Bound | None]:
+    """What each name of a module is: a definition, the value assigned, or the dotted name of what is imported."""
     return _bindings(module.body or [], module)
 
 
-def _bindings(statements: Iterable[ast.stmt], module: Module) -> dict[str, Function | ast.ClassDef | str | None]:
-    found: dict[str, Function | ast.ClassDef | str | None] = {}
+def _bindings(statements: Iterable[ast.stmt], module: Module) -> dict[str, Bound | None]:
+    found: dict[str, Bound | None] = {}
     for node in statements:
         if isinstance(node, ast.ImportFrom):
             found |= dict(imported(node, module))
@@ -151,7 +236,7 @@ def _bindings(statements: Iterable[ast.stmt], module: Module) -> dict[str, Funct
             others = [*node.orelse, *(line for way in getattr(node, "handlers", []) for line in way.body)]
             found |= _bindings(others, module) | _bindings(node.body, module)
         else:
-            found |= dict.fromkeys(defined(node))
+            found |= dict.fromkeys(defined(node), getattr(node, "value", None))
     return found
 
 
@@ -164,3 +249,48 @@ def _dotted(node: ast.expr, module: Module) -> str | None:
         return None
     found = _bound(module).get(node.id, node.id)
     return found if found is None or isinstance(found, str) else f"{module.name}.{node.id}"
+
+
+def _type(node: ast.expr, module: Module) -> Any:
+    """The type that an annotation says, Any in the place of what ranges are not made of."""
+    if isinstance(node, ast.Constant):
+        text = node.value
+        return _type(ast.parse(text, mode="eval").body, module) if isinstance(text, str) else text
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return _type(node.left, module) | _type(node.right, module)
+    if isinstance(node, ast.Subscript):
+        origin = _type(node.value, module)
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if origin is Literal:
+            return Literal[tuple(_value(item, module) for item in inner)]
+        if origin is Annotated:
+            return Annotated[(_type(inner[0], module), *(_value(item, module) for item in inner[1:]))]
+        types = tuple(_type(item, module) for item in inner)
+        return Any if origin is Any else origin[types if len(types) > 1 else types[0]]
+    return _meaning(node, module, _type, otherwise=Any)
+
+
+def _value(node: ast.expr, module: Module) -> Any:
+    """A literal, a Range, or what is computed of numbers; ValueError for anything else."""
+    if isinstance(node, ast.Call) and _type(node.func, module) is ranges.Range:
+        named = {keyword.arg: _value(keyword.value, module) for keyword in node.keywords if keyword.arg}
+        return ranges.Range(*(_value(argument, module) for argument in node.args), **named)
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value(node.operand, module)
+    if isinstance(node, ast.BinOp) and (operation := _OPERATIONS.get(type(node.op))):
+        return operation(_value(node.left, module), _value(node.right, module))
+    if (found := _meaning(node, module, _value)) is None:
+        raise ValueError(f"{ast.unparse(node)} is not understood")
+    return found
+
+
+def _meaning(node: ast.expr, module: Module, read: Callable[[ast.expr, Module], Any], otherwise: Any = None) -> Any:
+    """What a name means: what ranges are written with, or what `read` makes of the value that is assigned to it."""
+    written = _dotted(node, module) or ""
+    owner, _, last = written.rpartition(".")
+    if owner in _WORDS:
+        return getattr(_WORDS[owner], last, otherwise)
+    found = None if written.partition(".")[0] in _LIBRARIES else _found(written)
+    return read(found[1], found[0]) if found and isinstance(found[1], ast.expr) else otherwise

@@ -15,15 +15,16 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from src.loss_scale import LossScale
+from src.ranges import enforce_ranges
 
-MODES = ("min", "max")
+Mode: TypeAlias = Literal["min", "max"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Progress:
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+@enforce_ranges
 class TrainState:
     """Model, optimizer and metric variables with the run's progress.
 
@@ -80,11 +82,9 @@ class TrainState:
         optimizer: keras.optimizers.Optimizer,
         metrics: Mapping[str, keras.metrics.Metric],
         monitor: str = "val/loss",
-        mode: str = "min",
+        mode: Mode = "min",
         loss_scale: LossScale | None = None,
     ) -> None:
-        if mode not in MODES:
-            raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}")
         self.model, self.optimizer, self.metrics = model, optimizer, dict(metrics)
         self.monitor, self.mode, self.loss_scale = monitor, mode, loss_scale
         self.holds_averages = False

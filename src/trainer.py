@@ -29,7 +29,8 @@ from src.data.pipeline import Batches, as_batches, failure
 from src.errors import control_flow_on_tensor, users_line
 from src.loss_scale import LossScale
 from src.losses import is_mean
-from src.state import TrainState, kept
+from src.ranges import Count, Positive, enforce_ranges
+from src.state import Mode, TrainState, kept
 from src.step_graph import check_resumable, constants, side_effects, written
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Interrupted(Exception):
     """Training stopped between two steps because `Trainer.interrupt` was called; callbacks have been told."""
 
 
+@enforce_ranges
 class Trainer:
     """Trains and evaluates one model.
 
@@ -79,8 +81,8 @@ class Trainer:
         jit_compile: compile the steps with XLA.
 
     Raises:
-        ValueError: a metric is called `loss`; a number is not positive; the optimizer scales the loss or accumulates
-            gradients by itself; parts of batches are to be compiled with XLA.
+        ValueError: a metric is called `loss`; the optimizer scales the loss or accumulates gradients by itself; parts
+            of batches are to be compiled with XLA.
     """
 
     def __init__(
@@ -93,13 +95,13 @@ class Trainer:
         ignore_label: int | None = None,
         callbacks: Mapping[str, Callback] = MappingProxyType({}),
         monitor: str = "train/loss",
-        mode: str = "min",
-        validate_every_epochs: int | None = None,
-        validate_every_steps: int | None = None,
-        gradient_accumulation_steps: int | None = None,
+        mode: Mode = "min",
+        validate_every_epochs: Count | None = None,
+        validate_every_steps: Count | None = None,
+        gradient_accumulation_steps: Count | None = None,
         loss_scaling: bool = False,
-        steps_per_call: int | None = None,
-        clip_norm: float | None = None,
+        steps_per_call: Count | None = None,
+        clip_norm: Positive | None = None,
         jit_compile: bool = False,
     ) -> None:
         if getattr(optimizer, "loss_scale_factor", None) or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -108,16 +110,6 @@ class Trainer:
             raise ValueError("the optimizer accumulates gradients; leave that to the trainer's own option")
         if "loss" in metrics:
             raise ValueError("a metric is named 'loss'; the loss is always measured: give the metric another name")
-        numbers = {
-            "steps_per_call": steps_per_call,
-            "clip_norm": clip_norm,
-            "validate_every_epochs": validate_every_epochs,
-            "validate_every_steps": validate_every_steps,
-            "gradient_accumulation_steps": gradient_accumulation_steps,
-        }
-        for name, value in numbers.items():
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}; it must be positive, or None")
         if jit_compile and (gradient_accumulation_steps or 1) > 1:
             raise ValueError("gradient_accumulation_steps and jit_compile do not go together: XLA needs fixed sizes")
         self.model, self.optimizer, self.callbacks = model, optimizer, callbacks

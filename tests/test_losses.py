@@ -140,14 +140,14 @@ def test_half_precision_is_computed_in_single():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: CrossEntropy(label_smoothing=1.0), "label_smoothing is 1.0; it must be 0 to below 1"),
-        (lambda: CrossEntropy(focus=-1), "focus is -1; it must be at least 0"),
+        (lambda: CrossEntropy(label_smoothing=1.0), "label_smoothing is 1.0; it must be a number at least 0"),
+        (lambda: CrossEntropy(focus=-1), "focus is -1; it must be a number at least 0"),
         (lambda: CrossEntropy(class_weights=[1, -1]), "class_weights are .*at least 0"),
-        (lambda: Tversky(false_positives=0, false_negatives=0), "not both 0"),
+        (lambda: Tversky(false_positives=0, false_negatives=0), "one of them must be above 0"),
         (lambda: CrossEntropy(class_weights=[]), "class_weights are .*one for each class"),
         (lambda: Tversky(class_weights=[1, math.nan]), "class_weights are .*at least 0"),
         (lambda: CrossEntropy(focus=math.nan), "focus is nan"),
-        (lambda: Tversky(exponent=0), "exponent is 0; it must be positive"),
+        (lambda: Tversky(exponent=0), "exponent is 0; it must be a number above 0"),
         (lambda: CrossEntropy(class_weights=[0, 0.0]), r"class_weights are \[0, 0.0\]; .*not all 0"),
         (lambda: CrossEntropy(class_weights=[1, math.inf]), "class_weights are .*at least 0"),
         (lambda: Tversky(class_weights="balancd"), "class_weights are balancd; they must be one for each class"),

@@ -179,7 +179,7 @@ def test_names_of_classes(names, shown):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"num_classes": 1, "scores": ["accuracy"]}, "num_classes is 1; it must be at least 2"),
+        ({"num_classes": 1, "scores": ["accuracy"]}, "num_classes is 1; it must be an integer at least 2"),
         ({"scores": ["mean_iuo"]}, r"scores has 'mean_iuo'; it may have accuracy, .*Did you mean mean_iou\?"),
         ({"scores": [], "per_class": ["mean_iou"]}, "per_class has 'mean_iou'; it may have iou, dice"),
         ({"scores": []}, "scores has none; it may have accuracy"),

@@ -67,7 +67,7 @@ BEFORE_TENSORFLOW = {
     "model.depth=2.5": ["model.depth is 2.5", "whole number"],
     "model=5": ["no option 5", "unet"],
     "callback.export=5": ["callback.export is 5", "a mapping of options, or null"],
-    "schedule.warmup_fraction=3": ["schedule.warmup_fraction is 3", "at most 1"],
+    "schedule.warmup_fraction=3": ["schedule.warmup_fraction is 3", "below 1"],
     "schedule.warmup_epochs=some": ["'some'", "a number"],
     "loss=cross_entropy loss.label_smoothing=1": ["loss.label_smoothing is 1", "below 1"],
     "data.limit=20": ["data.limit is 20", "at most 1"],

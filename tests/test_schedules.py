@@ -199,7 +199,7 @@ def test_optimizer_follows_the_schedule():
 @pytest.mark.parametrize("build", [*WARMING, one_cycle])
 @pytest.mark.parametrize("value", [0.0, -1e-3, math.nan, math.inf])
 def test_bad_learning_rate(build, value):
-    with pytest.raises(ValueError, match=f"learning_rate must be .* above 0, not {value}"):
+    with pytest.raises(ValueError, match=f"learning_rate is {value}; it must be a number above 0"):
         build(**{**RUN, "learning_rate": value})
 
 
@@ -207,11 +207,11 @@ def test_bad_learning_rate(build, value):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"warmup_epochs": -1}, r"schedule\.warmup_epochs must be at least 0 .* not -1"),
-        ({"warmup_epochs": 10}, r"schedule\.warmup_epochs must be .* less than the run's 10 epochs, not 10"),
-        ({"warmup_epochs": math.nan}, r"schedule\.warmup_epochs must be .* not nan"),
-        ({"warmup_fraction": 1.0}, r"schedule\.warmup_fraction must be in \[0, 1\), not 1\.0"),
-        ({"warmup_fraction": -0.1}, r"schedule\.warmup_fraction must be in \[0, 1\), not -0\.1"),
+        ({"warmup_epochs": -1}, "warmup_epochs is -1; it must be a number at least 0, or null"),
+        ({"warmup_epochs": 10}, "warmup_epochs is 10; it must be less than the run's 10 epochs"),
+        ({"warmup_epochs": math.nan}, "warmup_epochs is nan; it must be"),
+        ({"warmup_fraction": 1.0}, "warmup_fraction is 1.0; it must be a number at least 0 and below 1, or null"),
+        ({"warmup_fraction": -0.1}, "warmup_fraction is -0.1; it must be a number at least 0 and below 1"),
         (
             {"warmup_epochs": 1, "warmup_fraction": 0.1},
             r"warmup_epochs=1 and schedule\.warmup_fraction=0\.1 both",
@@ -226,23 +226,23 @@ def test_bad_warmup(build, options, message):
 @pytest.mark.parametrize(
     ("build", "options", "message"),
     [
-        *((build, {"final_fraction": v}, rf"final_fraction must be in \[0, 1\], not {v}")
+        *((build, {"final_fraction": v}, f"final_fraction is {v}; it must be a number at least 0 and at most 1")
           for build in (cosine, polynomial, one_cycle) for v in (-0.1, 1.1, math.nan)),
-        (polynomial, {"power": 0}, r"power must be a finite number above 0, not 0"),
-        (polynomial, {"power": math.nan}, r"power must be .* not nan"),
-        (exponential, {"final_fraction": 0}, r"final_fraction must be in \(0, 1\], not 0"),
-        (exponential, {"decay_per_epoch": 1.1}, r"decay_per_epoch must be in \(0, 1\], not 1\.1"),
+        (polynomial, {"power": 0}, "power is 0; it must be a number above 0"),
+        (polynomial, {"power": math.nan}, "power is nan; it must be"),
+        (exponential, {"final_fraction": 0}, "final_fraction is 0; it must be a number above 0 and at most 1"),
+        (exponential, {"decay_per_epoch": 1.1}, "decay_per_epoch is 1.1; it must be a number above 0 and at most 1"),
         (piecewise, {"boundaries_fractions": [0.5, 0.5]}, r"boundaries_fractions must rise, .* not \[0\.5, 0\.5"),
         (piecewise, {"boundaries_fractions": []}, r"boundaries_fractions must rise"),
         (piecewise, {"boundaries_epochs": [5, 10]}, r"boundaries_epochs must rise, .* below 10 \(of the run\)"),
         (piecewise, {"boundaries_epochs": [1, 5], "warmup_epochs": 2}, "boundaries_epochs must rise, above 2 "),
-        (piecewise, {"boundaries_epochs": 5}, r"boundaries_epochs must be a list of numbers, not 5"),
+        (piecewise, {"boundaries_epochs": 5}, "boundaries_epochs is 5; it must be a list, each a number above 0"),
         (piecewise, {"factors": [0.1]}, r"factors must be one for each of the 2 schedule\.boundaries_fractions"),
-        (piecewise, {"factors": [0.1, -1]}, r"factors must be finite and at least 0, not \[0\.1, -1\]"),
-        (one_cycle, {"peak_fraction": 1}, r"peak_fraction must be in \(0, 1\), not 1"),
-        (one_cycle, {"start_fraction": 2}, r"start_fraction must be in \[0, 1\], not 2"),
+        (piecewise, {"factors": [0.1, -1]}, r"factors is \[0\.1, -1\]; it must be a list, each a number at least 0"),
+        (one_cycle, {"peak_fraction": 1}, "peak_fraction is 1; it must be a number above 0 and below 1"),
+        (one_cycle, {"start_fraction": 2}, "start_fraction is 2; it must be a number at least 0 and at most 1"),
     ],
 )  # fmt: skip
 def test_bad_shape(build, options, message):
-    with pytest.raises(ValueError, match=rf"^schedule\.{message}"):
+    with pytest.raises(ValueError, match=rf"^(schedule\.)?{message}"):
         build(**RUN, **options)

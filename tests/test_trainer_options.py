@@ -355,7 +355,7 @@ def test_variables_are_put_back_whatever_happens():
     [
         ({"optimizer": keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)}, "trainer's own option"),
         ({"gradient_accumulation_steps": 2, "jit_compile": True}, "do not go together"),
-        ({"validate_every_steps": 0}, "validate_every_steps is 0; it must be positive"),
+        ({"validate_every_steps": 0}, "validate_every_steps is 0; it must be an integer at least 1"),
         ({"validate_every_epochs": -1}, "validate_every_epochs is -1"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0"),
     ],

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from src.callbacks.base import Callback
 from src.checkpoints import Checkpoints
+from src.ranges import Count, Positive, enforce_ranges
 from src.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 BEST = "best"
 
 
+@enforce_ranges
 class Checkpoint(Callback):
     """Write checkpoints.
 
@@ -36,9 +38,9 @@ class Checkpoint(Callback):
         self,
         *,
         directory: str,
-        max_to_keep: int = 3,
-        every_steps: int | None = None,
-        every_seconds: float | None = None,
+        max_to_keep: Count = 3,
+        every_steps: Count | None = None,
+        every_seconds: Positive | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._newest = Checkpoints(directory, max_to_keep=max_to_keep)

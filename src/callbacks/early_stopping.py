@@ -9,9 +9,11 @@ from collections.abc import Mapping
 
 from src.callbacks.base import Callback
 from src.callbacks.patience import waited_epochs
+from src.ranges import Count, NonNegative, enforce_ranges
 from src.state import TrainState
 
 
+@enforce_ranges
 class EarlyStopping(Callback):
     """Stop after `patience` epochs in a row without an improvement; remembered over a resume.
 
@@ -20,11 +22,7 @@ class EarlyStopping(Callback):
         min_delta: an improvement smaller than this, in the metric's units, counts as none; at least 0.
     """
 
-    def __init__(self, *, patience: int, min_delta: float = 0.0) -> None:
-        if patience < 1:
-            raise ValueError(f"patience is {patience}; it must be at least 1 epoch")
-        if min_delta < 0:
-            raise ValueError(f"min_delta is {min_delta}; it must be at least 0")
+    def __init__(self, *, patience: Count, min_delta: NonNegative = 0.0) -> None:
         self._patience, self._min_delta = patience, min_delta
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> str | None:

@@ -25,6 +25,7 @@ from src.data.pipeline import to_float
 from src.files import replace
 from src.manifest import CheckpointError
 from src.pictures import confusion_counts, confusion_picture, examples_sheet, png
+from src.ranges import Count, enforce_ranges
 from src.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ IMAGE = create_summary_metadata(display_name=None, description=None)
 Batch: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and targets
 
 
+@enforce_ranges
 class Images(EventCallback):
     """Write pictures of predictions; where the model's outputs are no classes of images, none.
 
@@ -49,12 +51,16 @@ class Images(EventCallback):
     """
 
     def __init__(
-        self, *, data: ImageData, directory: str, best: str, picture: str, examples: int = 8, every_epochs: int = 1
+        self,
+        *,
+        data: ImageData,
+        directory: str,
+        best: str,
+        picture: str,
+        examples: Count = 8,
+        every_epochs: Count = 1,
     ) -> None:
         super().__init__(directory=directory)
-        for name, value in {"examples": examples, "every_epochs": every_epochs}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
         self._data, self._best, self._picture = data, best, Path(picture)
         self._count, self._every_epochs = examples, every_epochs
         self._split = "train" if data.val is None else "val"

@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from src.callbacks.events import EventCallback
+from src.ranges import Count, enforce_ranges
 from src.state import TrainState
 
 log = logging.getLogger(__name__)
 
 
+@enforce_ranges
 class Profile(EventCallback):
     """Profile the steps `first_step` to `last_step`, once in a run; graph calls end around them.
 
@@ -31,10 +33,10 @@ class Profile(EventCallback):
         ValueError: they are not in order.
     """
 
-    def __init__(self, *, directory: str, enabled: bool = False, first_step: int = 10, last_step: int = 20) -> None:
+    def __init__(self, *, directory: str, enabled: bool = False, first_step: Count = 10, last_step: Count = 20) -> None:
         super().__init__(directory=directory)
-        if not 1 <= first_step <= last_step:
-            raise ValueError(f"first_step is {first_step} and last_step {last_step}; 1 <= first_step <= last_step")
+        if first_step > last_step:
+            raise ValueError(f"first_step is {first_step} and last_step {last_step}; they must be in this order")
         self._first, self._last = first_step, last_step
         self._folder = self._directory / "train"
         self._waiting, self._running = enabled, False

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.callbacks.base import Callback
+from src.ranges import Count, enforce_ranges
 from src.state import TrainState
 from src.text import duration, measured, of_one_class, sparkline
 
@@ -37,6 +38,7 @@ CHANGED_CELL, BEST_CELL = 17, 16  # columns of the table's cells
 LOWER_IS_BETTER = ("loss", "error")  # in a metric's name, where it is not the monitor
 
 
+@enforce_ranges
 class Progress(Callback):
     """Report losses and epochs.
 
@@ -54,13 +56,11 @@ class Progress(Callback):
         *,
         epochs: int,
         steps_per_epoch: int,
-        every_steps: int = 10,
+        every_steps: Count = 10,
         title: str | None = None,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if every_steps < 1:
-            raise ValueError(f"every_steps is {every_steps}; it must be at least 1")
         self._epochs, self._steps_per_epoch, self._interval, self._clock = epochs, steps_per_epoch, every_steps, clock
         self._title, self._console = title or "training", console or Console(file=sys.stderr)
         self._live: Live | None = None

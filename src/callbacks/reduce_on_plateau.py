@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Annotated
 
 from src.callbacks.base import Callback
 from src.callbacks.patience import waited_epochs
+from src.ranges import Count, NonNegative, Range, enforce_ranges
 from src.state import TrainState
 
 log = logging.getLogger(__name__)
 
 
+@enforce_ranges
 class ReduceOnPlateau(Callback):
     """Multiply the rate by `factor` after `patience` epochs in a row without an improvement; remembered over a resume.
 
@@ -29,15 +32,13 @@ class ReduceOnPlateau(Callback):
     """
 
     def __init__(
-        self, *, factor: float = 0.5, patience: int = 3, min_delta: float = 0.0, min_learning_rate: float = 0.0
+        self,
+        *,
+        factor: Annotated[float, Range(0, 1, above=True, below=True)] = 0.5,
+        patience: Count = 3,
+        min_delta: NonNegative = 0.0,
+        min_learning_rate: NonNegative = 0.0,
     ) -> None:
-        if not 0 < factor < 1:
-            raise ValueError(f"factor is {factor}; it must be above 0 and below 1")
-        if patience < 1:
-            raise ValueError(f"patience is {patience}; it must be at least 1 epoch")
-        for name, value in {"min_delta": min_delta, "min_learning_rate": min_learning_rate}.items():
-            if not value >= 0:
-                raise ValueError(f"{name} is {value}; it must be at least 0")
         self._factor, self._patience, self._min_delta, self._min_rate = factor, patience, min_delta, min_learning_rate
 
     def on_train_begin(self, state: TrainState) -> None:

@@ -17,11 +17,13 @@ import tensorflow as tf
 from tensorboard.plugins.scalar.metadata import create_summary_metadata
 
 from src.callbacks.events import EventCallback, read_values
+from src.ranges import Count, enforce_ranges
 from src.state import TrainState
 
 SCALAR = create_summary_metadata(display_name=None, description=None)
 
 
+@enforce_ranges
 class Summaries(EventCallback):
     """Write event files in `directory/train` and `directory/val`.
 
@@ -33,10 +35,8 @@ class Summaries(EventCallback):
         graph: whether the model's graph is written.
     """
 
-    def __init__(self, *, directory: str, every_steps: int = 10, graph: bool = True) -> None:
+    def __init__(self, *, directory: str, every_steps: Count = 10, graph: bool = True) -> None:
         super().__init__(directory=directory)
-        if every_steps < 1:
-            raise ValueError(f"every_steps is {every_steps}; it must be at least 1")
         self._interval, self._graph = every_steps, graph
         # Of its own: a graph keeps the writer that it was made with.
         self._write_points = tf.function(_write_points, autograph=False)

@@ -23,6 +23,7 @@ from typing import Literal
 
 from src.files import walk
 from src.image_files import SUFFIXES
+from src.ranges import enforce_ranges
 from src.text import printable, same_name
 
 IMAGES, MASKS = "images", "masks"
@@ -76,6 +77,7 @@ class Layout:
     passed_over: Counter[str]
 
 
+@enforce_ranges
 def find_layout(root: Path, *, mask_suffix: str = "", kind: Kind | None = None) -> Layout:
     """Find out how a folder is laid out. Hidden files and folders do not count.
 
@@ -87,8 +89,6 @@ def find_layout(root: Path, *, mask_suffix: str = "", kind: Kind | None = None) 
         ValueError: there is no such folder, or it is laid out in neither way or not as `kind` says, or no image has a
             mask; the message says what was found, and the option that fits.
     """
-    if kind is not None and kind not in OPTIONS:
-        raise ValueError(f"data.kind is {kind!r}; it must be {', '.join(OPTIONS)} or null for either")
     if not root.is_dir():
         raise ValueError(
             f"data.path is {str(root)!r}, {'a file' if root.exists() else 'which does not exist'}; name a folder"

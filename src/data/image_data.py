@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,9 @@ from tensorflow.autograph.experimental import do_not_convert
 
 from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, to_float
 from src.data.transforms import Augment
+from src.ranges import Count, Range, enforce_ranges
+
+Limit = Annotated[float, Range(0, 1, above=True)]  # the share of the training examples
 
 Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
 Examples: TypeAlias = Pair | Sequence[Pair] | tf.data.Dataset
@@ -35,6 +38,7 @@ class DataError(ValueError):
     """The files of a data set are not as they must be; the message says which, why, and the way out."""
 
 
+@enforce_ranges
 class ImageData:
     """Splits of (image, target) examples as batches.
 
@@ -65,13 +69,13 @@ class ImageData:
         val: Examples | None = None,
         test: Examples | None = None,
         num_classes: int,
-        batch_size: int,
+        batch_size: Count,
         seed: int,
         class_names: Sequence[str] | None = None,
         transforms: Mapping[str, Callable | None] = MappingProxyType({}),
         shuffle: bool = True,
         ignore_label: int | None = None,
-        limit: float | None = None,
+        limit: Limit | None = None,
     ) -> None:
         if num_classes < 2:
             raise ValueError(
@@ -296,18 +300,12 @@ def label_dtype(num_classes: int, ignore_label: int | None, *, is_mask: bool) ->
     return np.dtype(np.uint8 if is_mask and min(ends) >= 0 and max(ends) <= 255 else np.int32)
 
 
-def share_of(examples: Examples, share: float | None) -> Examples:
-    """A share of the examples in their order, at least one; None is all of them.
-
-    Raises:
-        ValueError: the share is not above 0 and at most 1.
-    """
-    if share is None or share == 1:
+def share_of(examples: Examples, limit: float | None) -> Examples:
+    """A share of the examples in their order, at least one; None is all of them."""
+    if limit is None or limit == 1:
         return examples
-    if not 0 < share <= 1:
-        raise ValueError(f"limit is {share}; it must be above 0 and at most 1, a share of the training examples")
     count = _length(examples)
-    chosen = np.sort(np.random.default_rng(0).permutation(count)[: math.ceil(round(share * count, 6))])
+    chosen = np.sort(np.random.default_rng(0).permutation(count)[: math.ceil(round(limit * count, 6))])
     if isinstance(examples, tuple):
         return examples[0][chosen], examples[1][chosen]
     if not isinstance(examples, tf.data.Dataset):

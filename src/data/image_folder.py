@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
@@ -31,39 +32,41 @@ from src.data.folder_check import (
 )
 from src.data.folder_classes import Classes, Colour, find_classes
 from src.data.folder_layout import Example, Kind, Layout, find_layout
-from src.data.image_data import SPLITS, DataError, ImageData, label_dtype
+from src.data.image_data import SPLITS, DataError, ImageData, Limit, label_dtype
 from src.data.oddities import Oddities
 from src.data.threads import in_memory
-from src.image_files import BadImage, Reading, height_and_width
+from src.image_files import BadImage, BitDepth, ImageSize, Reading, height_and_width
+from src.ranges import Count, Flag, Positive, Share, enforce_ranges
 from src.text import printable, size
 
 log = logging.getLogger(__name__)
 
 
+@enforce_ranges
 def image_folder(
     *,
     path: str,
-    batch_size: int,
+    batch_size: Count,
     seed: int,
     kind: Kind | None = None,
-    image_size: int | Sequence[int] | None = None,
-    channels: int = 3,
+    image_size: ImageSize | None = None,
+    channels: Literal[1, 3, 4] = 3,
     class_names: Sequence[str] | None = None,
     mask_colors: Mapping[str, Colour] | None = None,
     mask_suffix: str | None = None,
     ignore_label: int | None = None,
     ignore_color: Colour | None = None,
-    val_share: float = 0.15,
-    test_share: float = 0.15,
+    val_share: Share = 0.15,
+    test_share: Share = 0.15,
     split_seed: int = 0,
     skip_bad: bool = False,
-    apply_exif: bool | None = None,
-    bit_depth: int | None = None,
-    max_memory_gib: float = 4.0,
+    apply_exif: Flag | None = None,
+    bit_depth: BitDepth | None = None,
+    max_memory_gib: Positive = 4.0,
     cache_dir: str | None = None,
     shuffle: bool = True,
     transforms: Mapping[str, Callable | None] = MappingProxyType({}),
-    limit: float | None = None,
+    limit: Limit | None = None,
 ) -> ImageData:
     """Images uint8 [H, W, channels] with masks [H, W], or with int32 labels.
 
@@ -98,7 +101,10 @@ def image_folder(
     """
     shape = None if image_size is None else height_and_width(image_size)
     reading = Reading(channels, shape, apply_exif, bit_depth)
-    _check_shares(val_share, test_share)
+    if val_share + test_share >= 1:
+        raise ValueError(
+            f"data.val_share and data.test_share are {val_share} and {test_share}: nothing is left to train"
+        )
     root = Path(path).expanduser()
     layout = find_layout(root, mask_suffix="" if mask_suffix is None else str(mask_suffix), kind=kind)
     classes = find_classes(
@@ -219,16 +225,6 @@ def split_examples(
 def _count(share: float, total: int) -> int:
     """So many of a total; of three or more at least one, if any."""
     return max(round(share * total), 1 if share and total >= 3 else 0)
-
-
-def _check_shares(val_share: float, test_share: float) -> None:
-    for name, share in {"val_share": val_share, "test_share": test_share}.items():
-        if not 0 <= share < 1:
-            raise ValueError(f"data.{name} is {share}; it must be from 0 to below 1")
-    if val_share + test_share >= 1:
-        raise ValueError(
-            f"data.val_share and data.test_share are {val_share} and {test_share}: nothing is left to train"
-        )
 
 
 def _check_splits(layout: Layout, usable: Sequence[Example], splits: Mapping[str, Sequence[Example]]) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
+from src.ranges import Count, enforce_ranges
+
 Prepare = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
@@ -39,6 +41,7 @@ class Batches(Protocol):
         """The batch at `step` (int32 []) of the cursor's epoch; called inside a graph, in order."""
 
 
+@enforce_ranges
 class InMemory:
     """A split held as two tensors and gathered by index inside the graph.
 
@@ -58,14 +61,12 @@ class InMemory:
         inputs: np.ndarray,
         targets: np.ndarray,
         *,
-        batch_size: int,
+        batch_size: Count,
         shuffle_seed: int | None = None,
         prepare: Prepare | None = None,
     ) -> None:
         if len(inputs) != len(targets) or not len(inputs):
             raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets: both need the same number, at least 1")
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         self.examples = len(inputs)
         self.batch_size = batch_size
         self.steps_per_epoch = -(-self.examples // batch_size)
@@ -89,6 +90,7 @@ class InMemory:
         return self._prepare(tf.gather(self._inputs, index), tf.gather(self._targets, index), epoch, index)
 
 
+@enforce_ranges
 class Lazy:
     """A split whose examples are read one by one when they are needed, in the same order as an InMemory one.
 
@@ -108,14 +110,12 @@ class Lazy:
         self,
         examples: Sequence[tuple[np.ndarray, np.ndarray]],
         *,
-        batch_size: int,
+        batch_size: Count,
         shuffle_seed: int | None = None,
         prepare: Prepare | None = None,
     ) -> None:
         if not len(examples):
             raise ValueError("there are no examples; at least 1 is needed")
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         self.failure: Exception | None = None
         self._read, self.examples, self.batch_size = examples.__getitem__, len(examples), batch_size
         self.steps_per_epoch = -(-self.examples // batch_size)

@@ -6,7 +6,7 @@ data = digits(batch_size=32, seed=0)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -16,19 +16,21 @@ from tensorflow.autograph.experimental import do_not_convert
 
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES
-from src.data.image_data import SPLITS, ImageData
-from src.image_files import height_and_width, resized, resized_nearest
+from src.data.image_data import SPLITS, ImageData, Limit
+from src.image_files import ImageSize, height_and_width, resized, resized_nearest
+from src.ranges import Count, enforce_ranges
 
 log = logging.getLogger(__name__)
 
 
+@enforce_ranges
 def digits(
     *,
-    batch_size: int,
+    batch_size: Count,
     seed: int,
     shuffle: bool = True,
     transforms: Mapping[str, Callable | None] = MappingProxyType({}),
-    limit: float | None = None,
+    limit: Limit | None = None,
     dataset: str = "digits:1.0.0",
 ) -> ImageData:
     """1,797 handwritten digits: images uint8 [8, 8, 1], labels 0 to 9, in fixed disjoint splits.
@@ -46,16 +48,17 @@ def digits(
     return ImageData(**splits, num_classes=10, **options)
 
 
+@enforce_ranges
 def digit_scenes(
     *,
-    batch_size: int,
+    batch_size: Count,
     seed: int,
     data_dir: str | None = None,
-    image_size: int | Sequence[int] | None = None,
+    image_size: ImageSize | None = None,
     in_memory: bool = True,
     shuffle: bool = True,
     transforms: Mapping[str, Callable | None] = MappingProxyType({}),
-    limit: float | None = None,
+    limit: Limit | None = None,
     dataset: str = "digit_scenes:1.0.0",
 ) -> ImageData:
     """Scenes of handwritten digits with masks, through TensorFlow Datasets; prepared on first use.

@@ -19,18 +19,19 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from src.data.image_data import DataError, ImageData, Pair, label_dtype, share_of
+from src.data.image_data import DataError, ImageData, Limit, Pair, label_dtype, share_of
 from src.data.oddities import Oddities
 from src.data.tfds_folders import prepared
 from src.data.tfds_records import Records
 from src.data.threads import in_memory
 from src.errors import one_line
-from src.image_files import Reading, height_and_width
+from src.image_files import BitDepth, ImageSize, Reading, height_and_width
+from src.ranges import Count, Flag, Positive, Share, enforce_ranges
 from src.text import size
 
 log = logging.getLogger(__name__)
@@ -40,29 +41,30 @@ AS_STORED = "data.apply_exif=false takes both as they are stored, whatever orien
 SPLIT_NAMES = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
 
 
+@enforce_ranges
 def tfds_images(
     *,
     dataset: str,
-    batch_size: int,
+    batch_size: Count,
     seed: int,
     data_dir: str | None = None,
     download: bool = True,
     splits: Mapping[str, str | None] = MappingProxyType({}),
-    val_share: float = 0.1,
-    test_share: float = 0.1,
+    val_share: Share = 0.1,
+    test_share: Share = 0.1,
     image_key: str | None = None,
     target_key: str | None = None,
-    image_size: int | Sequence[int] | None = None,
-    channels: int | None = None,
+    image_size: ImageSize | None = None,
+    channels: Literal[1, 3] | None = None,
     target_offset: int = 0,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     ignore_label: int | None = None,
-    apply_exif: bool | None = None,
-    bit_depth: int | None = None,
-    max_memory_gib: float = 4.0,
+    apply_exif: Flag | None = None,
+    bit_depth: BitDepth | None = None,
+    max_memory_gib: Positive = 4.0,
     shuffle: bool = True,
-    limit: float | None = None,
+    limit: Limit | None = None,
     transforms: Mapping[str, Callable | None] = MappingProxyType({}),
 ) -> ImageData:
     """Images uint8 [H, W, C] with labels int32 [] or masks [H, W], uint8 where all labels are within 0 to 255.
@@ -308,9 +310,6 @@ def find_splits(
             continue
         found[name] = examples
     _check_disjoint({name: ranges[name] for name in found}, chosen)
-    for name, share in {"val": val_share, "test": test_share}.items():
-        if not 0 <= share < 1:
-            raise ValueError(f"{name}_share is {share}; it must be at least 0 and below 1, a share of train")
     return _with_shares(found, {"val": val_share, "test": test_share})
 
 

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import tensorflow as tf
+
+from src.ranges import Fraction, Range, enforce_ranges
 
 Pair = tuple[tf.Tensor, tf.Tensor | None]
 
@@ -113,11 +116,12 @@ class Augment:
         return images, tf.reshape(masks, [-1, *targets.shape[1:]]) if is_mask else targets
 
 
+@enforce_ranges
 class Flip:
     """Mirror left and right with probability `p`."""
 
-    def __init__(self, *, p: float = 0.5) -> None:
-        self.p = _in_range("p", p, 0, 1)
+    def __init__(self, *, p: Fraction = 0.5) -> None:
+        self.p = p
 
     def __call__(self, images: tf.Tensor, masks: tf.Tensor | None, random: Random) -> Pair:
         coin = random.uniform()[:, None, None, None] < self.p
@@ -125,11 +129,12 @@ class Flip:
         return images, None if masks is None else tf.where(coin, tf.reverse(masks, [2]), masks)
 
 
+@enforce_ranges
 class Shift:
     """Move by whole pixels, up to `max_pixels` each way; the border repeats. Masks move alike."""
 
-    def __init__(self, *, max_pixels: int = 2) -> None:
-        self.max_pixels = int(_in_range("max_pixels", max_pixels, 0, 2**15))
+    def __init__(self, *, max_pixels: Annotated[int, Range(0, 2**15)] = 2) -> None:
+        self.max_pixels = max_pixels
 
     def __call__(self, images: tf.Tensor, masks: tf.Tensor | None, random: Random) -> Pair:
         offset = tf.cast(tf.floor(random.uniform((2,)) * (2 * self.max_pixels + 1)), tf.int32) - self.max_pixels
@@ -143,33 +148,29 @@ class Shift:
         return move(images), None if masks is None else move(masks)
 
 
+@enforce_ranges
 class Brightness:
     """Multiply an image's pixels by one factor from [1 - max_delta, 1 + max_delta), cut to [0, 1]."""
 
     moves_pixels = False
 
-    def __init__(self, *, max_delta: float = 0.2) -> None:
-        self.max_delta = _in_range("max_delta", max_delta, 0, 1)
+    def __init__(self, *, max_delta: Fraction = 0.2) -> None:
+        self.max_delta = max_delta
 
     def __call__(self, images: tf.Tensor, masks: tf.Tensor | None, random: Random) -> Pair:
         factor = 1 + self.max_delta * (2 * random.uniform() - 1)
         return tf.clip_by_value(images * factor[:, None, None, None], 0, 1), masks
 
 
+@enforce_ranges
 class Noise:
     """Add normal noise of deviation `stddev` to every pixel and channel, cut to [0, 1]."""
 
     moves_pixels = False
 
-    def __init__(self, *, stddev: float = 0.02) -> None:
-        self.stddev = _in_range("stddev", stddev, 0, 1)
+    def __init__(self, *, stddev: Fraction = 0.02) -> None:
+        self.stddev = stddev
 
     def __call__(self, images: tf.Tensor, masks: tf.Tensor | None, random: Random) -> Pair:
         noise = self.stddev * random.normal(tuple(images.shape[1:]))
         return tf.clip_by_value(images + noise, 0, 1), masks
-
-
-def _in_range(name: str, value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it must be from {low} to {high}")
-    return value

@@ -10,32 +10,33 @@ With the defaults and 8x8 digits it has 13,706 parameters.
 import keras
 from keras import layers
 
-from src.models.parts import activated, check_options, chosen_normalization, normalized
+from src.models.parts import Activation, Normalization, activated, chosen_normalization, normalized
+from src.ranges import Count, Share, enforce_ranges
 
 
+@enforce_ranges
 def cnn(
     *,
     input_shape: tuple[int, int, int],
     num_classes: int,
-    filters: int = 16,
-    dense: int = 64,
-    dropout: float = 0.0,
+    filters: Count = 16,
+    dense: Count = 64,
+    dropout: Share = 0.0,
     batch_norm: bool = False,
-    normalization: str | None = None,
-    activation: str | None = None,
+    normalization: Normalization | None = None,
+    activation: Activation | None = None,
 ) -> keras.Model:
     """Two 3x3 convolutions (`filters`, then twice as many), 2x2 max-pooling, a hidden layer of `dense` units.
 
     Maps float32 images [N, H, W, C] in [0, 1] to float32 logits [N, num_classes]. `dropout` in [0, 1) applies
     to the hidden layer. `normalization` is `batch`, `layer`, `group` or `none`, after each convolution; left open,
-    `batch_norm` says `batch` or `none`. `activation` is a name of `src.models.parts.ACTIVATIONS`; left open, `relu`.
+    `batch_norm` says `batch` or `none`. `activation` is a name of `src.models.parts.Activation`; left open, `relu`.
 
     Raises:
         ValueError: H or W is less than 6, or an option is out of its range.
     """
     normalization = chosen_normalization(normalization, batch_norm=batch_norm)
     activation = activation or "relu"
-    check_options(filters=filters, dense=dense, dropout=dropout, activation=activation, normalization=normalization)
     height, width, _ = input_shape
     if min(height, width) < 6:
         raise ValueError(f"cnn takes images of at least 6x6 pixels, not {height}x{width}: enlarge them")

@@ -11,30 +11,31 @@ counts as much wherever it lies and however little of the picture it fills.
 import keras
 from keras import layers
 
-from src.models.parts import activated, check_options, normalized
+from src.models.parts import Activation, Normalization, activated, normalized
+from src.ranges import Count, Share, enforce_ranges
 
 
+@enforce_ranges
 def cnn_pooled(
     *,
     input_shape: tuple[int, int, int],
     num_classes: int,
-    filters: int = 16,
-    depth: int = 4,
-    dropout: float = 0.0,
-    normalization: str = "batch",
-    activation: str = "relu",
+    filters: Count = 16,
+    depth: Count = 4,
+    dropout: Share = 0.0,
+    normalization: Normalization = "batch",
+    activation: Activation = "relu",
 ) -> keras.Model:
     """`depth` 3x3 convolutions, 2x2 max-pooling between them, and each channel's maximum over the picture.
 
     Maps float32 images [N, H, W, C] in [0, 1] to float32 logits [N, num_classes]. The first convolution has `filters`
     channels, each further one twice as many. `dropout` in [0, 1) applies to the maxima. `normalization` (`batch`,
     `layer`, `group` or `none`) comes after each convolution, before its `activation`, a name of
-    `src.models.parts.ACTIVATIONS`.
+    `src.models.parts.Activation`.
 
     Raises:
         ValueError: H or W is less than 2**(depth - 1), or an option is out of its range.
     """
-    check_options(filters=filters, depth=depth, dropout=dropout, activation=activation, normalization=normalization)
     height, width, _ = input_shape
     if min(height, width) < 2 ** (depth - 1):
         raise ValueError(

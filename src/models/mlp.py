@@ -12,23 +12,25 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from src.models.parts import activated, check_options, normalized
+from src.models.parts import Activation, Normalization, activated, normalized
+from src.ranges import Share, enforce_ranges
 
 
+@enforce_ranges
 def mlp(
     *,
     input_shape: tuple[int, int, int],
     num_classes: int,
     hidden_units: Sequence[int] = (128, 64),
-    dropout: float = 0.0,
-    normalization: str = "none",
-    activation: str = "relu",
+    dropout: Share = 0.0,
+    normalization: Normalization = "none",
+    activation: Activation = "relu",
 ) -> keras.Model:
     """A hidden layer for each of `hidden_units`; none leaves a linear model.
 
     Maps float32 images [N, H, W, C] in [0, 1] to float32 logits [N, num_classes]. `dropout` in [0, 1) applies after
     each hidden layer, `normalization` (`batch`, `layer`, `group` or `none`) before its `activation`, a name of
-    `src.models.parts.ACTIVATIONS`.
+    `src.models.parts.Activation`.
 
     Raises:
         ValueError: an option is out of its range.
@@ -37,7 +39,6 @@ def mlp(
         raise ValueError(
             f"model.hidden_units is {hidden_units}; it must be a list of integers at least 1, as [128, 64]"
         )
-    check_options(dropout=dropout, normalization=normalization, activation=activation)
     x = images = keras.Input(input_shape, name="images")
     x = layers.Flatten(name="flatten")(x)
     for i, units in enumerate(hidden_units, start=1):

@@ -1,46 +1,22 @@
-"""What several architectures are made of, with their options' checks.
+"""What several architectures are made of.
 
-check_options(filters=12, dropout=0.2, activation="gelu")
 x = normalized(x, "group", name="norm_1")
 x = activated(x, "gelu", name="gelu_1")
 """
 
 from __future__ import annotations
 
-import difflib
 import math
+from typing import Literal
 
 import keras
 from keras import layers
 
-ACTIVATIONS = (
-    *("relu", "leaky_relu", "relu6", "elu", "selu", "gelu", "silu", "mish", "softplus", "hard_silu"),
-    *("tanh", "sigmoid", "linear"),
-)
-NORMALIZATIONS = ("batch", "layer", "group", "none")
-
-
-def check_options(
-    *,
-    dropout: float = 0.0,
-    activation: str = "relu",
-    normalization: str = "none",
-    **counts: int,
-) -> None:
-    """Raise ValueError naming `model.<key>`: dropout in [0, 1), a known name, each of `counts` an integer above 0."""
-    for key, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"model.{key} is {count}; it must be an integer at least 1")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"model.dropout is {dropout}; it must be at least 0 and below 1")
-    for key, name, known in (
-        ("activation", activation, ACTIVATIONS),
-        ("normalization", normalization, NORMALIZATIONS),
-    ):
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f". Did you mean {close[0]}?" if close else ""
-            raise ValueError(f"model.{key} is {name!r}; it must be one of {', '.join(known)}{hint}")
+Activation = Literal[
+    "relu", "leaky_relu", "relu6", "elu", "selu", "gelu", "silu", "mish", "softplus", "hard_silu",
+    "tanh", "sigmoid", "linear",
+]  # fmt: skip
+Normalization = Literal["batch", "layer", "group", "none"]
 
 
 def sizes_to_type(shape: tuple[int | None, int | None], multiple: int) -> str:
@@ -52,8 +28,8 @@ def sizes_to_type(shape: tuple[int | None, int | None], multiple: int) -> str:
     return f"as with data.image_size={' or '.join(choices)}"
 
 
-def normalized(x: keras.KerasTensor, normalization: str, *, name: str) -> keras.KerasTensor:
-    """Of NORMALIZATIONS: over the batch, or over the channels of each pixel or unit, or of gcd(channels, 8) groups.
+def normalized(x: keras.KerasTensor, normalization: Normalization, *, name: str) -> keras.KerasTensor:
+    """Of a Normalization: over the batch, or over the channels of each pixel or unit, or of gcd(channels, 8) groups.
 
     Group normalisation is over all pixels of an example (Wu & He 2018, "Group Normalization"). All but `none` shift,
     so that a layer before them needs no bias.
@@ -69,11 +45,11 @@ def normalized(x: keras.KerasTensor, normalization: str, *, name: str) -> keras.
     return x
 
 
-def activated(x: keras.KerasTensor, activation: str, *, name: str) -> keras.KerasTensor:
-    """Of ACTIVATIONS."""
+def activated(x: keras.KerasTensor, activation: Activation, *, name: str) -> keras.KerasTensor:
+    """Of an Activation."""
     return layers.Activation(activation, name=name)(x)
 
 
-def chosen_normalization(normalization: str | None, *, batch_norm: bool) -> str:
+def chosen_normalization(normalization: Normalization | None, *, batch_norm: bool) -> Normalization:
     """`batch_norm` decides where `normalization` is left open."""
     return normalization or ("batch" if batch_norm else "none")

@@ -11,33 +11,34 @@ padded convolutions and batch normalisation are later custom.
 import keras
 from keras import layers
 
-from src.models.parts import activated, check_options, chosen_normalization, normalized, sizes_to_type
+from src.models.parts import Activation, Normalization, activated, chosen_normalization, normalized, sizes_to_type
+from src.ranges import Count, Share, enforce_ranges
 
 
+@enforce_ranges
 def unet(
     *,
     input_shape: tuple[int, int, int],
     num_classes: int,
-    filters: int = 12,
-    depth: int = 3,
-    dropout: float = 0.0,
+    filters: Count = 12,
+    depth: Count = 3,
+    dropout: Share = 0.0,
     batch_norm: bool = True,
-    normalization: str | None = None,
-    activation: str | None = None,
+    normalization: Normalization | None = None,
+    activation: Activation | None = None,
 ) -> keras.Model:
     """U-Net with `filters` channels at full size, doubled at each of `depth` halvings.
 
     Maps float32 images [N, H, W, C] in [0, 1] to float32 logits [N, H, W, num_classes].
     `dropout` in [0, 1) applies at the lowest level. `normalization` is `batch`, `layer`, `group` or `none`, after each
     convolution but the last; left open, `batch_norm` says `batch` or `none`. `activation` is a name of
-    `src.models.parts.ACTIVATIONS`; left open, `relu`.
+    `src.models.parts.Activation`; left open, `relu`.
 
     Raises:
         ValueError: H or W is not a multiple of 2**depth, or an option is out of its range.
     """
     normalization = chosen_normalization(normalization, batch_norm=batch_norm)
     activation = activation or "relu"
-    check_options(filters=filters, depth=depth, dropout=dropout, activation=activation, normalization=normalization)
     height, width, _ = input_shape
     multiple = 2**depth
     if not all(size and size % multiple == 0 for size in (height, width)):

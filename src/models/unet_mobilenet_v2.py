@@ -7,12 +7,13 @@
 Source: https://www.tensorflow.org/tutorials/images/segmentation
 """
 
-import math
+from typing import Literal
 
 import keras
 from keras import layers
 
-from src.models.parts import check_options, sizes_to_type
+from src.models.parts import sizes_to_type
+from src.ranges import Positive, Share, enforce_ranges
 
 SKIP_LAYERS = (  # from 1/2 to 1/32 of the input's size
     "block_1_expand_relu",
@@ -25,14 +26,15 @@ UP_FILTERS = (512, 256, 128, 64)  # from 1/16 to 1/2
 IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)  # those that Keras has weights of
 
 
+@enforce_ranges
 def unet_mobilenet_v2(
     *,
     input_shape: tuple[int, int, int],
     num_classes: int,
-    weights: str | None = None,
+    weights: Literal["imagenet"] | None = None,
     freeze_encoder: bool = False,
-    alpha: float | None = None,
-    dropout: float | None = None,
+    alpha: Positive | None = None,
+    dropout: Share | None = None,
 ) -> keras.Model:
     """MobileNetV2 down, five named layers as skips, transposed convolutions up.
 
@@ -46,13 +48,10 @@ def unet_mobilenet_v2(
         RuntimeError: the ImageNet weights are not cached and cannot be downloaded.
     """
     height, width, channels = input_shape
-    if weights not in (None, "imagenet"):
-        raise ValueError(f"model.weights must be null or 'imagenet', not {weights!r}")
     alpha, dropout = 1.0 if alpha is None else alpha, dropout or 0.0
-    check_options(dropout=dropout)
-    if not 0 < alpha < math.inf or (weights and alpha not in IMAGENET_ALPHAS):
-        allowed = f"one of {', '.join(map(str, IMAGENET_ALPHAS))} with these weights" if weights else "above 0"
-        raise ValueError(f"model.alpha is {alpha}; it must be {allowed}")
+    if weights and alpha not in IMAGENET_ALPHAS:
+        allowed = ", ".join(map(str, IMAGENET_ALPHAS))
+        raise ValueError(f"model.alpha is {alpha}; it must be one of {allowed} with these weights")
     if channels != 3:
         raise ValueError(f"unet_mobilenet_v2 takes images of 3 channels, not {channels}: load them as RGB")
     if not all(size and size % 32 == 0 for size in (height, width)):

@@ -28,7 +28,7 @@ COMPUTING = ("src.trainer", "src.build")
 WATCHING = ("checkpoint", "export", "hparams", "histograms", "images", "profile", "progress", "record", "summaries")
 NOT_COMPUTING = (
     *("src.errors", "src.preflight", "src.targets", "src.hydra_settings", "src.origins", "src.spelling"),
-    *("src.signatures", "src.keys"),
+    *("src.signatures", "src.keys", "src.ranges"),
     *("src.config", "src.checks", "src.machine", "src.runs", "src.files", "src.manifest", "src.checkpoints"),
     *("src.pictures", "src.step_graph"),
     *(f"src.callbacks.{name}" for name in WATCHING),

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.checks import ConfigError, integer, number, one_of
+from src.checks import ConfigError
 from src.machine import available_cores, visible_gpus
+from src.ranges import Count, Positive, Range, checks_of
 from src.runs.checked import EMPTY
 from src.runs.commands import look_commands, print_next
 from src.runs.decision import Action
@@ -26,10 +27,10 @@ from src.runs.record import Record
 from src.sweeps.job_state import DONE, JobState
 from src.sweeps.plan import Composer, Job, estimated_seconds, plan, sweep_id, sweeps_folder
 from src.sweeps.preload import preload
-from src.sweeps.processes import START_METHODS, ProcessPool, StartMethod
+from src.sweeps.processes import ProcessPool, StartMethod
 from src.sweeps.record import SweepRecord
 from src.sweeps.show import print_jobs, print_results, summary, view_for
-from src.sweeps.sweep import ON_FAILURE, Rules, Sweep
+from src.sweeps.sweep import OnFailure, Rules, Sweep
 from src.text import duration
 
 
@@ -37,11 +38,11 @@ from src.text import duration
 class LauncherOptions:
     """Of hydra/launcher=local; see there."""
 
-    n_jobs: int | None = None
-    start: Any = None
-    on_failure: Any = "continue"
-    retries: int = 0
-    job_timeout_seconds: float | None = None
+    n_jobs: Count | None = None
+    start: StartMethod | None = None
+    on_failure: OnFailure = "continue"
+    retries: Annotated[int, Range(0)] = 0
+    job_timeout_seconds: Positive | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> LauncherOptions:
@@ -54,22 +55,13 @@ class LauncherOptions:
 
     def check(self) -> None:
         """Raise ConfigError where a value is none of those allowed."""
-        for name, (good, allowed) in OPTION_CHECKS.items():
-            if not good(value := getattr(self, name)):
-                raise ConfigError(f"hydra.launcher.{name} is {value!r}; it must be {allowed}")
+        for name, check in checks_of(LauncherOptions).items():
+            if not check.allows(value := getattr(self, name)):
+                raise ConfigError(check.refusal(f"hydra.launcher.{name}", value))
 
     @property
     def rules(self) -> Rules:
         return Rules(self.on_failure, self.retries, self.job_timeout_seconds)
-
-
-OPTION_CHECKS = {
-    "n_jobs": integer(1, optional=True),
-    "start": one_of(*START_METHODS, optional=True),
-    "on_failure": one_of(*ON_FAILURE),
-    "retries": integer(0),
-    "job_timeout_seconds": number(0, above=True, optional=True),
-}
 
 
 def default_start() -> StartMethod:

@@ -31,7 +31,6 @@ from src.errors import place
 from src.sweeps.pool import Ended
 
 StartMethod = Literal["fork", "spawn"]
-START_METHODS = ("fork", "spawn")
 
 PARENT_POLL_SECONDS = 0.5
 MESSAGE_LENGTH = 2_000  # of an error, of up to 12 bytes each; a pipe holds 64 KiB

@@ -28,8 +28,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from src import targets
-from src.checks import Check, ConfigError, integer, number
+from src.checks import ConfigError
 from src.files import fsync_folders
+from src.ranges import Check, Count, Positive, checks_of
 from src.runs import ID_DIGITS
 from src.sweeps.space import Space
 
@@ -43,33 +44,31 @@ LOCK_SECONDS = 3  # an optuna's lock this old, of one append, is a dead process'
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def _names_a_target() -> Check:
-    return (lambda x: isinstance(x, dict) and isinstance(x.get("_target_"), str), "a mapping with a _target_")
+MADE_BY_TARGET = Check(
+    lambda x: isinstance(x, dict) and isinstance(x.get("_target_"), str), "a mapping with a _target_"
+)
 
 
 @dataclass(frozen=True)
 class SearchOptions:
     """Of hydra/sweeper=optuna; see there."""
 
-    n_trials: Any = 20
-    timeout_seconds: Any = None
+    n_trials: Count = 20
+    timeout_seconds: Positive | None = None
     sampler: Any = field(default_factory=lambda: {"_target_": "optuna.samplers.TPESampler", "seed": 0})
     pruner: Any = field(default_factory=lambda: {"_target_": "optuna.pruners.NopPruner"})
     params: Any = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise ConfigError where a value is none of those allowed."""
-        for name, (good, allowed) in OPTION_CHECKS.items():
-            if not good(value := getattr(self, name)):
-                raise ConfigError(f"hydra.sweeper.{name} is {value!r}; it must be {allowed}")
+        for name, check in (checks_of(SearchOptions) | OPTION_CHECKS).items():
+            if not check.allows(value := getattr(self, name)):
+                raise ConfigError(check.refusal(f"hydra.sweeper.{name}", value))
 
 
 OPTION_CHECKS = {
-    "n_trials": integer(1),
-    "timeout_seconds": number(0, above=True, optional=True),
-    "sampler": _names_a_target(),
-    "pruner": _names_a_target(),
-    "params": (lambda x: isinstance(x, dict), "a mapping of keys to what they may be"),
+    **dict.fromkeys(("sampler", "pruner"), MADE_BY_TARGET),
+    "params": Check(lambda x: isinstance(x, dict), "a mapping of keys to what they may be"),
 }
 
 

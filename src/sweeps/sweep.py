@@ -35,7 +35,6 @@ from src.sweeps.record import SweepRecord
 from src.sweeps.show import View
 
 OnFailure = Literal["continue", "stop"]
-ON_FAILURE = ("continue", "stop")
 
 NOT_RETRIED = ("ConfigError", "NonFiniteLoss")  # failures that the same config always ends with
 

@@ -206,5 +206,5 @@ def test_without_the_best_checkpoint_it_is_a_warning(tmp_path, caplog):
 
 @pytest.mark.parametrize("key", ["examples", "every_epochs"])
 def test_wrong_values(key):
-    with pytest.raises(ValueError, match=f"{key} is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match=f"{key} is 0; it must be an integer at least 1"):
         Images(data=digits_data(), directory="", best="", picture="", **{key: 0})

@@ -108,7 +108,7 @@ def test_the_option_for_another_kind_of_folder(tmp_path):
         ValueError, match=r"but 3 folders, cats, dogs, owls: if .* classes, data=class_folder model=cnn;"
     ):
         find_layout(tmp_path / "b", kind="masks")
-    with pytest.raises(ValueError, match=r"data.kind is 'boxes'; it must be masks, classes or null"):
+    with pytest.raises(ValueError, match="kind is 'boxes'; it must be one of masks, classes, or null"):
         find_layout(tmp_path / "b", kind="boxes")
 
 

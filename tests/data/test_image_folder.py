@@ -314,8 +314,8 @@ def test_files_that_change_later_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 2}, "data.channels is 2; it must be 1"),
-        ({"val_share": 1.5}, r"data\.val_share is 1\.5; it must be from 0 to below 1"),
+        ({"channels": 2}, "channels is 2; it must be one of 1, 3, 4"),
+        ({"val_share": 1.5}, "val_share is 1.5; it must be a number at least 0 and below 1"),
         ({"val_share": 0.5, "test_share": 0.5}, "nothing is left to train"),
         ({"ignore_label": 0}, r"data\.ignore_label is 0, which is among the 3 classes .*; give values as colours"),
         ({"ignore_label": 1}, r"data\.ignore_label is 1, which is among the 3 classes"),

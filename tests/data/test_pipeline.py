@@ -111,7 +111,7 @@ def test_element_spec():
     [
         (3, 2, 1, "3 inputs and 2 targets: both need the same number"),
         (0, 0, 1, "0 inputs and 0 targets: .* at least 1"),
-        (3, 3, 0, "batch_size is 0; it must be at least 1"),
+        (3, 3, 0, "batch_size is 0; it must be an integer at least 1"),
     ],
 )
 def test_impossible_splits(inputs, targets, batch_size, message):

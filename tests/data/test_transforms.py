@@ -225,7 +225,7 @@ def test_pixels_stay_from_0_to_1(transform):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Flip(p=-0.1), "p is -0.1; it must be from 0 to 1"),
+        (lambda: Flip(p=-0.1), "p is -0.1; it must be a number at least 0 and at most 1"),
         (lambda: Flip(p=1.1), "p is 1.1"),
         (lambda: Flip(p=float("nan")), "p is nan"),
         (lambda: Shift(max_pixels=-1), "max_pixels is -1"),

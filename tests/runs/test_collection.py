@@ -61,8 +61,8 @@ def test_broken_folders_are_named_and_left_out(outputs):
 
 @pytest.mark.parametrize("name", ["sweeps", "studies", *TRACES[1:]])
 def test_a_folder_of_a_taken_name_hides_no_runs(outputs, name):
-    good, allowed = CHECKS["name"]
-    assert not good(name) and name in allowed and good("digits")
+    check = CHECKS["name"]
+    assert not check.allows(name) and name in check.allowed and check.allows("digits")
     taken, other = make_run(outputs / name, 1), make_run(outputs / "digits", 2)
     killed = outputs / "digits" / "killed"
     (killed / "checkpoints" / "best").mkdir(parents=True)

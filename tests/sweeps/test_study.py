@@ -146,7 +146,7 @@ def test_the_pruner_sees_each_epoch_once(tmp_path):
     [
         ({"n_trials": 0}, "hydra.sweeper.n_trials is 0; it must be an integer at least 1"),
         ({"timeout_seconds": -1}, "hydra.sweeper.timeout_seconds is -1"),
-        ({"sampler": None}, "hydra.sweeper.sampler is None; it must be a mapping with a _target_"),
+        ({"sampler": None}, "hydra.sweeper.sampler is null; it must be a mapping with a _target_"),
         ({"params": "a"}, "hydra.sweeper.params is 'a'"),
         ({"sampler": {"_target_": "optuna.samplers.TPE"}}, "hydra.sweeper.sampler._target_ is .* has no TPE"),
         ({"sampler": {"_target_": "optuna.pruners.NopPruner"}}, "which is no optuna sampler"),
