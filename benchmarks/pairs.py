@@ -22,6 +22,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from src.text import table_lines
+
 ROOT = Path(__file__).resolve().parents[1]
 STDERR_LINES = 20  # of a failed process, shown
 
@@ -113,13 +115,9 @@ def ratios(ours: Sequence[Mapping[str, Any]], peer: Sequence[Mapping[str, Any]],
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned text, the first row a heading; the first column to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
-        lines.append("  ".join(cells))
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    """Rows as aligned text, the first row a header; the first column to the left, numbers to the right."""
+    header, *lines = table_lines(rows, right=rows[0][1:])
+    return "\n".join([header, "-" * len(header), *lines])
 
 
 def machine() -> str:

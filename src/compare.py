@@ -21,7 +21,7 @@ from src.comparison import confounders
 from src.comparison.columns import differing, known_keys, metric_names, resolve
 from src.comparison.diff import RESULT, differences
 from src.comparison.effects import completed_with, effects
-from src.comparison.groups import Group, check_sort, group, ranked, repeated
+from src.comparison.groups import Group, group, ranked, repeated
 from src.comparison.rows import Row, add_derived, read_row, read_rows
 from src.comparison.tables import (
     Table,
@@ -147,22 +147,23 @@ def _compare(arguments: argparse.Namespace) -> None:
     if not rows:
         where = ", ".join(map(str, arguments.folders))
         raise ConfigError(f"there is no run in {where}: runs are outputs/<name>/<label>-<id>, with a run.json each")
-    check_sort(arguments.sort, rows)
+    sort = arguments.sort and resolve(arguments.sort, known_keys(rows))
+    if arguments.effects and sort and sort not in metric_names(rows):
+        raise ConfigError(f"--effects --sort {sort}: it must be a metric, one of {', '.join(metric_names(rows))}")
     selected = select(rows, arguments.where)
     if not selected:
         values = values_before(rows, arguments.where)
         print(f"none of {len(rows)} runs matches {' '.join(arguments.where)}; {values}", file=sys.stderr)
     keys = differing(selected)
-    groups = ranked(group(selected, keys, each=arguments.each), sort=arguments.sort)
+    groups = ranked(group(selected, keys, each=arguments.each), sort=sort)
     _warn([] if arguments.each else repeated(groups))
     _warn(confounders.warnings([row for one in groups for row in one.rows]))
     if arguments.format == "html":
         from src.comparison.page import page
 
-        _write(page(groups, keys, sort=arguments.sort), arguments.output or Path(PAGE))
+        _write(page(groups, keys, sort=sort), arguments.output or Path(PAGE))
     elif arguments.effects:
-        metric = arguments.sort and _metric(arguments.sort, rows)
-        _write(_effects(selected, metric, form=arguments.format), arguments.output)
+        _write(_effects(selected, sort, form=arguments.format), arguments.output)
     else:
         _write(_runs(groups, keys, arguments), arguments.output)
         if arguments.format == "table" and len(groups) > 1:
@@ -190,13 +191,6 @@ def _runs(groups: Sequence[Group], keys: Sequence[str], arguments: argparse.Name
     is_terminal = sys.stdout.isatty() and not arguments.output
     width = os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else None
     return _formatted(table, arguments.format, as_json, reasons(rows), width=width)
-
-
-def _metric(key: str, rows: Sequence[Row]) -> str:
-    found = resolve(key, known_keys(rows))
-    if found not in metric_names(rows):
-        raise ConfigError(f"--effects --sort {key}: it must be a metric, one of {', '.join(metric_names(rows))}")
-    return found
 
 
 def _effects(rows: Sequence[Row], metric: str | None, *, form: str) -> str:

@@ -35,6 +35,7 @@ from src.runs.identity import identity_config, register_resolvers
 from src.runs.outside import node_at, recorded_values
 from src.runs.provenance import changes
 from src.runs.record import Record
+from src.text import print_table
 
 if TYPE_CHECKING:  # imports TensorFlow
     from src.evaluation import Evaluation
@@ -174,11 +175,9 @@ def _parse(arguments: list[str]) -> tuple[str, str | None]:
 
 def _print_metrics(evaluation: Evaluation) -> None:
     columns = [(title, evaluation.metrics[key]) for key, title in TITLES.items() if key in evaluation.metrics]
-    names = columns[0][1]
-    width = max(map(len, [*names, evaluation.split]))
-    print(f"{evaluation.split:<{width}}  " + "  ".join(f"{title:>12}" for title, _ in columns))
-    for name in names:
-        print(f"{name:<{width}}  " + "  ".join(f"{values[name]:12.6f}" for _, values in columns))
+    titles = [title for title, _ in columns]
+    rows = [(name, *(f"{values[name]:.6f}" for _, values in columns)) for name in columns[0][1]]
+    print_table([(evaluation.split, *titles), *rows], sys.stdout, right=titles)
 
 
 def _print_findings(evaluation: Evaluation) -> None:
@@ -209,13 +208,12 @@ def _write(evaluation: Evaluation, run: Path) -> bool:
 
 def _print_classes(rows: list[dict[str, Any]], *, of_pixels: bool) -> None:
     keys = ("iou", "recall", "precision") if of_pixels else ("recall", "precision")
-    width = max(len("class"), *(len(row["class"]) for row in rows))
-    print(f"\n{'class':<{width}}  " + "  ".join(f"{key:>9}" for key in keys))
-    for row in rows[:SHOWN_CLASSES]:
-        values = ("-" if row[key] is None else f"{row[key]:.6f}" for key in keys)
-        print(f"{row['class']:<{width}}  " + "  ".join(f"{value:>9}" for value in values))
-    if len(rows) > SHOWN_CLASSES:
-        print(f"... and {len(rows) - SHOWN_CLASSES} more classes in metrics.json")
+    rows, left_out = rows[:SHOWN_CLASSES], len(rows) - SHOWN_CLASSES
+    table = [(row["class"], *("-" if row[key] is None else f"{row[key]:.6f}" for key in keys)) for row in rows]
+    print()
+    print_table([("class", *keys), *table], sys.stdout, right=keys)
+    if left_out > 0:
+        print(f"... and {left_out} more classes in metrics.json")
 
 
 if __name__ == "__main__":

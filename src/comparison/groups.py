@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src.comparison.columns import RUN_KEYS, known_keys, metric_names, resolve
+from src.comparison.columns import RUN_KEYS, metric_names
 from src.comparison.rows import Row, Value
 
 LESS_IS_BETTER = ("loss", "error")  # in a metric's name
@@ -85,19 +85,14 @@ def group(rows: Sequence[Row], keys: Sequence[str], *, each: bool = False) -> li
 
 
 def ranked(groups: Sequence[Group], *, sort: str | None = None) -> list[Group]:
-    """Best first, by each one's monitor and mode or by `sort`; those without a final result at the end.
-
-    Raises:
-        ConfigError: nothing is called `sort`.
-    """
+    """Best first, by each one's monitor and mode or by the key `sort`; those without a final result at the end."""
     if sort is None:
         return sorted(groups, key=lambda one: _by_result(one.best, value=one.mean(one.best.monitor)))
     rows = [row for one in groups for row in one.rows]
-    key = resolve(sort, known_keys(rows))
-    is_ascending = key not in metric_names(rows) or less_is_better(key, rows)
+    is_ascending = sort not in metric_names(rows) or less_is_better(sort, rows)
 
     def order(one: Group) -> tuple:
-        value = one.get(key)
+        value = one.get(sort)
         unfinished = not any(row.is_final for row in one.rows)
         if isinstance(value, int | float):
             return unfinished, 0, value if is_ascending else -value, ""
@@ -131,9 +126,3 @@ def less_is_better(metric: str, rows: Sequence[Row]) -> bool:
     if modes:
         return modes == {"min"}
     return any(word in metric.rpartition("/")[2] for word in LESS_IS_BETTER)
-
-
-def check_sort(sort: str | None, rows: Sequence[Row]) -> None:
-    """Raise ConfigError where nothing is called so."""
-    if sort is not None:
-        resolve(sort, known_keys(rows))

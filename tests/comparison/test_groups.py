@@ -8,7 +8,6 @@ import pytest
 
 from src.comparison.groups import repeated
 from src.comparison.rows import read_rows
-from src.errors import ConfigError
 from tests.comparison.made import groups_in, make_run, rewrite, rows_in
 
 FAILED = {"status": "failed", "error": {"type": "ValueError", "message": "no\ngood"}, "best": None, "metrics": {}}
@@ -107,12 +106,6 @@ def test_rows_are_sorted_by_any_column(tmp_path, sort, order):
         make_run(tmp_path, name, best=best, seconds=seconds, config={"epochs": number}, history=[line])
     make_run(tmp_path, "z", config={"epochs": -1}, history=[], **FAILED)
     assert "".join(group.best.directory.name for group in groups_in(tmp_path, sort=sort)) == f"{order}z"
-
-
-def test_an_unknown_column_is_named(tmp_path):
-    make_run(tmp_path, "a")
-    with pytest.raises(ConfigError, match=r"no run has 'val/acuracy'. Did you mean val/accuracy"):
-        groups_in(tmp_path, sort="val/acuracy")
 
 
 def test_runs_with_other_monitors_are_ranked_apart(tmp_path):
