@@ -380,13 +380,16 @@ def reuse(folder: Path, count: int) -> Row:
 def _small_state():
     import keras
 
+    from src.learner import Supervised
     from src.models.cnn import cnn
     from src.state import TrainState
 
     keras.utils.set_random_seed(0)
     with importing():  # the first op of a process says that it found no GPU
         model = cnn(input_shape=(8, 8, 1), num_classes=10, dropout=0.2)
-    return TrainState(model=model, optimizer=keras.optimizers.Adam(), metrics={"loss": keras.metrics.Mean()})
+    return TrainState(
+        learner=Supervised(model=model, optimizer=keras.optimizers.Adam(), loss=keras.losses.MeanSquaredError())
+    )
 
 
 def _fork_context():

@@ -346,8 +346,10 @@ def check_values(cfg: DictConfig, config: dict[str, Any], origins: Origins = NOW
 
 def _check_arguments(cfg: DictConfig, config: dict[str, Any], origins: Origins) -> None:
     """Each target's arguments must be what its signature says of them, or the table of Keras's."""
-    trainer = {"trainer": {"_target_": "src.trainer.Trainer", **config["trainer"]}}
-    for key, node in targets.nodes({**config, **trainer}):
+    # What the trainer does not take itself, it hands to its learner.
+    takers = ("src.trainer.Trainer", "src.learner.Supervised")
+    trainer = [("trainer", {"_target_": name, **config["trainer"]}) for name in takers]
+    for key, node in [*targets.nodes(config), *trainer]:
         name = new_name(node["_target_"])
         known = {**(OF_KERAS if signatures.of_keras(name) else {}), **signatures.checks(name)}
         by_place = zip(signatures.positional(name), node.get("_args_") or [], strict=False)

@@ -137,7 +137,7 @@ def measure(
     )
     if data.are_scores(outputs.shape):
         *_, predict = models.values()
-        findings = examine(predict, batches, loss=trainer.loss, classes=data.num_classes)
+        findings = examine(predict, batches, loss=trainer.learner.loss, classes=data.num_classes)
     return Evaluation(split, metrics, findings, data.class_names)
 
 

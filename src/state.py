@@ -1,7 +1,6 @@
 """What a training run is at one moment: all that a checkpoint holds, and nothing else.
 
-    state = TrainState(model=model, optimizer=optimizer, metrics={"loss": keras.metrics.Mean()},
-                       monitor="val/loss", mode="min")
+    state = TrainState(learner=learner, monitor="val/loss", mode="min")
     state.tensors()     # what tf.train.Checkpoint saves: plain lists of tf.Variable
     state.manifest()    # names, shapes and dtypes of these, compared before anything is restored
 
@@ -21,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from src.loss_scale import LossScale
+from src.learner import Supervised
 from src.ranges import enforce_ranges
 
 Mode: TypeAlias = Literal["min", "max"]
@@ -58,15 +57,12 @@ class Progress:
 
 @enforce_ranges
 class TrainState:
-    """Model, optimizer and metric variables with the run's progress.
+    """What a learner's steps change, with the run's progress.
 
     Args:
-        model: a built Keras model.
-        optimizer: a Keras optimizer; built here for the model's trainable variables.
-        metrics: Keras metrics by name, `loss` among them.
+        learner: whose model and optimizer these are.
         monitor: the metric that decides which epoch is best, as `train/<name>` or `val/<name>`.
         mode: `min` or `max`.
-        loss_scale: of float16 training.
 
     Attributes:
         holds_averages: whether the model's weights are those that are measured, where the optimizer keeps averages;
@@ -78,25 +74,21 @@ class TrainState:
     def __init__(
         self,
         *,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        metrics: Mapping[str, keras.metrics.Metric],
+        learner: Supervised,
         monitor: str = "val/loss",
         mode: Mode = "min",
-        loss_scale: LossScale | None = None,
     ) -> None:
-        self.model, self.optimizer, self.metrics = model, optimizer, dict(metrics)
-        self.monitor, self.mode, self.loss_scale = monitor, mode, loss_scale
+        self.model, self.optimizer, self.variables = learner.model, learner.optimizer, learner.variables
+        self.monitor, self.mode = monitor, mode
         self.holds_averages = False
         self.losses = self.gradient_norms = np.zeros(0, np.float32)
 
         def infer(inputs: tf.Tensor) -> tf.Tensor:
-            return model(inputs, training=False)
+            return self.model(inputs, training=False)
 
         self._infer = tf.function(infer, autograph=False)
         self._progress = Progress()
         self._progress_json = tf.Variable("", dtype=tf.string, trainable=False)
-        optimizer.build(model.trainable_variables)
 
     @property
     def inference(self) -> tf.types.experimental.ConcreteFunction:
@@ -255,12 +247,6 @@ class TrainState:
             group: [[v.path, list(v.shape), keras.backend.standardize_dtype(v.dtype)] for v in variables]
             for group, variables in self.variables().items()
         }
-
-    def variables(self) -> dict[str, list[keras.Variable]]:
-        """All variables by group, in saved order."""
-        metrics = [v for _, metric in sorted(self.metrics.items()) for v in metric.variables]
-        groups = {"model": self.model.variables, "optimizer": self.optimizer.variables, "metrics": metrics}
-        return groups | ({"loss_scale": self.loss_scale.variables} if self.loss_scale else {})
 
     def all_variables(self) -> list[keras.Variable]:
         """Those of all groups."""

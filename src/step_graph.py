@@ -276,7 +276,7 @@ def _place(path: str, layers: set[str]) -> str:
             if name in layers:
                 return f"layer {name!r}"
     for kind in ("loss", "metrics"):
-        if kind in pieces[:-1]:
+        if kind in (re.sub(r"_\d+$", "", piece) for piece in pieces[:-1]):
             return f"the {kind}"
     return "the step"
 

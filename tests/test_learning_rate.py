@@ -126,7 +126,7 @@ def test_a_step_that_is_left_out_has_the_rate_of_the_next_one():
     watch = Weights(1)
     options = {"callbacks": {"watch": watch}, "loss_scaling": True, "loss": lambda y, x: -4 * x[0, 0]}
     trainer = trainer_at(schedules.polynomial(**RUN), **options)
-    trainer.state.loss_scale.variables[0].assign(3e38)
+    trainer.learner.loss_scale.variables[0].assign(3e38)
     trainer.fit(ones(), ones(2), epochs=EPOCHS)
     rate, taken = schedules.polynomial(**RUN), 0
     for step in range(1, STEPS * EPOCHS + 1):

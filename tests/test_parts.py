@@ -131,12 +131,12 @@ def test_the_second_pass_draws_what_the_first_drew():
 @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(class_weights=WEIGHTS)], ids=["mean", "weighted"])
 def test_a_layer_that_mixes_examples_is_named(loss, caplog):
     normal = (lambda: layers.BatchNormalization(name="mixes"), lambda: layers.Dropout(0.1), layers.LayerNormalization)
-    with caplog.at_level(logging.WARNING, logger="src.trainer"):
+    with caplog.at_level(logging.WARNING, logger="src.learner"):
         fitted(loss, parts=2, inner=normal, epochs=1)
-        (said,) = [record.message for record in caplog.records if record.name == "src.trainer"]
+        (said,) = [record.message for record in caplog.records if record.name == "src.learner"]
         assert "gradient_accumulation_steps=2: " in said and "mixes would see all of a batch at once" in said
         caplog.clear()
         fitted(loss, parts=2, inner=normal[1:], epochs=1)
         fitted(loss, parts=None, inner=normal, epochs=1)
         fitted(loss, parts=2, inner=(lambda: layers.BatchNormalization(trainable=False),), epochs=1)
-    assert [record for record in caplog.records if record.name == "src.trainer"] == []
+    assert [record for record in caplog.records if record.name == "src.learner"] == []

@@ -128,6 +128,11 @@ def test_random_numbers_of_no_seed_generator_are_refused():
     assert "RngReadAndSkip" in "".join(lines) and "SeedGenerator" in lines[-1]
 
 
+def test_what_a_regulariser_draws_is_of_the_loss():
+    penalised = layers.Dense(SIZE, kernel_regularizer=lambda kernel: tf.random.normal([]))
+    assert "\nthe loss: " in refusal(trainer_of(penalised))
+
+
 PYTHON = {
     "py_function": lambda x, training: tf.ensure_shape(tf.py_function(lambda y: y + 1, [x], tf.float32), x.shape),
     "numpy_function": lambda x, training: tf.ensure_shape(tf.numpy_function(lambda y: y + 1, [x], tf.float32), x.shape),

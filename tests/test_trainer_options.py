@@ -138,12 +138,12 @@ def test_a_scaled_loss_trains_as_a_plain_one():
     for trainer in (plain, scaled):
         trainer.fit(batches(), epochs=2)
     assert_same(weights(scaled)[:-2], weights(plain))
-    assert [v.numpy() for v in scaled.state.loss_scale.variables] == [2.0**15, 8]
+    assert [v.numpy() for v in scaled.learner.loss_scale.variables] == [2.0**15, 8]
 
 
 def test_a_gradient_that_overflows_is_left_out_and_the_scale_adapts():
     trainer = small_trainer(loss_scaling=True, precision="mixed_float16")
-    scale, finite_steps = trainer.state.loss_scale.variables
+    scale, finite_steps = trainer.learner.loss_scale.variables
     scale.assign(2.0**24)
     before = trained_weights(trainer)
     trainer.fit(batches(16), epochs=1)
@@ -158,8 +158,8 @@ def test_a_gradient_that_overflows_is_left_out_and_the_scale_adapts():
 
 
 def test_a_loss_that_is_nan_is_no_matter_of_scale():
-    trainer = small_trainer(loss_scaling=True, optimizer=keras.optimizers.SGD(0.25))
-    trainer.loss = lambda targets, outputs: math.nan * tf.reduce_mean(outputs)
+    options = {"loss_scaling": True, "optimizer": keras.optimizers.SGD(0.25)}
+    trainer = small_trainer(loss=lambda targets, outputs: math.nan * tf.reduce_mean(outputs), **options)
     with pytest.raises(NonFiniteLoss, match=r"learning rate \(it is 0\.25\)"):
         trainer.fit(batches(16), epochs=1)
 
@@ -305,8 +305,7 @@ def test_ignored_targets_count_nowhere(batch_size):
         "accuracy": keras.metrics.SparseCategoricalAccuracy(),
         "top2": keras.metrics.SparseTopKCategoricalAccuracy(2),
     }
-    trainer = make_trainer(model, metrics=metrics, ignore_label=255)
-    trainer.loss = CrossEntropy(ignore_label=255)
+    trainer = make_trainer(model, loss=CrossEntropy(ignore_label=255), metrics=metrics, ignore_label=255)
     found = trainer.evaluate(InMemory(images, masks, batch_size=batch_size))
 
     logits = np.asarray(trainer.state.predict(images), np.float64)

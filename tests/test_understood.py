@@ -14,6 +14,7 @@ from src.config import compose
 from src.data.digit_scenes.digits import load_digits
 from src.data.image_data import UNDERSTOOD, DataError, ImageData
 from src.data.transforms import Augment, Brightness, Flip, Noise, Shift
+from src.learner import Supervised
 from src.predict import load_model
 from src.preflight import misfit, squashed, target_problems
 from src.state import TrainState
@@ -185,10 +186,10 @@ class Softmax(keras.layers.Layer):
     ],
 )
 def test_probabilities_are_no_logits(layers, named):
-    state = TrainState(
-        model=model_of(*layers), optimizer=keras.optimizers.SGD(), metrics={"loss": keras.metrics.Mean()}
+    learner = Supervised(
+        model=model_of(*layers), optimizer=keras.optimizers.SGD(), loss=keras.losses.MeanSquaredError()
     )
-    found = squashed(state.inference)
+    found = squashed(TrainState(learner=learner).inference)
     assert (named is None) == (found is None) and (named or "") in (found or "")
 
 

@@ -174,9 +174,9 @@ def test_what_is_no_class_is_not_drawn(tmp_path, caplog, kind):
     data = ImageData(train=(images, targets), val=(images, targets), num_classes=10, batch_size=16, seed=0)
     inputs = keras.Input(images.shape[1:])
     outputs = {"regression": 1, "four channels": 10}.get(kind, 12)
-    trainer = make_trainer(keras.Model(inputs, keras.layers.Dense(outputs)(keras.layers.Flatten()(inputs))), metrics={})
-    if kind == "regression":
-        trainer.loss = keras.losses.MeanSquaredError()
+    model = keras.Model(inputs, keras.layers.Dense(outputs)(keras.layers.Flatten()(inputs)))
+    losses = {"loss": keras.losses.MeanSquaredError()} if kind == "regression" else {}
+    trainer = make_trainer(model, metrics={}, **losses)
     fit(tmp_path, data, trainer=trainer)
     assert trainer.state.epoch == 2
     assert not (tmp_path / "predictions.png").exists()
