@@ -25,7 +25,7 @@ endif
 train: $(READY) ## train a model:  make train ARGS="optimizer=adam epochs=20"
 	@$(RUN) src.train $(value ARGS)
 
-test: $(READY) ## run the tests:  make test  or  make test ARGS="tests/test_trainer.py -x"
+test: $(READY) ## run the tests:  make test  or  make test ARGS="tests/training/test_trainer.py -x"
 	@$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder $(value ARGS)
 
 # Hydra's next release and its OmegaConf, laid over .venv: what breaks is known before it is out.

@@ -144,11 +144,11 @@ def _start(directory: Path, *, without_fsync: bool = False) -> ForkProcess:
 
 def _forget_fsyncs() -> None:
     """In a child: take out what is put on the disk before a checkpoint counts; the checkpoint's own files stay."""
-    import src.checkpoints
-    from src.trainer import Trainer
+    import src.training.checkpoints
+    from src.training.trainer import Trainer
 
     Trainer._make_durable = lambda self: None
-    src.checkpoints.fsync_folders = lambda folder: None
+    src.training.checkpoints.fsync_folders = lambda folder: None
 
 
 def _finish(directory: Path, *, without_fsync: bool = False) -> None:

@@ -176,7 +176,7 @@ def _save_for_ever(folder: Path, inside) -> None:
     """In a child: every weight of a checkpoint is its step."""
     import numpy as np
 
-    from src.checkpoints import Checkpoints
+    from src.training.checkpoints import Checkpoints
 
     state = _small_state()
     checkpoints = Checkpoints(folder, max_to_keep=2)
@@ -194,7 +194,7 @@ def _check_saved(folder: Path, step: int) -> None:
     """In a child: the newest checkpoint is whole and of one step, and nothing else is left after the restore."""
     import numpy as np
 
-    from src.checkpoints import Checkpoints
+    from src.training.checkpoints import Checkpoints
 
     state = _small_state()
     Checkpoints(folder, max_to_keep=2).restore(state)
@@ -237,7 +237,7 @@ def _damage(folder: Path, count: int, results) -> None:
 
     import numpy as np
 
-    from src.checkpoints import Checkpoints
+    from src.training.checkpoints import Checkpoints
 
     messages = io.StringIO()
     logging.getLogger("src").addHandler(logging.StreamHandler(messages))
@@ -380,9 +380,9 @@ def reuse(folder: Path, count: int) -> Row:
 def _small_state():
     import keras
 
-    from src.learner import Supervised
     from src.models.cnn import cnn
-    from src.state import TrainState
+    from src.training.learner import Supervised
+    from src.training.state import TrainState
 
     keras.utils.set_random_seed(0)
     with importing():  # the first op of a process says that it found no GPU
@@ -398,7 +398,7 @@ def _fork_context():
         import tensorflow  # noqa: F401
 
         import src.callbacks.export
-        import src.checkpoints  # noqa: F401
+        import src.training.checkpoints  # noqa: F401
     return multiprocessing.get_context("fork")
 
 

@@ -21,7 +21,7 @@ from src.checks import ConfigError, check_run_paths, resolved_node
 from src.data.image_data import DataError, ImageData
 from src.machine import available_cores
 from src.runs.environment import KERAS
-from src.trainer import Trainer
+from src.training.trainer import Trainer
 
 BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback")
 # What is not in the config, and given to what is built.

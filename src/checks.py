@@ -347,7 +347,7 @@ def check_values(cfg: DictConfig, config: dict[str, Any], origins: Origins = NOW
 def _check_arguments(cfg: DictConfig, config: dict[str, Any], origins: Origins) -> None:
     """Each target's arguments must be what its signature says of them, or the table of Keras's."""
     # What the trainer does not take itself, it hands to its learner.
-    takers = ("src.trainer.Trainer", "src.learner.Supervised")
+    takers = ("src.training.trainer.Trainer", "src.training.learner.Supervised")
     trainer = [("trainer", {"_target_": name, **config["trainer"]}) for name in takers]
     for key, node in [*targets.nodes(config), *trainer]:
         name = new_name(node["_target_"])

@@ -112,7 +112,7 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
         from src import build, evaluation
         from src.callbacks.checkpoint import BEST
         from src.callbacks.export import VERSION
-        from src.checkpoints import Checkpoints
+        from src.training.checkpoints import Checkpoints
 
         record = Record(run).read() or EMPTY
         build.set_up_process(threads=record["environment"]["threads"] or available_cores())

@@ -22,7 +22,7 @@ from src.data.pipeline import Batches, to_float
 from src.files import replacing
 from src.pictures import confusion_counts, confusion_picture, examples_sheet, png
 from src.runs.record import nan_as_null
-from src.trainer import Trainer
+from src.training.trainer import Trainer
 
 WORST = 10  # examples
 

@@ -29,8 +29,8 @@ from src import targets
 from src.data.image_data import ImageData
 from src.machine import free_memory
 from src.spelling import did_you_mean
-from src.state import TrainState, kept
 from src.text import size
+from src.training.state import TrainState, kept
 
 OPTIONS = Path(__file__).resolve().parents[1] / "conf"
 

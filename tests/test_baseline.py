@@ -13,7 +13,7 @@ from src.baseline import CONSTANT_ANSWER, learned_nothing
 from src.data.image_data import ImageData
 from src.data.sources import digits
 from src.metrics import SCORES, ClassScores
-from src.state import Best
+from src.training.state import Best
 from tests.helpers import only_run, train
 
 IMAGES = np.zeros((20, 4, 4, 1), np.uint8)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from src import build
 from src.callbacks.base import Callback
 from src.config import ConfigError, compose
-from src.trainer import Trainer
+from src.training.trainer import Trainer
 from tests.helpers import DIGITS
 
 SHOWING = ["summaries", "images", "histograms", "profile"]

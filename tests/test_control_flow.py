@@ -13,7 +13,7 @@ from keras import layers
 from src.data.pipeline import InMemory
 from src.errors import MADE_LATE, control_flow_on_tensor, described
 from src.targets import TargetError, build
-from src.trainer import Trainer
+from src.training.trainer import Trainer
 from tests.helpers import ROOT
 
 BARE, DECORATED = (lambda function: function), tf.function

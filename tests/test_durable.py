@@ -17,7 +17,6 @@ from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.events import EventFiles
 from src.callbacks.record import RecordCallback
 from src.callbacks.summaries import Summaries, read_scalars
-from src.checkpoints import Checkpoints
 from src.config import ConfigError, compose
 from src.data.pipeline import InMemory
 from src.evaluate import load_config
@@ -27,9 +26,10 @@ from src.runs import execute
 from src.runs.checked import read_history
 from src.runs.record import Record
 from src.runs.run import Run
-from src.trainer import Interrupted
+from src.training.checkpoints import Checkpoints
+from src.training.trainer import Interrupted
 from tests.helpers import DIGITS
-from tests.test_trainer import InterruptAt, digits, make_trainer
+from tests.training.test_trainer import InterruptAt, digits, make_trainer
 
 
 class Disk:

@@ -19,7 +19,7 @@ from src.data.transforms import Noise
 from src.evaluation import WORST, Evaluation, examine, measure, write
 from src.losses import CrossEntropy
 from src.metrics import MeanIoU
-from src.trainer import Trainer
+from src.training.trainer import Trainer
 from tests import forks
 from tests.folders import write_pairs
 from tests.helpers import only_run, train
@@ -284,7 +284,7 @@ def test_the_last_split_is_taken_and_one_that_is_not_there_is_a_wrong_command(ar
     monkeypatch.setattr("src.build.set_up_process", lambda **_: None)
     monkeypatch.setattr("src.build.build_data", lambda _: data)
     monkeypatch.setattr("src.build.build_trainer", lambda *_, **__: SimpleNamespace(state=None))
-    monkeypatch.setattr("src.checkpoints.Checkpoints.restore_weights", lambda *_: None)
+    monkeypatch.setattr("src.training.checkpoints.Checkpoints.restore_weights", lambda *_: None)
     monkeypatch.setattr("tensorflow.saved_model.load", lambda _: SimpleNamespace(signatures={"serving_default": None}))
     monkeypatch.setattr("src.evaluation.measure", lambda *_, split, **__: taken.append(split))
     command.evaluate({}, run, None)

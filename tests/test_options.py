@@ -21,9 +21,9 @@ import tensorflow as tf
 from src import build
 from src.callbacks.base import Callback
 from src.callbacks.export import export, serving_function
-from src.checkpoints import Checkpoints
 from src.config import CONFIG_DIR, compose
-from src.state import TrainState
+from src.training.checkpoints import Checkpoints
+from src.training.state import TrainState
 from tests.folders import write_classes, write_pairs
 from tests.prepared import write_labels, write_pets
 

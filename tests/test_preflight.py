@@ -126,7 +126,7 @@ from pathlib import Path
 import keras, numpy as np
 from src.models.unet import unet
 from src.preflight import least_memory
-from src.trainer import Trainer
+from src.training.trainer import Trainer
 import tensorflow as tf
 
 def status(key):

@@ -21,7 +21,7 @@ from src import ranges, signatures, targets
 from src.config import compose
 from src.errors import ConfigError
 from src.ranges import Count, Positive, Range, check_of, enforce_ranges
-from src.trainer import Trainer
+from src.training.trainer import Trainer
 from tests.helpers import ROOT
 
 # Exact as floats, in which NumPy compares.
@@ -123,7 +123,7 @@ def named_in_conf():
     return sorted(name for name in named if name.startswith("src."))
 
 
-@pytest.mark.parametrize("name", [*named_in_conf(), "src.trainer.Trainer"])
+@pytest.mark.parametrize("name", [*named_in_conf(), "src.training.trainer.Trainer"])
 def test_of_every_option_the_source_says_what_the_signature_says(name):
     module, _, last = name.rpartition(".")
     found = getattr(importlib.import_module(module), last)

@@ -21,7 +21,7 @@ def copy(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, path)
     for name, old, new in (
-        ("trainer", "import math", "import math\nX = 1"),
+        ("training/trainer", "import math", "import math\nX = 1"),
         ("models/mlp", "import keras", "import keras\nX = 1"),
         ("models/cnn", "import keras", "import keras  # as it is"),
         ("losses", "def _flattened(", "def _flat("),
@@ -64,5 +64,7 @@ def test_the_list_begins_with_the_first_version():
 def test_the_options_of_the_project_are_none_of_the_users():
     known = {key for key, *_ in same_code.read()}
     assert all(any(f"{key}.".startswith(f"{option}.") for key in known) for option in OPTIONS)
-    assert not any(is_users(name) for name in ("src.models.cnn", "src.data.tfds_sets", "src.trainer", "src.job"))
+    assert not any(
+        is_users(name) for name in ("src.models.cnn", "src.data.tfds_sets", "src.training.trainer", "src.job")
+    )
     assert is_users("src.models.mine") and is_users("mine.models") and not is_users("hydra_plugins.local_launcher")

@@ -14,10 +14,10 @@ from src.config import compose
 from src.data.digit_scenes.digits import load_digits
 from src.data.image_data import UNDERSTOOD, DataError, ImageData
 from src.data.transforms import Augment, Brightness, Flip, Noise, Shift
-from src.learner import Supervised
 from src.predict import load_model
 from src.preflight import misfit, squashed, target_problems
-from src.state import TrainState
+from src.training.learner import Supervised
+from src.training.state import TrainState
 from tests import forks
 from tests.helpers import only_run, train
 

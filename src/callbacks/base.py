@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from src.state import TrainState
+    from src.training.state import TrainState
 
 
 class Callback:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from src.callbacks.base import Callback
-from src.checkpoints import Checkpoints
 from src.ranges import Count, Positive, enforce_ranges
-from src.state import TrainState
+from src.training.checkpoints import Checkpoints
+from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
 

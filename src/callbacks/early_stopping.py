@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from src.callbacks.base import Callback
 from src.callbacks.patience import waited_epochs
 from src.ranges import Count, NonNegative, enforce_ranges
-from src.state import TrainState
+from src.training.state import TrainState
 
 
 @enforce_ranges

@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 
 from src.callbacks.base import Callback
 from src.files import delete, fsync, fsync_folders
-from src.state import TrainState
+from src.training.state import TrainState
 
 PATTERN = "events.out.tfevents.*"
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # of a record: its length in 8 bytes, and checksums of the length and the record

@@ -20,11 +20,11 @@ import numpy as np
 import tensorflow as tf
 
 from src.callbacks.base import Callback
-from src.checkpoints import best_weights
 from src.data.image_data import ImageData
 from src.data.pipeline import to_float
 from src.files import literal, replacing
-from src.state import TrainState
+from src.training.checkpoints import best_weights
+from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
 

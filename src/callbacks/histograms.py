@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from src.callbacks.events import EventCallback
-from src.state import TrainState
+from src.training.state import TrainState
 
 
 class Histograms(EventCallback):

@@ -21,8 +21,8 @@ from tensorboard.plugins.hparams import api, api_pb2, metadata, summary
 
 from src.callbacks.events import EventCallback
 from src.runs.record import Record
-from src.state import TrainState
 from src.text import printable
+from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
 

@@ -19,14 +19,14 @@ import tensorflow as tf
 from tensorboard.plugins.image.metadata import create_summary_metadata
 
 from src.callbacks.events import EventCallback
-from src.checkpoints import best_weights
 from src.data.image_data import ImageData
 from src.data.pipeline import to_float
 from src.files import replace
 from src.manifest import CheckpointError
 from src.pictures import confusion_counts, confusion_picture, examples_sheet, png
 from src.ranges import Count, enforce_ranges
-from src.state import TrainState
+from src.training.checkpoints import best_weights
+from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
 

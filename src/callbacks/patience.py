@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from src.state import TrainState
+from src.training.state import TrainState
 
 
 def waited_epochs(

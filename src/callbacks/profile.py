@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from src.callbacks.events import EventCallback
 from src.ranges import Count, enforce_ranges
-from src.state import TrainState
+from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
 

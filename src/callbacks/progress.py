@@ -23,8 +23,8 @@ from rich.text import Text
 
 from src.callbacks.base import Callback
 from src.ranges import Count, enforce_ranges
-from src.state import TrainState
 from src.text import duration, measured, of_one_class, sparkline
+from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Any
 from src.callbacks.base import Callback
 from src.runs.checked import EMPTY, metrics_of
 from src.runs.record import Record
-from src.state import TrainState
+from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
 

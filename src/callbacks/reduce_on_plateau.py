@@ -12,7 +12,7 @@ from typing import Annotated
 from src.callbacks.base import Callback
 from src.callbacks.patience import waited_epochs
 from src.ranges import Count, NonNegative, Range, enforce_ranges
-from src.state import TrainState
+from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from tensorboard.plugins.scalar.metadata import create_summary_metadata
 
 from src.callbacks.events import EventCallback, read_values
 from src.ranges import Count, enforce_ranges
-from src.state import TrainState
+from src.training.state import TrainState
 
 SCALAR = create_summary_metadata(display_name=None, description=None)
 

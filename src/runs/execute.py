@@ -46,7 +46,7 @@ from src.signals import PRUNE_SIGNAL, stop_on_signals
 
 if TYPE_CHECKING:
     from src.data.image_data import ImageData
-    from src.trainer import Trainer
+    from src.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -248,7 +248,7 @@ def _check(run: Run, trainer: Trainer, data: ImageData) -> None:
 def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
     """Go on from the run's newest checkpoint, or from that of the run that it branches from."""
     from src import preflight
-    from src.checkpoints import Checkpoints
+    from src.training.checkpoints import Checkpoints
 
     parent, state = run.cfg.parent, trainer.state
     if parent.config_hash:
@@ -274,7 +274,7 @@ def _fit(run: Run, record: Record, trainer: Trainer, data: ImageData, *, listen:
     """Train to the end and complete the record, or say what interrupted it. Returns the signal that ended it, or 0."""
     from src import preflight
     from src.baseline import learned_nothing
-    from src.trainer import Interrupted
+    from src.training.trainer import Interrupted
 
     state = trainer.state
     with listen(trainer.interrupt) as received, _time_limit(run.cfg.max_seconds, trainer.interrupt):

@@ -23,14 +23,14 @@ from src.text import printable
 VERSION = 1
 
 # Where the code that every run goes through begins; what these import belongs to it.
-COMPUTING = ("src.trainer", "src.build")
+COMPUTING = ("src.training.trainer", "src.build")
 # What stores, shows or starts, and computes nothing.
 WATCHING = ("checkpoint", "export", "hparams", "histograms", "images", "profile", "progress", "record", "summaries")
 NOT_COMPUTING = (
     *("src.errors", "src.preflight", "src.targets", "src.hydra_settings", "src.origins", "src.spelling"),
     *("src.signatures", "src.keys", "src.ranges"),
-    *("src.config", "src.checks", "src.machine", "src.runs", "src.files", "src.manifest", "src.checkpoints"),
-    *("src.pictures", "src.step_graph"),
+    *("src.config", "src.checks", "src.machine", "src.runs", "src.files", "src.manifest", "src.training.checkpoints"),
+    *("src.pictures", "src.training.step_graph"),
     *(f"src.callbacks.{name}" for name in WATCHING),
 )
 # Where options are, the project's and the user's.
@@ -175,10 +175,15 @@ def _changes_since_before(recorded: dict[str, str], now: dict[str, str], config:
     for path in _named_in_code(parts):
         there.setdefault(_shown_before(path), set()).add(digest(Path(path).read_bytes()))
     first = {key: versions[0][0] for key, versions in _same_code().items()}
+
+    def counts(key: str) -> bool:
+        """Of the project, what is reached today, and files that have gone or moved, as far as the list has them."""
+        return key in there or not _is_of_project(key) or (key in first and not (ROOT / key).exists())
+
     changed = [
         f"code {key}{'' if key in there else _how(hashed, ABSENT)}"
         for key, hashed in sorted(recorded.items())
-        if hashed not in there.get(key, ()) and hashed != first.get(key) and (key in there or not _is_of_project(key))
+        if hashed not in there.get(key, ()) and hashed != first.get(key) and counts(key)
     ]
     if changed:
         return changed

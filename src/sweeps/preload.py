@@ -28,13 +28,13 @@ IMPORTED = (
     "src.callbacks.progress",
     "src.callbacks.record",
     "src.callbacks.summaries",
-    "src.checkpoints",
     "src.data.sources",
     "src.metrics",
     "src.models.cnn",
     "src.models.unet",
     "src.schedules",
-    "src.trainer",
+    "src.training.checkpoints",
+    "src.training.trainer",
     "tensorboard.summary",
 )
 

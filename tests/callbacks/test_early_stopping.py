@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from src.callbacks.early_stopping import EarlyStopping
-from src.state import TrainState
+from src.training.state import TrainState
 
 
 class State(SimpleNamespace):

@@ -17,7 +17,7 @@ from src.data.digit_scenes.digits import load_digits
 from src.data.pipeline import InMemory, to_float
 from src.models.mlp import mlp
 from src.models.unet import unet
-from tests.test_trainer import assert_same, digits, small_trainer
+from tests.training.test_trainer import assert_same, digits, small_trainer
 
 LOADER = """
 import json, sys
@@ -105,7 +105,7 @@ def test_fresh_process_gives_the_best_weights_outputs(run, answers):
     (folder, trainer, _), (_, [result, *_]) = run, answers
     assert result["dtypes"] == {"logits": "float32", "class": "int32"}
 
-    from src.checkpoints import Checkpoints
+    from src.training.checkpoints import Checkpoints
 
     last = [v.numpy() for v in trainer.model.variables]
     Checkpoints(folder / "checkpoints" / "best").restore_weights(trainer.state)
@@ -120,7 +120,7 @@ def test_fresh_process_gives_the_best_weights_outputs(run, answers):
 def test_training_keeps_its_own_weights(run):
     """Exporting the best ones does not change those that training ended with."""
     folder, trainer, best = run
-    from src.checkpoints import Checkpoints
+    from src.training.checkpoints import Checkpoints
 
     last = [v.numpy() for v in trainer.model.variables]
     assert any(not np.array_equal(a, b) for a, b in zip(last, best, strict=True))

@@ -8,7 +8,7 @@ import pytest
 from src.callbacks.histograms import Histograms
 from src.data.pipeline import InMemory
 from tests.callbacks.reading import written
-from tests.test_trainer import Recorder, assert_same, digits, small_trainer, weights
+from tests.training.test_trainer import Recorder, assert_same, digits, small_trainer, weights
 
 
 class Norms(Recorder):

@@ -12,9 +12,9 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from src.callbacks.hparams import Hparams, flat_settings
 from src.callbacks.summaries import Summaries, read_scalars
 from src.data.pipeline import InMemory
-from src.trainer import Interrupted
+from src.training.trainer import Interrupted
 from tests.callbacks.reading import written
-from tests.test_trainer import InterruptAt, Recorder, digits, small_trainer
+from tests.training.test_trainer import InterruptAt, Recorder, digits, small_trainer
 
 CONFIG = {"model._target_": "src.models.cnn.cnn", "model.filters": 16, "optimizer.learning_rate": 0.003}
 

@@ -12,8 +12,8 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from src.callbacks.profile import Profile
 from src.callbacks.summaries import Summaries
 from src.data.pipeline import InMemory
-from src.trainer import Interrupted
-from tests.test_trainer import InterruptAt, assert_same, digits, small_trainer, weights
+from src.training.trainer import Interrupted
+from tests.training.test_trainer import InterruptAt, assert_same, digits, small_trainer, weights
 
 ONCE_A_STEP = ":SparseSoftmaxCrossEntropyWithLogits", ":LogSoftmax"  # the kernel, or what it is made of
 

@@ -16,11 +16,11 @@ from rich.console import Console
 
 from src.callbacks.progress import Progress, Screen
 from src.data.pipeline import InMemory
-from src.state import Best
 from src.text import measured
+from src.training.state import Best
 from tests.helpers import DIGITS, ROOT, only_run
 from tests.terminal import Shown, on_terminal
-from tests.test_trainer import Recorder, digits, small_trainer
+from tests.training.test_trainer import Recorder, digits, small_trainer
 
 
 def fit(console: Console, epochs: int = 2) -> Recorder:

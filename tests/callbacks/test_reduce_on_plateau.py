@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from src.callbacks.reduce_on_plateau import ReduceOnPlateau
-from src.checkpoints import Checkpoints
 from src.data.pipeline import InMemory
-from tests.test_trainer import assert_same, digits, small_trainer, weights
+from src.training.checkpoints import Checkpoints
+from tests.training.test_trainer import assert_same, digits, small_trainer, weights
 
 
 def rates(values, *, mode="min", **options) -> list[float]:

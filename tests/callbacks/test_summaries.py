@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src.callbacks.events import last_steps
 from src.callbacks.summaries import Summaries
 from src.data.pipeline import InMemory
-from src.trainer import Interrupted
-from tests.test_trainer import InterruptAt, Recorder, digits, small_trainer
+from src.training.trainer import Interrupted
+from tests.training.test_trainer import InterruptAt, Recorder, digits, small_trainer
 
 
 class Norms(Recorder):

@@ -13,7 +13,7 @@ from src.data.image_data import DataError
 from src.data.pipeline import First, InMemory, Lazy, Stream, as_batches, to_float
 from src.data.transforms import Augment, Brightness, Noise, Shift
 from src.models.cnn import cnn
-from src.trainer import Trainer
+from src.training.trainer import Trainer
 
 COUNT = 37
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 6, 5, 2), np.uint8)

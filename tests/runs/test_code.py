@@ -187,4 +187,4 @@ def test_a_module_of_many_that_looks_names_up_is_taken_whole(tmp_path):
 
 
 def test_nothing_of_the_project_is_imported_to_be_read():
-    assert "src.trainer" in hashes("src.trainer", root=ROOT)
+    assert "src.training.trainer" in hashes("src.training.trainer", root=ROOT)

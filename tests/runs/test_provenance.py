@@ -133,8 +133,16 @@ def test_a_file_at_home_counts(tmp_path, monkeypatch):
 
 def test_what_of_the_project_every_run_goes_through():
     machinery = reach(COMPUTING, without=NOT_COMPUTING)
-    computing = ["trainer", "build", "state", "data.image_data", "data.pipeline"]
-    showing = ["config", "runs.lock", "runs.provenance", "checkpoints", "train", "callbacks.progress", "models.cnn"]
+    computing = ["training.trainer", "training.learner", "build", "training.state", "data.image_data", "data.pipeline"]
+    showing = [
+        "config",
+        "runs.lock",
+        "runs.provenance",
+        "training.checkpoints",
+        "train",
+        "callbacks.progress",
+        "models.cnn",
+    ]
     assert {f"src.{name}" for name in computing} <= machinery.keys()
     assert not {f"src.{name}" for name in showing} & machinery.keys()
 
@@ -154,7 +162,7 @@ def test_which_options_of_the_project_count():
         "src.callbacks.early_stopping",
         "src.losses.Tversky",
     } <= code.keys()
-    others = ("src.models.unet", "src.callbacks.progress", "src.losses.CrossEntropy", "src.trainer")
+    others = ("src.models.unet", "src.callbacks.progress", "src.losses.CrossEntropy", "src.training.trainer")
     assert not set(others) & code.keys()
 
 
@@ -372,18 +380,26 @@ def test_a_record_of_before_is_as_good_as_new(before, same_code, user_code):
 @pytest.mark.parametrize(
     ("lines", "named"),
     [
-        (["src/trainer.py 00ff", "src 1 {src}"], []),
-        (["src/trainer.py 00ff", "src {src}"], []),
-        (["src/trainer.py 00ff", "src 1"], ["the project's own code"]),
-        (["src/trainer.py 00ff", "src 1 2", "src 2 {src}"], ["the project's own code"]),
-        (["src/trainer.py 00fe", "src 1 {src}"], ["code src/trainer.py"]),
-        ([], ["code src/trainer.py"]),
+        (["src/build.py 00ff", "src 1 {src}"], []),
+        (["src/build.py 00ff", "src {src}"], []),
+        (["src/build.py 00ff", "src 1"], ["the project's own code"]),
+        (["src/build.py 00ff", "src 1 2", "src 2 {src}"], ["the project's own code"]),
+        (["src/build.py 00fe", "src 1 {src}"], ["code src/build.py"]),
+        ([], ["code src/build.py"]),
     ],
 )
 def test_a_record_of_the_first_version_goes_by_the_list(before, same_code, lines, named):
     config, record, now = before
-    record["code"]["src/trainer.py"] = "00ff"
+    record["code"]["src/build.py"] = "00ff"
     same_code(*(line.format(src=now["src"]) for line in lines))
+    assert changes(record, config) == named
+
+
+@pytest.mark.parametrize(("first", "named"), [("00ff", []), ("00fe", ["code src/trainer.py (not there any more)"])])
+def test_a_file_that_has_moved_since_must_have_been_the_lists(before, same_code, first, named):
+    config, record, now = before
+    record["code"] |= {"src/trainer.py": "00ff", "src/gone_and_unlisted.py": "00ff"}
+    same_code(f"src/trainer.py {first}", f"src 1 {now['src']}")
     assert changes(record, config) == named
 
 

@@ -146,7 +146,7 @@ def test_a_run_that_ended_half_way_does_not_go_on_with_other_code(tmp_path):
     ("file", "old", "new", "named"),
     [
         ("src/models/mlp.py", "import keras", "# why\nimport keras", None),
-        ("src/trainer.py", '"""', '"""In other words: ', None),
+        ("src/training/trainer.py", '"""', '"""In other words: ', None),
         ("src/data/digit_scenes/scenes.py", "0.35", "0.36", None),
         ("src/data/digit_scenes/builder.py", "import io", "import io\nX = 1", None),
         ("src/data/sources.py", "def digit_scenes(", "def digit_scenes(x=1, ", None),
@@ -154,7 +154,7 @@ def test_a_run_that_ended_half_way_does_not_go_on_with_other_code(tmp_path):
         ("src/models/mlp.py", "keras.Input(", "keras.Input(name='x', shape=", "code src.models.mlp"),
         ("src/data/digit_scenes/digits.py", "255.0", "254.0", "code src.data.digit_scenes.digits"),
         ("src/data/sources.py", "num_classes=10", "num_classes=11", "code src.data.sources.digits"),
-        ("src/trainer.py", "import math", "import math\nX = 1", "the project's own code"),
+        ("src/training/trainer.py", "import math", "import math\nX = 1", "the project's own code"),
     ],
 )
 def test_of_the_project_only_what_a_run_reaches_is_asked_about(digits_run, copy, file, old, new, named):

@@ -15,10 +15,10 @@ from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.record import RecordCallback
 from src.callbacks.reduce_on_plateau import ReduceOnPlateau
 from src.callbacks.summaries import Summaries, read_scalars
-from src.checkpoints import Checkpoints
 from src.data.pipeline import InMemory
 from src.runs.record import Record
-from src.trainer import Interrupted, Trainer
+from src.training.checkpoints import Checkpoints
+from src.training.trainer import Interrupted, Trainer
 
 STEPS, EPOCHS = 4, 2
 RUN = {"learning_rate": 0.5, "steps_per_epoch": STEPS, "total_steps": STEPS * EPOCHS}

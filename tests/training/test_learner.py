@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from src.checkpoints import Checkpoints
 from src.data.pipeline import First, InMemory
-from src.learner import Supervised
-from src.trainer import NonFiniteLoss, Trainer
-from tests.test_trainer import assert_same, weights
+from src.training.checkpoints import Checkpoints
+from src.training.learner import Supervised
+from src.training.trainer import NonFiniteLoss, Trainer
+from tests.training.test_trainer import assert_same, weights
 
 SIZE = 4
 

@@ -13,15 +13,15 @@ from src.callbacks.base import Callback
 from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.early_stopping import EarlyStopping
 from src.callbacks.export import Export
-from src.checkpoints import Checkpoints, best_weights
 from src.data.image_data import ImageData
 from src.data.pipeline import InMemory
 from src.losses import CrossEntropy
 from src.models.cnn import cnn
 from src.models.unet import unet
-from src.state import kept
-from src.trainer import Interrupted, NonFiniteLoss, Trainer
-from tests.test_trainer import Recorder, assert_same, digits, make_trainer, scenes, small_trainer, weights
+from src.training.checkpoints import Checkpoints, best_weights
+from src.training.state import kept
+from src.training.trainer import Interrupted, NonFiniteLoss, Trainer
+from tests.training.test_trainer import Recorder, assert_same, digits, make_trainer, scenes, small_trainer, weights
 
 
 def batches(count: int = 64, *, start: int = 0, seed: int | None = 0, batch_size: int = 16) -> InMemory:

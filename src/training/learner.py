@@ -22,10 +22,10 @@ import keras
 import tensorflow as tf
 
 from src.errors import control_flow_on_tensor, users_line
-from src.loss_scale import LossScale
 from src.losses import is_mean
 from src.ranges import Count, Positive, enforce_ranges
-from src.step_graph import side_effects, written
+from src.training.loss_scale import LossScale
+from src.training.step_graph import side_effects, written
 
 log = logging.getLogger(__name__)
 

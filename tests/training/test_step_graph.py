@@ -9,10 +9,10 @@ import tensorflow as tf
 from keras import layers
 
 from src.callbacks.base import Callback
-from src.checkpoints import Checkpoints
 from src.data.pipeline import InMemory
-from src.step_graph import HARMLESS, READS, SUMMARIES, side_effects
-from src.trainer import Trainer
+from src.training.checkpoints import Checkpoints
+from src.training.step_graph import HARMLESS, READS, SUMMARIES, side_effects
+from src.training.trainer import Trainer
 
 CLASSES, SIZE, BATCH = 3, 4, 4
 

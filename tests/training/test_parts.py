@@ -15,8 +15,8 @@ from src import targets
 from src.config import CONFIG_DIR
 from src.data.pipeline import InMemory
 from src.losses import CrossEntropy
-from src.trainer import Trainer
-from tests.test_trainer import Recorder
+from src.training.trainer import Trainer
+from tests.training.test_trainer import Recorder
 
 CLASSES, IGNORED, BATCH, STEPS = 3, 255, 8, 20
 WEIGHTS = [0.2, 1.0, 3.0]
@@ -131,12 +131,12 @@ def test_the_second_pass_draws_what_the_first_drew():
 @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(class_weights=WEIGHTS)], ids=["mean", "weighted"])
 def test_a_layer_that_mixes_examples_is_named(loss, caplog):
     normal = (lambda: layers.BatchNormalization(name="mixes"), lambda: layers.Dropout(0.1), layers.LayerNormalization)
-    with caplog.at_level(logging.WARNING, logger="src.learner"):
+    with caplog.at_level(logging.WARNING, logger="src.training.learner"):
         fitted(loss, parts=2, inner=normal, epochs=1)
-        (said,) = [record.message for record in caplog.records if record.name == "src.learner"]
+        (said,) = [record.message for record in caplog.records if record.name == "src.training.learner"]
         assert "gradient_accumulation_steps=2: " in said and "mixes would see all of a batch at once" in said
         caplog.clear()
         fitted(loss, parts=2, inner=normal[1:], epochs=1)
         fitted(loss, parts=None, inner=normal, epochs=1)
         fitted(loss, parts=2, inner=(lambda: layers.BatchNormalization(trainable=False),), epochs=1)
-    assert [record for record in caplog.records if record.name == "src.learner"] == []
+    assert [record for record in caplog.records if record.name == "src.training.learner"] == []

@@ -6,7 +6,7 @@
     trainer.fit(train_dataset, val_dataset, epochs=10)
     trainer.evaluate(test_dataset)      # {"loss": ..., "accuracy": ...}
 
-What a step computes and changes is the learner's, see `src.learner`. The trainer knows no path, no config
+What a step computes and changes is the learner's, see `src.training.learner`. The trainer knows no path, no config
 and no global; what should happen beside training is a callback.
 """
 
@@ -27,10 +27,10 @@ import tensorflow as tf
 from src.callbacks.base import Callback
 from src.data.pipeline import Batches, as_batches, failure
 from src.errors import control_flow_on_tensor
-from src.learner import Supervised
 from src.ranges import Count, enforce_ranges
-from src.state import Mode, TrainState, kept
-from src.step_graph import check_resumable, constants, side_effects, written
+from src.training.learner import Supervised
+from src.training.state import Mode, TrainState, kept
+from src.training.step_graph import check_resumable, constants, side_effects, written
 
 Loop: TypeAlias = tuple[Callable, list[keras.Variable]]  # a graph of many steps, and the variables that it changes
 

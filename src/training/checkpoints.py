@@ -31,7 +31,7 @@ from src.manifest import (
     write_manifest,
 )
 from src.ranges import Count, enforce_ranges
-from src.state import TrainState, kept
+from src.training.state import TrainState, kept
 
 
 @enforce_ranges

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from src.learner import Supervised
 from src.ranges import enforce_ranges
+from src.training.learner import Supervised
 
 Mode: TypeAlias = Literal["min", "max"]
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from src.checkpoints import Checkpoints
 from src.data.pipeline import InMemory
 from src.manifest import CheckpointError
 from src.models.mlp import mlp
-from tests.test_trainer import assert_same, digits, make_trainer, small_trainer, weights
+from src.training.checkpoints import Checkpoints
+from tests.training.test_trainer import assert_same, digits, make_trainer, small_trainer, weights
 
 
 def trained(seed: int = 0, epochs: int = 1):

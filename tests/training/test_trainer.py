@@ -18,8 +18,8 @@ from src.data.pipeline import InMemory
 from src.models.cnn import cnn
 from src.models.mlp import mlp
 from src.models.unet import unet
-from src.state import Best
-from src.trainer import Interrupted, NonFiniteLoss, Trainer
+from src.training.state import Best
+from src.training.trainer import Interrupted, NonFiniteLoss, Trainer
 
 
 def digits(count: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
