@@ -121,7 +121,8 @@ def main(argv: list[str]) -> int:
         if arguments.record and not differs:
             from benchmarks import same_code
 
-            records = [Record(Path(folder, "new", name)).read() or {} for name in chosen]
+            # Of both, since what has moved has another key in each.
+            records = [Record(Path(folder, side, name)).read() or {} for side in ("old", "new") for name in chosen]
             same_code.add(tree, {key for record in records for key in record["fingerprints"]["code"]})
     return int(differs)
 

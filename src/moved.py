@@ -5,7 +5,13 @@ old_name("src.new.Shift")   # what a run's identity counts
 """
 
 # Old path: the path today. What moves again is added once more, and its earlier entries point to where it is now.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "src.data.image_folder.image_folder": "src.data.images.folders.image_folder",
+    "src.data.transforms.Flip": "src.data.images.transforms.Flip",
+    "src.data.transforms.Shift": "src.data.images.transforms.Shift",
+    "src.data.transforms.Brightness": "src.data.images.transforms.Brightness",
+    "src.data.transforms.Noise": "src.data.images.transforms.Noise",
+}
 
 
 def new_name(name: str) -> str:

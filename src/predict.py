@@ -34,20 +34,10 @@ import numpy as np
 
 from src.arguments import Parser
 from src.command import run_command
+from src.data.images.files import FEW_BITS, MODES, BadImage, Reading, count_pixels, resized
+from src.data.images.find import MASKS, OVERLAYS, RESULTS, find_images
 from src.data.threads import progress_bar
 from src.files import literal, replace
-from src.image_files import (
-    FEW_BITS,
-    MASKS,
-    MODES,
-    OVERLAYS,
-    RESULTS,
-    BadImage,
-    Reading,
-    count_pixels,
-    find_images,
-    resized,
-)
 from src.logs import escaped, importing
 from src.machine import available_cores
 from src.pictures import mask_png, overlay, png

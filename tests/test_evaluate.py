@@ -14,8 +14,8 @@ from src import evaluate as command
 from src.callbacks.export import export
 from src.config import ConfigError, compose
 from src.data.image_data import ImageData
+from src.data.images.transforms import Noise
 from src.data.sources import digit_scenes
-from src.data.transforms import Noise
 from src.evaluation import WORST, Evaluation, examine, measure, write
 from src.losses import CrossEntropy
 from src.metrics import MeanIoU

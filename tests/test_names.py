@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.folder_layout import Example, find_layout
 from src.data.image_data import DataError
-from src.data.image_folder import image_folder, split_examples
+from src.data.images.folder_layout import Example, find_layout
+from src.data.images.folders import image_folder, split_examples
 from src.verify_resume import compare
 from tests import forks
 from tests.folders import save, write_classes, write_pairs

@@ -13,7 +13,8 @@ from PIL import Image
 
 from src.callbacks.export import export
 from src.data.digit_scenes.digits import digit_indices, load_digits
-from src.image_files import BadImage, find_images, resized
+from src.data.images.files import BadImage, resized
+from src.data.images.find import find_images
 from src.pictures import overlay, palette
 from src.predict import check_output, class_mask, earlier_pictures
 from src.runs.record import Record

@@ -37,7 +37,7 @@ TOUCH = {"_target_": "subprocess.getoutput", "_args_": ["touch marker"]}
         ("src.metrics.MeanIoU", "metric"),
         ("src.models.cnn.cnn", "model"),
         ("src.data.sources.digits", "data"),
-        ("src.data.transforms.Shift", "data.transforms"),
+        ("src.data.images.transforms.Shift", "data.transforms"),
         ("src.callbacks.early_stopping.EarlyStopping", "callback"),
         ("optuna.samplers.TPESampler", "hydra.sweeper"),
     ],
@@ -197,14 +197,14 @@ def test_build_makes_what_the_config_says():
     node = {"x": {"_target_": "src.callbacks.early_stopping.EarlyStopping", "_partial_": True}}
     partial = build(node, key="callback")
     assert isinstance(partial["x"], functools.partial) and partial["x"](patience=2)
-    nodes = [{"_target_": "src.data.transforms.Shift", "_args_": [], "max_pixels": 3}, None, 5]
+    nodes = [{"_target_": "src.data.images.transforms.Shift", "_args_": [], "max_pixels": 3}, None, 5]
     shifts = build(nodes, key="data.transforms")
     assert type(shifts[0]).__name__ == "Shift" and shifts[1:] == [None, 5]
 
 
 def test_what_a_constructor_says_names_the_node():
-    node = {"transforms": {"shift": {"_target_": "src.data.transforms.Shift", "max_pixels": -1}}}
-    with pytest.raises(TargetError, match=r"^data.transforms.shift \(src.data.transforms.Shift\): max_pixels is -1"):
+    node = {"transforms": {"shift": {"_target_": "src.data.images.transforms.Shift", "max_pixels": -1}}}
+    with pytest.raises(TargetError, match=r"^data.transforms.shift \(src.data.images.transforms.Shift\): max_pix"):
         build(node, key="data")
 
 

@@ -13,7 +13,7 @@ from src.callbacks.export import export
 from src.config import compose
 from src.data.digit_scenes.digits import load_digits
 from src.data.image_data import UNDERSTOOD, DataError, ImageData
-from src.data.transforms import Augment, Brightness, Flip, Noise, Shift
+from src.data.images.transforms import Augment, Brightness, Flip, Noise, Shift
 from src.predict import load_model
 from src.preflight import misfit, squashed, target_problems
 from src.training.learner import Supervised

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
+from src.data.images.transforms import Augment
 from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, to_float
-from src.data.transforms import Augment
 from src.ranges import Count, Range, enforce_ranges
 
 Limit = Annotated[float, Range(0, 1, above=True)]  # the share of the training examples
@@ -53,7 +53,7 @@ class ImageData:
         batch_size: examples a step.
         seed: decides order and augmentation of the training split, with the epoch.
         class_names: one for each class; their numbers by default.
-        transforms: augmentation of the training split by name, see `src.data.transforms`; None leaves one out.
+        transforms: augmentation of the training split by name, see `src.data.images.transforms`; None leaves one out.
         shuffle: whether epochs are permuted.
 
     Raises:

@@ -17,7 +17,7 @@ from tensorflow.autograph.experimental import do_not_convert
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES
 from src.data.image_data import SPLITS, ImageData, Limit
-from src.image_files import ImageSize, height_and_width, resized, resized_nearest
+from src.data.images.files import ImageSize, height_and_width, resized, resized_nearest
 from src.ranges import Count, enforce_ranges
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@
     )
 
 Examples are read by number, so a set gives the same batches whether it fits in memory or not. Images and masks are read
-as those in folders, by `src.image_files`.
+as those in folders, by `src.data.images.files`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from src.data.image_data import DataError, ImageData, Limit, Pair, label_dtype, share_of
-from src.data.oddities import Oddities
+from src.data.images.files import BitDepth, ImageSize, Reading, height_and_width
+from src.data.images.oddities import Oddities
 from src.data.tfds_folders import prepared
 from src.data.tfds_records import Records
 from src.data.threads import in_memory
 from src.errors import one_line
-from src.image_files import BitDepth, ImageSize, Reading, height_and_width
 from src.ranges import Count, Flag, Positive, Share, enforce_ranges
 from src.text import size
 

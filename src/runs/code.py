@@ -28,7 +28,7 @@ PROJECT = "src"
 
 # Modules of several options: each of their definitions stands for itself, since a run takes few of them.
 OF_MANY = (
-    *("src.data.sources", "src.data.transforms", "src.image_files"),
+    *("src.data.sources", "src.data.images.transforms", "src.data.images.files"),
     *("src.losses", "src.metrics", "src.optimizers", "src.schedules"),
 )
 # In these words a definition may depend on others that it does not name.

@@ -46,8 +46,8 @@ WRITTEN = "written"  # by the run itself, so a change of it says nothing
 MOST_READ = 64 * 2**20
 # More files than these, opened by a run's own code, are known by their folders.
 MOST_FILES = 100
-# Which reads of a folder its images, and this file; what their names must end in is src.image_files' SUFFIXES.
-IMAGE_FOLDER, CLASSES_FILE = "src.data.image_folder.image_folder", "classes.txt"
+# Which reads of a folder its images, and this file; what their names must end in is src.data.images.files' SUFFIXES.
+IMAGE_FOLDER, CLASSES_FILE = "src.data.images.folders.image_folder", "classes.txt"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 # What file managers leave behind, and no reader takes for data.
 LITTER = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini", re.IGNORECASE)

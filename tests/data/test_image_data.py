@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from src.data.image_data import SPLITS, ImageData
+from src.data.images.transforms import Noise, Shift
 from src.data.pipeline import to_float
-from src.data.transforms import Noise, Shift
 
 COUNTS = {"train": 37, "val": 21, "test": 10}
 

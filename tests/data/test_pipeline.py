@@ -10,8 +10,8 @@ from hypothesis import given, strategies as st
 
 from src.data.digit_scenes.digits import load_digits
 from src.data.image_data import DataError
+from src.data.images.transforms import Augment, Brightness, Noise, Shift
 from src.data.pipeline import First, InMemory, Lazy, Stream, as_batches, to_float
-from src.data.transforms import Augment, Brightness, Noise, Shift
 from src.models.cnn import cnn
 from src.training.trainer import Trainer
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.digit_scenes.scenes import SPLIT_SIZES, compose_scene
+from src.data.images.transforms import Flip, Noise
 from src.data.sources import digit_scenes, digits
-from src.data.transforms import Flip, Noise
 
 OPTIONS = {"batch_size": 64, "seed": 0, "transforms": {"flip": Flip(), "noise": Noise()}}
 

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 from src.data.image_data import DataError, ImageData
-from src.data.transforms import Flip
+from src.data.images.transforms import Flip
 from src.inspection.summary import batch_picture, summarize, time_batches
 from tests import forks
 from tests.helpers import ROOT, run_module

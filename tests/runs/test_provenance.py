@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from src.data.folder_layout import find_layout
-from src.image_files import SUFFIXES
+from src.data.images.files import SUFFIXES
+from src.data.images.folder_layout import find_layout
 from src.runs import provenance
 from src.runs.code import reach
 from src.runs.provenance import COMPUTING, NOT_COMPUTING, PROJECT, changes, comparable_data, differences, fingerprints

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.data.folder_layout import find_layout
+from src.data.images.folder_layout import find_layout
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -24,10 +24,10 @@ import numpy as np
 import PIL
 
 from src import files
-from src.data.folder_classes import Classes, typed
-from src.data.folder_layout import Layout
+from src.data.images.files import HAS_COLOURS, BadImage, Reading, why_too_deep
+from src.data.images.folder_classes import Classes, typed
+from src.data.images.folder_layout import Layout
 from src.data.threads import in_threads
-from src.image_files import HAS_COLOURS, BadImage, Reading, why_too_deep
 from src.text import counted, printable
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Facts:
         values: those in a mask.
         error: why it cannot be used; the rest is then meaningless.
         colours: (colour 0xrrggbb, value) of the values that alone have a colour in a mask's palette.
-        turn, bits, is_deep_colour: as those of `src.image_files.Decoded`.
+        turn, bits, is_deep_colour: as those of `src.data.images.files.Decoded`.
     """
 
     size: tuple[int, int] = (0, 0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from src.data.transforms import Augment, Brightness, Flip, Noise, Random, Shift
+from src.data.images.transforms import Augment, Brightness, Flip, Noise, Random, Shift
 from tests.helpers import ROOT
 
 COUNT, SHAPE = 70, (13, 11, 3)  # no multiple of any vector width

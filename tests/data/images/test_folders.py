@@ -14,10 +14,10 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from src.config import ConfigError, compose
-from src.data.folder_layout import Example
 from src.data.image_data import SPLITS, DataError
-from src.data.image_folder import image_folder, split_examples
-from src.data.transforms import Flip
+from src.data.images.folder_layout import Example
+from src.data.images.folders import image_folder, split_examples
+from src.data.images.transforms import Flip
 from src.runs.identity import config_hash, settings as identity_settings
 from tests.folders import COLOURS, png, save, save_palette, write_classes, write_pairs
 from tests.helpers import train

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from src.data import folder_check
-from src.data.folder_check import Facts, cache_file, colours_to_name, find_problems, look_at_files, problem_list
-from src.data.folder_classes import Classes, find_classes
-from src.data.folder_layout import find_layout
+from src.data.images.folder_check import Facts, cache_file, colours_to_name, find_problems, look_at_files, problem_list
+from src.data.images.folder_classes import Classes, find_classes
+from src.data.images.folder_layout import find_layout
 from tests.folders import png, read_mask, save, write_pairs
 from tests.helpers import ROOT
 from tests.terminal import on_terminal
@@ -20,7 +20,7 @@ from tests.terminal import on_terminal
 LOOK = """
 import sys
 from pathlib import Path
-from src.data.folder_check import look_at_files
+from src.data.images.folder_check import look_at_files
 names = sorted(path.relative_to("photos").as_posix() for path in Path("photos").rglob("*.png"))
 facts = look_at_files(Path("photos"), {name: name.partition("/")[0][:-1] for name in names}, cache=Path("cache.json"))
 print(len(facts), sum(fact.error is None for fact in facts.values()))

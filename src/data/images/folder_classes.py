@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.data.folder_layout import Layout
+from src.data.images.folder_layout import Layout
 from src.text import printable, same_name
 
 CLASSES_FILE = "classes.txt"

@@ -11,11 +11,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from src.data.image_data import DataError
-from src.image_files import FEW_BITS, Decoded, Reading
+from src.data.images.files import FEW_BITS, Decoded, Reading
 from src.text import counted, printable
 
 if TYPE_CHECKING:
-    from src.data.folder_check import Facts
+    from src.data.images.folder_check import Facts
 
 log = logging.getLogger(__name__)
 

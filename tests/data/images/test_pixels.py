@@ -28,10 +28,10 @@ from PIL import Image
 from src import predict
 from src.data import sources
 from src.data.image_data import DataError, ImageData
-from src.data.image_folder import image_folder
-from src.data.oddities import Oddities
+from src.data.images.files import BadImage, Decoded, Reading, resized, resized_nearest
+from src.data.images.folders import image_folder
+from src.data.images.oddities import Oddities
 from src.data.tfds_sets import tfds_images
-from src.image_files import BadImage, Decoded, Reading, resized, resized_nearest
 from tests.folders import png, read_image, read_mask, save
 from tests.prepared import write_set
 
@@ -653,7 +653,7 @@ def test_an_image_of_180_megapixels(tmp_path, monkeypatch):
     path = tmp_path / "large.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
     assert predict.Reader(1, {})(path).shape == (side, side, 1)
-    monkeypatch.setattr("src.image_files.free_memory", lambda: 100_000_000)
+    monkeypatch.setattr("src.data.images.files.free_memory", lambda: 100_000_000)
     with pytest.raises(BadImage, match=r"its 182 megapixels need at least 364 MB of memory, and 100 MB are free"):
         read_image(path, channels=1)
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from src.data.images.files import SUFFIXES
 from src.files import walk
-from src.image_files import SUFFIXES
 from src.ranges import enforce_ranges
 from src.text import printable, same_name
 

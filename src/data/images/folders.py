@@ -3,7 +3,7 @@
     data = image_folder(path="photos", image_size=[128, 128], batch_size=32, seed=0)
     data.class_names        # ("background", "road", "sky")
 
-`src.data.folder_layout` lists the layouts, `src.data.folder_check` what is checked.
+`src.data.images.folder_layout` lists the layouts, `src.data.images.folder_check` what is checked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Literal
 
 import numpy as np
 
-from src.data.folder_check import (
+from src.data.image_data import SPLITS, DataError, ImageData, Limit, label_dtype
+from src.data.images.files import BadImage, BitDepth, ImageSize, Reading, height_and_width
+from src.data.images.folder_check import (
     Facts,
     Findings,
     Role,
@@ -30,12 +32,10 @@ from src.data.folder_check import (
     look_at_files,
     problem_list,
 )
-from src.data.folder_classes import Classes, Colour, find_classes
-from src.data.folder_layout import Example, Kind, Layout, find_layout
-from src.data.image_data import SPLITS, DataError, ImageData, Limit, label_dtype
-from src.data.oddities import Oddities
+from src.data.images.folder_classes import Classes, Colour, find_classes
+from src.data.images.folder_layout import Example, Kind, Layout, find_layout
+from src.data.images.oddities import Oddities
 from src.data.threads import in_memory
-from src.image_files import BadImage, BitDepth, ImageSize, Reading, height_and_width
 from src.ranges import Count, Flag, Positive, Share, enforce_ranges
 from src.text import printable, size
 

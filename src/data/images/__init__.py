@@ -1,0 +1,1 @@
+"""Images and their labels or masks: files, users' folders of them, augmentation."""
