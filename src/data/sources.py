@@ -5,7 +5,6 @@ data = digits(batch_size=32, seed=0)
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -17,10 +16,8 @@ from tensorflow.autograph.experimental import do_not_convert
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES
 from src.data.image_data import SPLITS, ImageData, Limit
-from src.data.images.files import ImageSize, height_and_width, resized, resized_nearest
+from src.data.images.files import ImageSize, Reading, height_and_width
 from src.ranges import Count, enforce_ranges
-
-log = logging.getLogger(__name__)
 
 
 @enforce_ranges
@@ -95,7 +92,7 @@ def examples(builder, split: str, *, resize: tuple[int, int] | None = None) -> t
     def pair(features):
         image, mask = features["image"], features["segmentation_mask"][..., 0]
         if resize:
-            parts = tf.numpy_function(lambda *pair: _resized(*pair, resize), (image, mask), (tf.uint8, tf.uint8))
+            parts = tf.numpy_function(Reading(size=resize).resize, (image, mask), (tf.uint8, tf.uint8))
             image, mask = (
                 tf.ensure_shape(part, [*resize, *stored.shape[2:]])
                 for part, stored in zip(parts, (image, mask), strict=True)
@@ -103,11 +100,6 @@ def examples(builder, split: str, *, resize: tuple[int, int] | None = None) -> t
         return image, mask
 
     return builder.as_dataset(split=split, shuffle_files=False).map(pair, num_parallel_calls=2, deterministic=True)
-
-
-def _resized(image: np.ndarray, mask: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """As all images and masks are, those of src.predict too."""
-    return resized(image, shape), resized_nearest(mask, shape)
 
 
 def arrays(dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import stat
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Annotated, Any
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from src.data.images.png_chunks import without_metadata
 from src.machine import free_memory
 from src.ranges import Count, Flag, Range, enforce_ranges
 from src.text import size as as_size
@@ -51,9 +51,6 @@ TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda pixels: np.rot90(pixels),
 }
 TURNED_BACK = {6: 8, 8: 6}  # the others are their own inverses
-PNG_START = b"\x89PNG\r\n\x1a\n"
-PNG_ORIENTATION = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # keywords of texts that may hold it
-PNG_TEXT_BYTES = 1 << 20  # the longest text that Pillow takes
 
 # On transparent colours of a palette, which are left out, and on metadata, which are passed over.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -104,10 +101,6 @@ class Reading:
     size: tuple[int, int] | None = None
     apply_exif: Flag | None = None
     bit_depth: BitDepth | None = None
-
-    def __post_init__(self) -> None:
-        if self.channels not in MODES:
-            raise ValueError(f"data.channels is {self.channels}; it must be 1 (gray), 3 (RGB) or 4 (RGB and opacity)")
 
     @property
     def is_upright(self) -> bool:
@@ -185,7 +178,7 @@ def count_pixels(path: Path) -> int:
     """Width times height as the file's first bytes say; 0 where they cannot be read."""
     try:
         with _reasons(path):
-            image = Image.open(io.BytesIO(_without_metadata(path.read_bytes())))
+            image = Image.open(io.BytesIO(without_metadata(path.read_bytes())))
             return image.width * image.height
     except BadImage:
         return 0
@@ -251,57 +244,12 @@ def _opened(source: Path | bytes) -> tuple[Image.Image, str]:
 
     From memory: Pillow maps a file that it is given by name, and scrambles pixels that are turned.
     """
-    image = Image.open(io.BytesIO(_without_metadata(source if isinstance(source, bytes) else source.read_bytes())))
+    image = Image.open(io.BytesIO(without_metadata(source if isinstance(source, bytes) else source.read_bytes())))
     _check_memory(image)
     how = image.tile[0][3] if getattr(image, "tile", None) else ""
     stored = str(how[0] if isinstance(how, tuple) else how)
     _check_tiff(image, stored)
     return image, stored
-
-
-def _without_metadata(content: bytes) -> bytes:
-    """A PNG without what is neither pixels nor their orientation: it may be broken, or longer than Pillow takes.
-
-    Raises:
-        BadImage: it ends too early, or a checksum of what is needed is wrong.
-    """
-    if not content.startswith(PNG_START):
-        return content
-    view, place, name = memoryview(content), len(PNG_START), b""
-    parts: dict[int | bytes, memoryview] = {0: view[:place]}
-    while name != b"IEND":
-        length = int.from_bytes(view[place : place + 4])
-        chunk = view[place : place + 12 + length]
-        if len(chunk) < 12 + length:
-            raise BadImage("broken PNG file: it is truncated")
-        name, is_whole = bytes(chunk[4:8]), zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
-        is_of_pixels = name[:1].isupper() or name == b"tRNS"
-        if is_of_pixels and not is_whole:
-            raise BadImage("broken PNG file: a checksum is wrong")
-        if is_of_pixels:
-            parts[place] = chunk
-        elif is_whole and (keyword := _tells_orientation(name, chunk[8:-4])):
-            parts.pop(keyword, None)  # of several the last one counts
-            parts[keyword] = chunk
-        place += 12 + length
-    return b"".join(parts.values())
-
-
-def _tells_orientation(name: bytes, data: memoryview) -> bytes | None:
-    """The keyword under which a PNG chunk may give an orientation that Pillow reads; None if it gives none."""
-    if name not in (b"tEXt", b"zTXt", b"iTXt"):
-        return name if name == b"eXIf" else None
-    keyword, _, text = bytes(data).partition(b"\0")
-    if keyword not in PNG_ORIENTATION or len(text) > PNG_TEXT_BYTES:
-        return None
-    if name == b"zTXt" or (name == b"iTXt" and text[:1] == b"\1"):
-        unpacked = zlib.decompressobj()
-        try:
-            unpacked.decompress(text[1:] if name == b"zTXt" else text[2:].split(b"\0", 2)[2], PNG_TEXT_BYTES)
-        except (zlib.error, IndexError):
-            return None
-        return keyword if unpacked.eof else None
-    return keyword
 
 
 def _check_memory(image: Image.Image) -> None:
