@@ -9,7 +9,7 @@ from __future__ import annotations
 import colorsys
 import functools
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ TILE = 96  # pixels that the longer side of a small image is enlarged to, at lea
 GAP, FONT_SIZE, LINE = 6, 12, 16  # pixels
 Colour = tuple[int, int, int]
 INK, PAPER, RIGHT, WRONG = (32, 32, 32), (255, 255, 255), (30, 130, 50), (200, 30, 30)
+STRIP_PIXELS = 4_000_000  # of a mask or an overlay that are made at a time
 LEGEND_CLASSES = 24  # more colours look alike
 CELL_NUMBERS = 20  # with more classes, a confusion matrix has no numbers
 
@@ -38,10 +39,19 @@ def overlay(image: np.ndarray, mask: np.ndarray, classes: int, *, opacity: float
         mask: integers [H, W], 0 to classes - 1.
         opacity: of the colours, 0 to 1.
     """
-    image = _rgb(image)
-    colours = Image.fromarray(palette(classes)[mask])
-    mixed = np.asarray(Image.blend(Image.fromarray(image), colours, opacity))  # bytes: a large image is no burden
-    return np.where((mask > 0)[..., None], mixed, image)
+    image, colours = _rgb(image), palette(classes)
+
+    def mixed(rows: slice) -> np.ndarray:
+        blend = Image.blend(Image.fromarray(image[rows]), Image.fromarray(colours[mask[rows]]), opacity)
+        return np.where((mask[rows] > 0)[..., None], np.asarray(blend), image[rows])
+
+    return np.concatenate([mixed(rows) for rows in strips(mask.shape[:2])])
+
+
+def strips(size: tuple[int, int]) -> Iterator[slice]:
+    """Rows of an image, few enough to make at a time."""
+    height = max(1, STRIP_PIXELS // size[1])
+    return (slice(top, min(top + height, size[0])) for top in range(0, size[0], height))
 
 
 def examples_sheet(

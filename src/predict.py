@@ -40,14 +40,13 @@ from src.data.threads import progress_bar
 from src.files import literal, replace
 from src.logs import escaped, importing
 from src.machine import available_cores
-from src.pictures import mask_png, overlay, png
+from src.pictures import mask_png, overlay, png, strips
 from src.runs.checked import Values
 from src.runs.collection import find_run
 from src.text import counted
 
 BATCH_IMAGES = 16
 BATCH_VALUES = 16_000_000  # pixels and class scores together in a batch of more than one image
-STRIP_PIXELS = 4_000_000  # of a mask or an overlay that are made at a time
 TOP = 5  # classes whose probabilities are listed
 SAVED_MODEL = Path("saved_model", "1")
 
@@ -151,10 +150,10 @@ def predict(run: Path, record: Values, files: Sequence[Path], *, base: Path, out
 
 
 def check_output(output: Path, files: Sequence[Path], base: Path) -> None:
-    """Whether all pictures of these files can be written.
+    """Check that all pictures of these files can be written.
 
     Raises:
-        ValueError: a file of another's is there, or two images need one path as a file and as a folder.
+        ValueError: a file that this command has not made is there, or an image's path is another's folder.
     """
     planned, ours = {path for file in files for path in pictures_of(file, base)}, earlier_pictures(output)
     another = "give another folder as --output"
@@ -162,9 +161,9 @@ def check_output(output: Path, files: Sequence[Path], base: Path) -> None:
         if parent := next((parent for parent in path.parents if parent in planned), None):
             raise ValueError(f"{output / parent} would be a picture and a folder for {path.name}; rename an image")
         if file := next((p for p in map(output.joinpath, path.parents[:-1]) if p.exists() and not p.is_dir()), None):
-            raise ValueError(f"{file} is no folder, so {path} cannot be made; {another}")
+            raise ValueError(f"{file} is not a folder, so {path} cannot be made; {another}")
         if path not in ours and os.path.lexists(output / path):
-            raise ValueError(f"{output / path} is there and is none of {output / RESULTS}; {another}")
+            raise ValueError(f"{output / path} exists and is not listed in {output / RESULTS}; {another}")
 
 
 def pictures_of(file: Path, base: Path) -> tuple[Path, Path]:
@@ -265,7 +264,7 @@ def class_mask(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     classes = scores.shape[-1]
     mask = np.zeros(size, np.uint8 if classes <= 256 else np.uint16)
-    for rows in _strips(size):
+    for rows in strips(size):
         best = np.array(resized(scores[..., 0], size, rows=rows))
         for number in range(1, classes):
             plane = resized(scores[..., number], size, rows=rows)
@@ -313,7 +312,7 @@ class Writer:
         for path in (mask_path, overlay_path):
             (self._output / path).parent.mkdir(parents=True, exist_ok=True)
         self._write_picture(mask_path, mask_png(mask, len(self._names)))
-        self._write_picture(overlay_path, png(_overlay(image[..., :3], mask, len(self._names))))
+        self._write_picture(overlay_path, png(overlay(image[..., :3], mask, len(self._names))))
         counts = np.bincount(mask.ravel(), minlength=len(self._names))
         shares = {name: float(n / mask.size) for name, n in zip(self._names, counts, strict=True) if n}
         return {**entry, "mask": str(mask_path), "overlay": str(overlay_path), "shares": shares}
@@ -342,8 +341,8 @@ class Writer:
         return self._write(facts, images, skipped)
 
     def _write(self, facts: dict[str, Any], images: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> Path:
-        told = {Path(entry[key]) for entry in images for key in ("mask", "overlay") if key in entry}
-        earlier = sorted(map(str, self._pictures - told))
+        listed = {Path(entry[key]) for entry in images for key in ("mask", "overlay") if key in entry}
+        earlier = sorted(map(str, self._pictures - listed))
         values = {**facts, "images": images, "skipped": skipped, "earlier": earlier}
         replace(self._output / RESULTS, json.dumps(values, indent=2) + "\n")
         return self._output / RESULTS
@@ -379,17 +378,6 @@ def _predicted(
     answers = _answers(model, list(images.values()), pool)
     results = dict(zip(images, pool.map(write, images, images.values(), answers), strict=True))
     return [(file, image if isinstance(image, BadImage) else results[file]) for file, image in read.items()]
-
-
-def _strips(size: tuple[int, int]) -> Iterator[slice]:
-    """Rows of an image, few enough to make at a time."""
-    height = max(1, STRIP_PIXELS // size[1])
-    return (slice(top, min(top + height, size[0])) for top in range(0, size[0], height))
-
-
-def _overlay(image: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
-    """`overlay`, made in strips."""
-    return np.concatenate([overlay(image[rows], mask[rows], classes) for rows in _strips(mask.shape[:2])])
 
 
 def _answers(model: Model, images: Sequence[np.ndarray], pool: ThreadPoolExecutor) -> list[Answer]:

@@ -300,7 +300,7 @@ def test_twelve_megapixels_need_less_than_a_gigabyte(run, tmp_path):
         (["RUN", "2\nlines"], 2, "there is no file or folder 2\\nlines"),
         (["RUN", "a.png", "--output", "a.png"], 2, "a.png cannot be made (File exists); give another"),
         (["RUN", "a.png", "--ouput", "x"], 2, "unrecognized arguments: --ouput"),
-        (["RUN", "a.png", "--output", "ds"], 2, "ds/masks/a.png.png is there and is none of ds/predictions.json; give"),
+        (["RUN", "a.png", "--output", "ds"], 2, "ds/masks/a.png.png exists and is not listed in ds/predictions.json"),
         (["RUN", "two"], 2, "masks/a.png.png would be a picture and a folder for b.png.png; rename an image"),
         (["begun", "a.png"], 1, "is not there; complete the run: python -m src.train epochs=1 'name=my run'"),
         (["--help"], 0, "masks/<image>.png"),
@@ -408,19 +408,19 @@ def test_an_output_is_checked_against_what_is_there(tmp_path):
     out = tmp_path / "out"
     check_output(out, [file], tmp_path / "in")
     save(out / "masks" / "a" / "x.png.png", blocks())
-    with pytest.raises(ValueError, match=r"masks/a/x\.png\.png is there and is none of .*; give another folder"):
+    with pytest.raises(ValueError, match=r"masks/a/x\.png\.png exists and is not listed in .*; give another folder"):
         check_output(out, [file], tmp_path / "in")
     (out / "predictions.json").write_text('{"images": [], "earlier": ["masks/a/x.png.png"]}')
     check_output(out, [file], tmp_path / "in")
     (out / "overlays").touch()
-    with pytest.raises(ValueError, match=r"overlays is no folder, so overlays/a/x\.png\.png cannot be made"):
+    with pytest.raises(ValueError, match=r"overlays is not a folder, so overlays/a/x\.png\.png cannot be made"):
         check_output(out, [file], tmp_path / "in")
 
 
 def test_strips_of_a_mask_are_those_of_the_whole(monkeypatch):
     scores = np.random.default_rng(0).normal(size=[24, 30, 7]).astype(np.float32)
     whole = class_mask(scores, (401, 303))
-    monkeypatch.setattr("src.predict.STRIP_PIXELS", 303 * 17)
+    monkeypatch.setattr("src.pictures.STRIP_PIXELS", 303 * 17)
     assert (class_mask(scores, (401, 303)) == whole).mean() > 0.9999
 
 
