@@ -8,12 +8,12 @@ all runs of (result - the mean of all)². A key that does nothing has (values - 
 
 from __future__ import annotations
 
-import math
 import statistics
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import cast
 
 from src.comparison.columns import differing, is_factor, values_of
@@ -92,8 +92,7 @@ def _factors(rows: Sequence[Row]) -> list[dict[str | Confounder, dict[int, Value
 
 
 def _pattern(values: dict[int, Value]) -> tuple:
-    """Equal for keys that always change together: which runs have equal values; of many numbers, all of them
-    different, the order."""
+    """Which runs have equal values, or of many different numbers their order: equal for keys that change together."""
     numbers = [value for value in values.values() if isinstance(value, int | float)]
     if MOST_VALUES < len(set(values.values())) == len(numbers) == len(values):
         order = tuple(sorted(values, key=lambda place: cast(float, values[place])))
@@ -119,7 +118,7 @@ def _effect(factor: dict[str | Confounder, dict[int, Value]], monitor: str, rows
     return Effect(
         key=", ".join(map(str, factor)),
         monitor=monitor,
-        explained=_explained(list(levels.values())),
+        explained=_explained(levels.values()),
         by_chance=(len(levels) - 1) / (len(places) - 1),
         levels=tuple(best_first),
         points=tuple((rows[place], value) for place, value in zip(places, own, strict=True)),
@@ -130,32 +129,28 @@ def _word(value: Value) -> str:
     return "null" if value is None else format(value, ".6g") if isinstance(value, float) else str(value)
 
 
-def _explained(levels: Sequence[Sequence[float]]) -> float | None:
-    """Eta squared; None where all results are equal."""
-    results = [result for level in levels for result in level]
-    if min(results) == max(results):
-        return None
-    middle = float(statistics.mean(results))
-    unit = max(abs(result - middle) for result in results)  # squares of tiny or huge numbers are 0 or infinite
-    between = [len(level) * _square((float(statistics.mean(level)) - middle) / unit) for level in levels]
-    share = sum(between) / sum(_square((result - middle) / unit) for result in results)
-    return min(1.0, share) if math.isfinite(share) else None
+def _explained(levels: Iterable[Sequence[float]]) -> float | None:
+    """Eta squared; None where all results are equal. Fractions are exact: squares of tiny floats would be 0."""
+    exact = [[Fraction(result) for result in level] for level in levels]
+    total = _squares([result for level in exact for result in level])
+    return float(1 - sum(map(_squares, exact)) / total) if total else None
 
 
-def _square(value: float) -> float:
-    return value * value
+def _squares(results: Sequence[Fraction]) -> Fraction:
+    """The sum of the squared differences from the mean."""
+    return statistics.pvariance(results) * len(results)
 
 
 def _levels(values: Sequence[Value]) -> list[Value]:
     """The values themselves, or the range that each is in where there are too many."""
-    distinct = set(values)
-    numbers = sorted(value for value in values if isinstance(value, int | float))
-    if len(distinct) <= MOST_VALUES or len(numbers) < len(values):
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(set(values)) <= MOST_VALUES or len(numbers) < len(values):
         return list(values)
-    edges = sorted({numbers[len(numbers) * i // RANGES] for i in range(1, RANGES)} - {numbers[0]})
-    places = [bisect_right(edges, cast(float, value)) for value in values]
-    ends = {place: [n for n in numbers if bisect_right(edges, n) == place] for place in set(places)}
-    return [_range(ends[place][0], ends[place][-1]) for place in places]
+    edges = statistics.quantiles(numbers, n=RANGES)
+    ranges = defaultdict(list)
+    for number in numbers:
+        ranges[bisect_right(edges, number)].append(number)
+    return [_range(min(found), max(found)) for found in (ranges[bisect_right(edges, number)] for number in numbers)]
 
 
 def _range(low: float, high: float) -> str:

@@ -126,7 +126,7 @@ def _carry_out(removals: Sequence[Removal]) -> int:
         try:
             removed += removal.size if removal.carry_out() else 0
         except Locked as error:
-            print(f"{removal.run.directory} is left as it is: {str(error).partition(';')[0]}", file=sys.stderr)
+            print(f"{removal.run.directory} was left alone: {str(error).partition(';')[0]}", file=sys.stderr)
         except OSError as error:
             print(f"error: {removal.path} could not be removed: {error}", file=sys.stderr)
             failed = True

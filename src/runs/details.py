@@ -91,7 +91,7 @@ def _place(traceback: str) -> str:
     places = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', traceback)
     own = [place for place in places if "site-packages" not in place[0]]
     file, line, function = (own or places or [("", "", "")])[-1]
-    return f"in {function}, {os.path.relpath(file)}:{line}; all of it is in train.log" if file else ""
+    return f"in {function}, {os.path.relpath(file)}:{line}; the whole trace is in train.log" if file else ""
 
 
 def _times(values: Values) -> str:
@@ -168,7 +168,7 @@ def _print_history(epochs: list[dict[str, Any]], monitor: str, stream: TextIO) -
     print(file=stream)
     names, last, by_number = list(epochs[-1]), epochs[-1]["epoch"], {epoch["epoch"]: epoch for epoch in epochs}
     first = max(last - CURVE + 1, min(by_number))
-    shown = [by_number.get(number, {"epoch": number}) for number in range(first, last + 1)]  # with those it lacks
+    shown = [by_number.get(number, {"epoch": number}) for number in range(first, last + 1)]  # missing ones too
     table = [[_number(epoch[name]) if name in epoch else "" for name in names] for epoch in shown[-EPOCHS:]]
     print_table([names, *table], stream, right=names)
     curve = [float("nan") if epoch.get(monitor) is None else epoch[monitor] for epoch in shown]
@@ -182,5 +182,5 @@ def _number(value: Any) -> str:
 
 
 def _digits(value: float, digits: int) -> str:
-    """With so many digits after the point; with as many that count where most of these were zeros."""
+    """With so many digits after the point; of a small number, so many significant digits."""
     return f"{value:.{digits}f}" if abs(value) >= SMALL or not value else f"{value:.{digits}g}"

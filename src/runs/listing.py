@@ -50,7 +50,7 @@ def shown_status(run: RecordedRun) -> str:
 
 
 def newest_first(runs: Iterable[RecordedRun]) -> list[RecordedRun]:
-    """By when they were started; those that do not say so at the end."""
+    """By their start; those without a recorded one at the end."""
     return sorted(runs, key=lambda run: parse_time(run.values["started"]) or -math.inf, reverse=True)
 
 
@@ -86,7 +86,7 @@ def _totals(summaries: Sequence[dict[str, Any]]) -> str:
     statuses = ", ".join(f"{counts[status]} {status}" for status in SHOWN_STATUSES if counts[status])
     totals = [sum(run[key] for run in summaries) for key in ("bytes", "checkpoint_bytes", "seconds")]
     return (
-        f"{counted(len(summaries), 'run')}: {statuses}; {size(totals[0])}, of it {size(totals[1])} checkpoints; "
+        f"{counted(len(summaries), 'run')}: {statuses}; {size(totals[0])}, {size(totals[1])} of it checkpoints; "
         f"trained for {duration(totals[2])}"
     )
 

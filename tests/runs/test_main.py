@@ -50,7 +50,7 @@ def test_list_shows_all_newest_first(folder):
     row = r"val/loss 0\.940000 +2 +3/3 +2026-01-05 10:00 +10:02 +90\.0 +1\d kB +1\d kB +outputs/"
     assert re.search(row, lines[0])
     counts = "5 runs: 2 completed, 1 interrupted, 1 failed, 1 set-aside"
-    assert re.fullmatch(rf"{counts}; \d+ kB, of it \d+ kB checkpoints; trained for 7 min 30 s", total)
+    assert re.fullmatch(rf"{counts}; \d+ kB, \d+ kB of it checkpoints; trained for 7 min 30 s", total)
     assert found.stderr.startswith("warning: outputs/digits/broken is left out") and found.stderr.count("\n") == 1
 
 
@@ -141,7 +141,7 @@ def test_show_a_failed_run(tmp_path):
     directory = make_run(tmp_path / "outputs" / "x", 1, status="failed", error=error, checkpoints=False, best=None)
     shown = runs("show", str(directory), cwd=tmp_path).stdout
     assert "failed, epoch 3 of 3" in shown and "ValueError: gamma is -1\n" in shown
-    assert "in focal, mine/losses.py:7; all of it is in train.log" in shown
+    assert "in focal, mine/losses.py:7; the whole trace is in train.log" in shown
     assert "no checkpoint: the same command starts it" in shown and "\nnext" not in shown
 
 
