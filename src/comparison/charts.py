@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from src.comparison.columns import headers
-from src.comparison.effects import Effect, effects
+from src.comparison.effects import Effect
 from src.comparison.groups import Group
 from src.comparison.rows import Row, Value
 from src.comparison.tables import show
@@ -61,9 +61,9 @@ def curves(groups: Sequence[Group], keys: Sequence[str]) -> list[Figure]:
     for number, (group, colour) in enumerate(zip(groups, colours(groups), strict=True)):
         named = set()  # metrics whose legend has the group
         for row in group.rows[:left]:
+            name = label(row, [*group_keys, "seed"])
             for (metric, split), (epochs, values) in _lines(row).items():
                 trace = _curve(epochs, values, colour, is_training=split == "train")
-                name = label(row, [*group_keys, "seed"])
                 trace["hovertemplate"] = f"%{{y:.5g}}<extra>{_text(f'{split}, {name}' if split else name)}</extra>"
                 trace |= {"name": _text(label(group.best, group_keys)), "legendgroup": str(number)}
                 traces[metric].append({**trace, "showlegend": metric not in named})
@@ -72,13 +72,12 @@ def curves(groups: Sequence[Group], keys: Sequence[str]) -> list[Figure]:
     return [_curves_figure(metric, found) for metric, found in traces.items()]
 
 
-def scatters(groups: Sequence[Group], keys: Sequence[str]) -> list[Figure]:
-    """A figure for each key that was swept: the results of the completed runs over its values; most important first."""
+def scatters(effects: Sequence[Effect], groups: Sequence[Group], keys: Sequence[str]) -> list[Figure]:
+    """A figure for each effect of these groups' runs: the results of the completed ones over the values of its key."""
     colour_of = {
         row.directory: colour for group, colour in zip(groups, colours(groups), strict=True) for row in group.rows
     }
-    found = effects([row for group in groups for row in group.rows])
-    return [_scatter(effect, [colour_of[row.directory] for row, _ in effect.points], keys) for effect in found]
+    return [_scatter(effect, [colour_of[row.directory] for row, _ in effect.points], keys) for effect in effects]
 
 
 def _lines(row: Row) -> dict[tuple[str, str], tuple[list[int], list[float | None]]]:

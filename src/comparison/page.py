@@ -18,7 +18,7 @@ from string import Template
 
 from src.comparison import confounders
 from src.comparison.charts import MOST_CURVES, colours, curves, scatters
-from src.comparison.effects import effects
+from src.comparison.effects import Effect, effects
 from src.comparison.groups import Group, group, ranked
 from src.comparison.rows import Row
 from src.comparison.tables import (
@@ -59,18 +59,18 @@ def page(groups: Sequence[Group], keys: Sequence[str], *, sort: str | None = Non
     rows = [row for one in groups for row in one.rows]
     if not rows:
         raise ConfigError("there is no run to show, so no page was made")
-    plotly = _plotly()
+    plotly, found = _plotly(), effects(rows)
     figures = [("curves", figure) for figure in curves(groups, keys)]
     sections = [
         _tables(groups, keys, sort),
         _list("Made differently", confounders.warnings(rows)),
         _curves(len(rows)) if figures else "",
-        _effects(rows),
+        _effects(found),
         _pictures(groups[0].best),
         _list("Without a final result", reasons(rows)),
         _commands(groups),
     ]
-    figures += [("scatters", figure) for figure in scatters(groups, keys)]
+    figures += [("scatters", figure) for figure in scatters(found, groups, keys)]
     names = ", ".join(dict.fromkeys(plain(row.run.values["name"]) for row in rows))
     return Template(_file("page.html")).substitute(
         title=escape(f"{names}: {counted(len(rows), 'run')}"),
@@ -129,8 +129,8 @@ def _curves(count: int) -> str:
     return _section("Curves", "<div id='curves' class='charts'></div>", note=LEGEND + drawn)
 
 
-def _effects(rows: Sequence[Row]) -> str:
-    if not (found := effects(rows)):
+def _effects(found: Sequence[Effect]) -> str:
+    if not found:
         return ""
     table = _table(without_repeats(table_of_effects(found)), "effects", sortable=False)
     return _section("What mattered", f"<div id='scatters' class='charts'></div>{table}", note=EFFECTS)

@@ -16,6 +16,7 @@ import pytest
 from src.comparison import page
 from src.comparison.charts import MOST_CURVES, colours, curves, scatters
 from src.comparison.columns import differing
+from src.comparison.effects import effects
 from src.pictures import png
 from tests.commands import compare as main
 from tests.comparison.made import groups_in, make_run, rewrite, rows_in
@@ -135,7 +136,8 @@ def test_of_many_runs_the_best_are_drawn(tmp_path, without_plotly):
 def test_an_axis_is_logarithmic_over_two_decades(tmp_path, values, axis):
     for number, value in enumerate(values):
         make_run(tmp_path, str(number), best=number / 10, config={"x": value})
-    [scatter] = scatters(groups_in(tmp_path), ["x"])
+    groups = groups_in(tmp_path)
+    [scatter] = scatters(effects([group.best for group in groups]), groups, ["x"])
     assert (scatter["layout"]["xaxis"]["type"], scatter["data"][0]["x"]) == (axis, values[::-1])
 
 
