@@ -29,6 +29,7 @@ PROJECT = "src"
 # Modules of several options: each of their definitions stands for itself, since a run takes few of them.
 OF_MANY = (
     *("src.data.sources", "src.data.images.transforms", "src.data.images.files"),
+    *("src.data.transforms", "src.image_files"),  # where those lay, of older code
     *("src.losses", "src.metrics", "src.optimizers", "src.schedules"),
 )
 # In these words a definition may depend on others that it does not name.
@@ -201,11 +202,12 @@ def spec_of(name: str, root: Path) -> ModuleSpec | None:
         if package is None or package.submodule_search_locations is None:
             return None
         folders = list(package.submodule_search_locations)
+    known = {*sys.stdlib_module_names, PROJECT}  # an installed project is not the one that lies in this root
     for finder in sys.meta_path:
         found = None
         if finder is PathFinder:
             found = _in_folders(name, folders)
-        elif finder not in (BuiltinImporter, FrozenImporter) and name.partition(".")[0] not in sys.stdlib_module_names:
+        elif finder not in (BuiltinImporter, FrozenImporter) and name.partition(".")[0] not in known:
             with suppress(Exception):  # of packages that are installed to be edited, or anybody's
                 found = finder.find_spec(name, folders if above else None)
         if found:

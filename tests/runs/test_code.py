@@ -188,3 +188,10 @@ def test_a_module_of_many_that_looks_names_up_is_taken_whole(tmp_path):
 
 def test_nothing_of_the_project_is_imported_to_be_read():
     assert "src.training.trainer" in hashes("src.training.trainer", root=ROOT)
+
+
+def test_a_project_elsewhere_lacks_what_only_the_installed_one_has(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "__init__.py").touch()
+    assert code.find("src", root=tmp_path).path == str(tmp_path / "src" / "__init__.py")
+    assert code.find("src.losses", root=tmp_path) is None
