@@ -52,6 +52,11 @@ PATHS_OF_DATA = ("path", "data_dir", "cache_dir")
 
 FILLED_IN = ("run", "parent")
 
+# Below these keys of Hydra's, users have their own.
+OPEN_OF_HYDRA = tuple(
+    f"hydra.{key}." for key in ("callbacks", "hydra_logging", "job.env_set", "job_logging", "launcher", "sweeper")
+)
+
 NOWHERE = Origins()
 
 # What stands in no signature of the project's.
@@ -136,6 +141,19 @@ def composition_error(
         reason = ": ".join(text for text in (error.context, error.problem) if text)
         return ConfigError(f"{mark.name}, line {mark.line + 1} cannot be read: {reason}")
     message = first_line(error, lines=9).partition("\n\nConfig search path:")[0]
+    if elsewhere := re.match(r"Could not override '([\w/]+)@([^']+)'\.", message):
+        group, place = elsewhere.groups()
+        return ConfigError(f"{group}@{place}: there is no {group} at {place} to change; write {group}=... without @")
+    if forced := re.search(r"force-add of config groups is not supported: '\+\+([^']+)'", message):
+        return ConfigError(f"++{forced[1]} is a group's option, which is there already: write {forced[1]} without ++")
+    if merged := re.fullmatch(r"Error merging override (.*)", message, re.DOTALL):
+        return ConfigError(f"{merged[1]}: Hydra takes no such value there; --cfg hydra shows what it has")
+    if absent := re.search(r"Key '([^']+)' not in '\w+'\s+full_key: (\S+)", message):
+        return ConfigError(f"{_file_in(message)}: Hydra has no setting {absent[2]}; --cfg hydra shows all")
+    if scalar := re.search(r"Merge error: .*?value: (.*)", message):
+        return ConfigError(f"{_file_in(message)}: a setting of Hydra's is {scalar[1]}, and must be a mapping of keys")
+    if "Cannot merge DictConfig with ListConfig" in message:
+        return ConfigError(f"{_file_in(message)}: a list stands where a mapping of keys is, key: value")
     message = re.sub(
         r"Invalid Defaults List override .*\nNo earlier Group Default for '([^']+)' exists to override",
         r"Could not override '\1'. No match",
@@ -226,6 +244,23 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
     else:
         hint = did_you_mean(key, [*folders, *(k for k in keys if k not in fixed)]) or ". --cfg job lists all"
     raise ConfigError(f"{override.input_line}: there is no key {key!r}{hint}")
+
+
+def check_setting(override: Override, values: dict[str, Any], options: Callable[[str], list[str]]) -> None:
+    """As `check_key`, of Hydra's own keys: none may be deleted, and a mapping stays one."""
+    key, added = override.key_or_group, override.is_add() or override.is_force_add()
+    if not added and not override.is_delete() and key.startswith("hydra.callbacks"):
+        raise ConfigError(f"{override.input_line}: a callback is added as '+hydra.callbacks.<name>._target_=...'")
+    there = {".".join(path): value for path, value in leaves(values, branches=True)}
+    if added and key not in there and not key.startswith(OPEN_OF_HYDRA):
+        near = did_you_mean(key, list(there))
+        raise ConfigError(f"{override.input_line}: Hydra has no setting {key}, so nothing would read it{near}")
+    check_key(override, values, options)
+    if override.is_delete():
+        raise ConfigError(f"{override.input_line}: Hydra needs {key}; give another value, {key}=...")
+    if isinstance(there.get(key), dict) and not isinstance(override.value(), dict):
+        below = ", ".join(f"{key}.{name}=..." for name in there[key])
+        raise ConfigError(f"{override.input_line}: {key} is a mapping; change what is in it: {below}")
 
 
 @functools.cache
@@ -523,7 +558,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(plain), resolve=True))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
+        hint = "; what a run computes cannot depend on Hydra's settings, so give a value" * ("'hydra." in str(error))
+        raise ConfigError(f"{error.full_key}: {first_line(error)}{hint}") from error
 
 
 def is_open(value: Any) -> bool:

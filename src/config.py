@@ -38,7 +38,7 @@ from yaml import YAMLError
 
 from src import checks, hydra_settings, keys
 from src.checks import CONFIG_DIR, ConfigError, check_monitor
-from src.origins import ComposedFile, Origins, composed_files, shown
+from src.origins import ComposedFile, Origins, composed_files, leaves, shown
 from src.runs.branch import find_parent
 from src.runs.collection import ID, find_run
 from src.runs.commands import quoted
@@ -78,7 +78,12 @@ NOT_INHERITED = {
 
 
 def compose(
-    overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None, starts: bool = False
+    overrides: list[str],
+    *,
+    config_dir: str | None = None,
+    config_name: str | None = None,
+    starts: bool = False,
+    is_whole: bool = True,
 ) -> DictConfig:
     """Compose one run's config, `hydra` included, and check it.
 
@@ -88,12 +93,15 @@ def compose(
         overrides: as on the command line, without sweeps.
         config_dir: a further folder of configs.
         starts: whether the run is to be started, or a dry run says so: what overrides add must be taken as well.
+        is_whole: whether all that must be given has to be, which one who only looks at a config may leave open.
 
     Raises:
         ConfigError: unknown option or key, wrong type or range, or a monitor that no metric bears.
     """
     overrides = with_config_dir(overrides, config_dir)
-    return _composer(config_name or CONFIG_NAME, search_path(overrides)).compose(overrides, starts=starts)
+    return _composer(config_name or CONFIG_NAME, search_path(overrides)).compose(
+        overrides, starts=starts, is_whole=is_whole
+    )
 
 
 @functools.cache
@@ -134,7 +142,7 @@ class _Composer:
         with _hydra(self._main):
             self.loader = GlobalHydra.instance().config_loader()
 
-    def compose(self, overrides: list[str], *, starts: bool = False) -> DictConfig:
+    def compose(self, overrides: list[str], *, starts: bool = False, is_whole: bool = True) -> DictConfig:
         """As the function of this module."""
         parsed = [parse_override(text) for text in overrides]
         checks.check_twice(parsed)
@@ -144,6 +152,8 @@ class _Composer:
         for override in parsed:
             if options := self._options(override.key_or_group):
                 checks.check_option(override, options, has_others=self._search_path is not None)
+        if any(o.key_or_group.startswith("hydra.") and (o.is_add() or o.is_force_add()) for o in parsed):
+            self._check_settings([o for o in parsed if o not in self._values(parsed)])
         base = self._base(parsed)
         values = self._values(parsed)
         for override in values:
@@ -156,6 +166,8 @@ class _Composer:
         keys.check_below(resolved, origins, base.composed, typed=starts)
         checks.check_run_paths(resolved, origins)
         checks.check_types(resolved, origins)
+        if not is_whole and any(value == "???" for _, value in leaves(resolved)):
+            return cfg
         checks.check_values(cfg, resolved, origins)
         checks.check_mode(parsed, base.cfg)
         return cfg
@@ -238,7 +250,7 @@ class _Composer:
             folders.extend(Path(str(path).removeprefix("file://")) for path in paths)
 
         if self._search_path:
-            add(parse_override(self._search_path).value() or [], self._search_path)
+            add(parse_override(self._search_path).value(), self._search_path)
         if root := next((file for folder in folders if (file := folder / f"{self._name}.yaml").is_file()), None):
             try:
                 paths = OmegaConf.select(OmegaConf.load(root), "hydra.searchpath")
@@ -254,7 +266,7 @@ class _Composer:
         if settings:
             base = self._base([override for override in options if override not in settings])
             for override in settings:
-                checks.check_key(override, {"hydra": base.plain["hydra"]}, self._options)
+                checks.check_setting(override, {"hydra": base.plain["hydra"]}, self._options)
 
     @functools.cache  # noqa: B019 - a composer lives as long as the process
     def _options(self, group: str) -> list[str]:

@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from src import targets
+from src import signatures, targets
 from src.checks import ConfigError
+from src.spelling import did_you_mean
 
 HANDLERS = (
     "src.logs.ConsoleHandler",
@@ -35,7 +36,9 @@ VARIABLES = (
 
 def check_search_path(paths: Any, where: str) -> None:
     """Raise ConfigError where a search path is no folder: others are imported."""
-    for path in paths if isinstance(paths, Sequence) and not isinstance(paths, str) else ():
+    if not isinstance(paths, Sequence) or isinstance(paths, str) or not all(isinstance(path, str) for path in paths):
+        raise ConfigError(f"{where}: hydra.searchpath must be a list of folders, as hydra.searchpath=[my_conf]")
+    for path in paths:
         scheme = re.match(r"(\w+)://", str(path))
         if scheme and scheme[1] != "file":
             raise ConfigError(f"{where}: {path} would be imported; give a folder, as a path or file://...")
@@ -55,6 +58,8 @@ def check_settings(settings: dict[str, Any], plugins: dict[str, Any]) -> None:
         ConfigError: naming the key.
     """
     for key in ("job_logging", "hydra_logging"):
+        if not isinstance(settings.get(key) or {}, dict):
+            raise ConfigError(f"hydra.{key} is {settings[key]!r}; it must be a mapping, or null")
         _check_logging(f"hydra.{key}", settings.get(key))
     job = settings.get("job") or {}
     if not FILE_NAME.fullmatch(str(job.get("name"))):
@@ -72,7 +77,8 @@ def check_settings(settings: dict[str, Any], plugins: dict[str, Any]) -> None:
     for name in ("launcher", "sweeper"):
         _check_plugin(f"hydra.{name}", plugins.get(name))
     for name, callback in (plugins.get("callbacks") or {}).items():
-        _check_plugin(f"hydra.callbacks.{name}", callback)
+        if callback is not None:
+            _check_plugin(f"hydra.callbacks.{name}", callback)
     sweeper = plugins.get("sweeper")
     params = sweeper.get("params") if isinstance(sweeper, dict) else None
     for key in params if isinstance(params, dict) else ():
@@ -84,12 +90,18 @@ def check_settings(settings: dict[str, Any], plugins: dict[str, Any]) -> None:
 
 
 def _check_plugin(key: str, plugin: Any) -> None:
+    if not isinstance(plugin, dict) or "_target_" not in plugin:
+        raise ConfigError(f"{key} is {plugin!r}; it must be a mapping with the _target_ of what it is")
     found = list(targets.nodes(plugin, key))
     try:
         for inner, node in found:
             targets.check_name(node["_target_"], inner)
     except targets.TargetError as error:
         raise ConfigError(str(error)) from error
+    taken = signatures.names(str(plugin["_target_"]))
+    for name in plugin:
+        if taken is not None and name not in (*taken, *targets.OWN_KEYS):
+            raise ConfigError(f"{key}.{name}: {plugin['_target_']} takes no argument {name}{did_you_mean(name, taken)}")
     nested = [inner for inner, _ in found if inner != key]
     if nested and plugin.get("_recursive_", True) is not False:
         raise ConfigError(f"{nested[0]}._target_: {key} makes no objects of its options, unless _recursive_ is false")

@@ -43,6 +43,9 @@ def _command(argv: list[str]) -> None:
     config_name = (arguments.config_name or CONFIG_NAME).removesuffix(".yaml")
     if arguments.help or arguments.hydra_help or arguments.version or arguments.cfg or arguments.info:
         check_settings(arguments.overrides, config_dir=arguments.config_dir, config_name=config_name)
+        if not arguments.multirun:
+            overrides = with_config_dir(branch(arguments.overrides, config_name=config_name), arguments.config_dir)
+            compose(overrides, config_name=config_name, starts=True, is_whole=False)
         _ask_hydra()
         return
     if arguments.shell_completion:

@@ -114,7 +114,7 @@ def test_typed_again_it_is_reused_without_tensorflow(completed, command):
     [
         (["--help"], 0, "unet_mobilenet_v2"),
         (["--cfg", "job", *DIGITS], 0, "src.data.sources.digits"),
-        (["--cfg", "job", "nope=1"], 2, "error: Could not override 'nope'"),
+        (["--cfg", "job", "nope=1"], 2, "error: nope=1: there is no key 'nope'"),
         (["--cfg", "job", "--multirun"], 2, "error: Only one of"),
         (["optimiser=adam"], 2, "error: optimiser=adam: there is no key 'optimiser'. Did you mean optimizer?"),
         (["epochs=0"], 2, "error: epochs is 0; it must be an integer at least 1"),

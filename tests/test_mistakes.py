@@ -23,6 +23,8 @@ from omegaconf import OmegaConf
 from src import checks, keys
 from src.config import ConfigError, branch, compose
 from src.origins import ComposedFile, Origins, shown
+from src.runs.run import Run
+from src.train import _command
 from tests.folders import save, write_pairs
 from tests.helpers import DIGITS, ROOT, train
 from tests.runs.made import make_run
@@ -99,6 +101,18 @@ BEFORE_TENSORFLOW = {
     "+callback.x.patience=3": ["callback.x has no _target_", "early_stopping"],
     "hydra.launcher.n_job=2": ["'hydra.launcher.n_job'", "Did you mean hydra.launcher.n_jobs?"],
     "~epochs": ["~epochs", "epochs=..."],
+    "optimizer@opt2=sgd": ["optimizer@opt2", "write optimizer=... without @"],
+    "++optimizer=sgd": ["write optimizer=sgd without ++"],
+    "~hydra.job": ["~hydra.job: Hydra needs hydra.job", "hydra.job=..."],
+    "hydra.job=5": ["hydra.job=5: hydra.job is a mapping", "hydra.job.name=..."],
+    "hydra.callbacks.x=3": ["hydra.callbacks.x=3", "'+hydra.callbacks.<name>._target_=...'"],
+    "+hydra.callbacks.x=3": ["hydra.callbacks.x is 3", "_target_"],
+    "hydra.launcher=3": ["hydra.launcher is 3", "_target_"],
+    "hydra.mode=5": ["hydra.mode=5", "--cfg hydra"],
+    "hydra.searchpath=3": ["hydra.searchpath=3", "hydra.searchpath=[my_conf]"],
+    "+hydra.job.nme=x": ["+hydra.job.nme=x: Hydra has no setting", "Did you mean hydra.job.name?"],
+    "+hydra.sweeper.nope=3": ["hydra.sweeper.nope", "takes no argument nope"],
+    "name=${hydra.job.num}": ["name", "'hydra.job.num'", "give a value"],
 }
 
 # What is added to an option, or named as another target, and the answer to whoever starts that run.
@@ -149,6 +163,8 @@ OF_FILES = {
         ("defaults: [/optimizer/sgd@optimizer.inner]", ["conf/optimizer/sgd.yaml: optimizer.inner: keras.optim"]),
         ("defaults: [/experiment/whole]", ["whole.yaml: there is no key 'epoch'", "Did you mean epochs?"]),
         ("defaults: [/experiment/part@optimizer]", ["part.yaml: optimizer.batch_size: keras.optimizers.Adam takes"]),
+        ("hydra: {jobs: {name: x}}", ["x.yaml: Hydra has no setting hydra.jobs", "--cfg hydra"]),
+        ("hydra: {job: 5}", ["x.yaml: a setting of Hydra's is 5", "mapping"]),
         ("run: {total_steps: 5}", ["x.yaml: run is filled in by the run itself"]),
     ],
     "debug/x.yaml": [
@@ -222,6 +238,24 @@ def test_what_is_added_must_be_read(command):
     with pytest.raises(ConfigError) as refused:
         compose(command.split(), starts=True)
     check_answer(str(refused.value), ADDED[command])
+
+
+@pytest.mark.parametrize("asked", ["--help", "--cfg job", "--info defaults", "--version"])
+def test_whoever_only_asks_hears_of_a_mistake(asked, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", *asked.split(), "+optimizer.lrr=1"])
+    with pytest.raises(ConfigError, match=r"optimizer\.lrr: keras.optimizers.Adam takes no argument lrr"):
+        _command(sys.argv[1:])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_config_that_is_not_whole_can_be_looked_at():
+    cfg = compose(["data=image_folder"], starts=True, is_whole=False)
+    assert OmegaConf.is_missing(cfg.data, "path")
+
+
+def test_a_directory_that_only_a_job_knows_is_refused_with_a_way_out():
+    with pytest.raises(ConfigError, match=r"hydra\.run .*after what the run computes.*run_id"):
+        Run.of(compose([*DIGITS, "hydra.run.dir=outputs/${hydra.job.num}"]))
 
 
 def test_what_targets_take_may_be_added():

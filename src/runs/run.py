@@ -125,7 +125,8 @@ def _directory(node: DictConfig, config_hash: str) -> Path:
     except OmegaConfBaseException as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"the directory of hydra.run or hydra.sweep must be known before the run begins: {reason}"
+            f"the directory of hydra.run or hydra.sweep must be known before the run begins: {reason}. It is named "
+            "after what the run computes: leave that out, as in outputs/${name}/${run_label:}-${run_id:}"
         ) from error
     same_id = sorted(directory.parent.glob(f"*-{config_hash[:ID_DIGITS]}"))
     directory = same_id[0] if same_id and not directory.exists() else directory
