@@ -74,11 +74,6 @@ def check_settings(settings: dict[str, Any], plugins: dict[str, Any]) -> None:
     subdir = settings.get("output_subdir")
     if subdir is not None and not FILE_NAME.fullmatch(str(subdir).removeprefix(".")):
         raise ConfigError(f"hydra.output_subdir is {subdir!r}; it must be a folder's name, without slashes, or null")
-    for name in ("launcher", "sweeper"):
-        _check_plugin(f"hydra.{name}", plugins.get(name))
-    for name, callback in (plugins.get("callbacks") or {}).items():
-        if callback is not None:
-            _check_plugin(f"hydra.callbacks.{name}", callback)
     sweeper = plugins.get("sweeper")
     params = sweeper.get("params") if isinstance(sweeper, dict) else None
     for key in params if isinstance(params, dict) else ():
@@ -87,6 +82,11 @@ def check_settings(settings: dict[str, Any], plugins: dict[str, Any]) -> None:
                 f"hydra.sweeper.params has {str(key)!r}, a setting of Hydra's: a search varies keys of the runs alone; "
                 "type it on the command line, for the whole sweep"
             )
+    for name in ("launcher", "sweeper"):
+        _check_plugin(f"hydra.{name}", plugins.get(name))
+    for name, callback in (plugins.get("callbacks") or {}).items():
+        if callback is not None:
+            _check_plugin(f"hydra.callbacks.{name}", callback)
 
 
 def _check_plugin(key: str, plugin: Any) -> None:
