@@ -6,7 +6,7 @@ for removal in plan.removals:
     removal.carry_out()
 
 Only completed runs lose checkpoints, which are there to resume from. The best of each name and monitor keep theirs,
-and so does a run that another one branched from, since that one's command needs them each time it is typed.
+and so do runs that others branched from, whose commands need them each time.
 """
 
 from __future__ import annotations

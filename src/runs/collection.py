@@ -21,9 +21,9 @@ from src.runs.lock import holder_of, lock_path
 from src.runs.record import BadRecord, Record
 from src.text import counted
 
-# What shows that a folder without run.json was to be a run.
-SHORTEST_ID = 4  # digits that are enough, where they are one run's
+SHORTEST_ID = 4  # digits, which are enough where only one run's id begins with them
 ID = re.compile(rf"[0-9a-f]{{{SHORTEST_ID},{ID_DIGITS}}}")
+# Names in a folder that a run without run.json has begun.
 TRACES = (".hydra", "checkpoints", "history.jsonl", "summaries")
 SET_ASIDE = re.compile(r"-[0-9a-f]{8}\.\d{8}T\d{12}$")
 NO_RECORD = "is left out: it has no run.json, as a run that was killed in its first second"
@@ -65,7 +65,7 @@ class RecordedRun:
         return self.values["best"] and self.values["best"]["value"]
 
     def history(self) -> list[dict[str, Any]]:
-        """Its epochs, in order, up to a line that is none."""
+        """Its epochs, in order; broken lines are left out."""
         return read_history(self.directory)[0]
 
 
@@ -77,7 +77,7 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[RecordedRun], list[str]]:
     """
     runs: dict[Path, RecordedRun] = {}
     broken: dict[Path, str] = {}
-    traced: dict[Path, Path] = {}  # was to be a run, or has runs in a folder of such a name
+    traced: dict[Path, Path] = {}  # looks like a run without a record, or has runs in a folder of such a name
     for folder in folders:
         if not folder.is_dir():
             if not ID.fullmatch(str(folder)):
@@ -102,7 +102,7 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[RecordedRun], list[str]]:
 
 
 def find_run(text: str, *, folder: Path = Path("outputs")) -> RecordedRun:
-    """The run of this directory, or the one below `folder` with this name, or whose id begins so.
+    """The run of this directory, or the one below `folder` with this name, or whose id begins with it.
 
     Raises:
         ConfigError: there is none, or more than one; or its record is broken.

@@ -1,4 +1,4 @@
-"""What a run takes on the disk; links are counted, not followed.
+"""Sizes on disk; of a link its own, not that of its target.
 
 size_of(Path("outputs/digits/x"))           # 1234567
 part_sizes(Path("outputs/digits/x"))        # {"checkpoints": 700000, "saved_model": 90000, ...}
@@ -22,6 +22,6 @@ def size_of(path: Path | os.DirEntry[str]) -> int:
 
 
 def part_sizes(directory: Path) -> dict[str, int]:
-    """Bytes by what lies in a folder, the largest first."""
+    """Bytes of each file or folder in a folder, the largest first."""
     sizes = {path.name: size_of(path) for path in directory.iterdir()}
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))

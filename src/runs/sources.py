@@ -1,4 +1,4 @@
-"""The code that a run is computed with, as far as no commit has it: kept in the run's directory.
+"""The uncommitted code that a run is computed with, which is kept in its directory.
 
 found = find_sources(computing_files([]))
 found.git                               # {"commit": "1f0c...", "dirty": False, "untracked": ["src/models/mine.py"]}
@@ -37,7 +37,7 @@ _REDIRECTS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # as a hook has the
 
 @dataclass(frozen=True)
 class Sources:
-    """What no commit has.
+    """Uncommitted changes and files of a run's code.
 
     Attributes:
         git: of the project's repository, `commit`, `dirty`, `untracked`; None where git has nothing to say of it.
@@ -52,11 +52,11 @@ class Sources:
     left_out: list[str]
 
     def keep(self, folder: Path, *, epoch: int) -> None:
-        """Write all of it.
+        """Write the contents to a folder.
 
         Args:
-            epoch: after which the run goes on. What was kept of it before stays, and what is new then lies beside it,
-                in `<folder>-after-epoch-<epoch>`.
+            epoch: after which the run continues; what it kept before stays, and new contents go to
+                `<folder>-after-epoch-<epoch>`.
 
         Raises:
             OSError: it cannot be written.
@@ -75,11 +75,11 @@ class Sources:
 
 
 def computing_files(names: Iterable[str]) -> set[Path]:
-    """The files of all modules that this process has imported, but of Python's and installed packages'.
+    """The files of all imported modules, except Python's own and installed packages'.
 
     Args:
-        names: of files that compute as well, relative to the project or the working directory; those that lie beside
-            such a module are among what is returned.
+        names: of other files that compute, relative to the project or the working directory; those in a folder of such
+            a module are included.
     """
     files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
     # AutoGraph writes modules of its own, from functions that lie in others.
@@ -90,7 +90,7 @@ def computing_files(names: Iterable[str]) -> set[Path]:
 
 
 def find_sources(files: Iterable[Path]) -> Sources:
-    """What no commit has of these files, and what differs from the commits of the repositories that they lie in."""
+    """The uncommitted ones of these files, and the differences of their repositories from the commits."""
     below: dict[Path | None, list[Path]] = {}
     for file in sorted({Path(os.path.realpath(file)) for file in files if file.is_file()}):
         marked = next((folder for folder in file.parents if (folder / ".git").exists()), None)
@@ -153,7 +153,7 @@ def _as_read(file: Path) -> bytes:
 
 
 def _may_be_kept(file: Path) -> bool:
-    """Code, and data beside it as far as its name makes no secret of itself."""
+    """Whether it is code, or data whose name does not suggest a secret."""
     return file.suffix in (".py", ".yaml", ".yml") or not (file.name.startswith(".") or SECRET.search(file.name))
 
 

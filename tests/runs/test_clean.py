@@ -120,6 +120,11 @@ def test_leftovers_of_killed_processes(tmp_path, digits):
         printed = cleaned("--keep", "0", cwd=tmp_path)
     assert contents(run) == kept and all((busy / name).exists() for name in names)
     assert not (run / "saved_model" / ".tmp-9-1").exists() and "removed 12 B" in printed
+    (run / "checkpoints" / names[2].rpartition("/")[2]).write_text("half")
+    Record(run).update(status="completed")
+    assert [removal.path for removal in make_plan([run], keep=0).removals] == [run / "checkpoints"], (
+        "with what is inside"
+    )
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,9 @@ def test_a_wrong_value_is_named_by_every_command_and_written_by_none(key: str, v
         return
     *parents, last = key.split(".")
     command = ["data=digits", "model=mlp", "name=x"]
-    with tempfile.TemporaryDirectory() as name, chdir(name):
+    with tempfile.TemporaryDirectory() as name, chdir(name), pytest.MonkeyPatch.context() as patch:
+        # Hydra closes all log handlers; where TensorFlow is imported, its own would close the stream that pytest reads.
+        patch.setattr("absl.logging.PythonHandler.close", lambda self: None)
         of_command = Run.of(compose(command))
         run, folder = of_command.directory, of_command.directory.parent
         make_run(folder, 1)
