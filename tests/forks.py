@@ -64,6 +64,7 @@ def _environment() -> dict[str, str]:
 def _serve() -> None:
     preload()
     importlib.import_module("src.train")
+    del sys.modules["src.train"]  # runpy warns of a module that is imported before it runs
     compose([])  # Hydra's grammar and the project's files of options are read once
     _allow("callback tests.faults\ndata mine\nmodel mine")
     gc.freeze()  # a collection in a child would copy the pages of all that is here
