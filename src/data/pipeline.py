@@ -11,7 +11,8 @@ goes there. All kinds deliver (inputs, targets) with a batch dimension; the last
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -189,6 +190,17 @@ class First:
 def failure(batches: Batches) -> Exception | None:
     """What was raised where examples were read outside of TensorFlow; None if nothing was."""
     return getattr(batches, "failure", None)
+
+
+@contextmanager
+def errors_of_reading(batches: Batches) -> Iterator[None]:
+    """What the reading of an example raised is raised as it is, and not as TensorFlow wraps it."""
+    try:
+        yield
+    except tf.errors.OpError:
+        if (error := failure(batches)) is None:
+            raise
+        raise error from None
 
 
 def epoch_order(examples: int, shuffle_seed: int | None, epoch: int) -> np.ndarray:

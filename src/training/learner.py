@@ -217,7 +217,9 @@ class Supervised:
         Raises:
             ValueError: the model has its own `train_step` or the like, or several outputs.
         """
-        if own := [name for name in STEPS_OF_KERAS if _is_overridden(self.model, name)]:
+        of_keras = {name: getattr(keras.Model, name) for name in STEPS_OF_KERAS}
+        own = [name for name, step in of_keras.items() if getattr(getattr(self.model, name), "__func__", None) != step]
+        if own:
             raise ValueError(
                 f"{type(self.model).__name__} has its own {', '.join(own)}, which would not be called: the trainer has "
                 "steps of its own. Give a model of its outputs, keras.Model(inputs, mine(inputs)), with what these "
@@ -308,9 +310,8 @@ class Supervised:
             part = self.model(inputs[start : start + size], training=True)
             return start + size, outputs.write(start // size, part)
 
-        parts = tf.TensorArray(
-            self.model.output.dtype, size=0, dynamic_size=True, infer_shape=False, element_shape=shape
-        )
+        growing = {"size": 0, "dynamic_size": True, "infer_shape": False}
+        parts = tf.TensorArray(self.model.output.dtype, element_shape=shape, **growing)
         _, parts = tf.while_loop(lambda start, _: start < examples, add, (tf.constant(0), parts))
         outputs = tf.ensure_shape(parts.concat(), shape)
         for variable, value in zip(self._changed_by_layers, before, strict=True):
@@ -396,7 +397,3 @@ def _count(targets: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
     """How much a batch counts, float32 []: its examples, or the part of them that its targets' weights are."""
     examples = tf.cast(tf.shape(targets)[0], tf.float32)
     return examples if weights is None else examples * tf.reduce_mean(weights)
-
-
-def _is_overridden(model: keras.Model, name: str) -> bool:
-    return getattr(getattr(model, name), "__func__", None) is not getattr(keras.Model, name)

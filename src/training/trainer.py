@@ -16,8 +16,8 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -25,7 +25,7 @@ import keras
 import tensorflow as tf
 
 from src.callbacks.base import Callback
-from src.data.pipeline import Batches, as_batches, failure
+from src.data.pipeline import Batches, as_batches, errors_of_reading
 from src.errors import control_flow_on_tensor
 from src.ranges import Count, enforce_ranges
 from src.training.learner import Supervised
@@ -222,7 +222,7 @@ class Trainer:
         """One graph call of so many steps, or fewer where it is interrupted or a loss is not finite."""
         state, (run, _) = self.state, self._loop(train, self._training_loop)
         began = time.perf_counter()
-        with _errors_of(train):
+        with errors_of_reading(train):
             losses, norms, rate = run(cursor, tf.constant(state.epoch_step), tf.constant(count))
         state.losses, state.gradient_norms, learning_rate = losses.numpy(), norms.numpy(), float(rate)
         done, seconds = len(state.losses), time.perf_counter() - began
@@ -262,9 +262,10 @@ class Trainer:
             state.stop_reason = state.stop_reason or reason
 
     def _end_epoch(self, val: Batches | None, *, is_last: bool) -> None:
-        state = self.state
+        state, every = self.state, self._validate_every_steps
         metrics = {f"train/{name}": value for name, value in self._measured().items()}
-        if val is not None and (is_last or self._ends_with_validation(state.epoch + 1)):
+        is_due = is_last or (state.epoch + 1) % self._validate_every_epochs == 0
+        if val is not None and (is_due or (every and state.step % every == 0)):
             metrics |= self._validate(val)
         self.learner.reset_metrics()
         state.end_epoch(metrics)
@@ -274,10 +275,6 @@ class Trainer:
         self._raise_if_interrupted()
 
     # Validation
-
-    def _ends_with_validation(self, epoch: int) -> bool:
-        every = self._validate_every_steps
-        return epoch % self._validate_every_epochs == 0 or bool(every and self.state.step % every == 0)
 
     def _is_validation_due(self) -> bool:
         """Whether it is, within the epoch; after an interruption too, which it was not done before."""
@@ -300,7 +297,7 @@ class Trainer:
         # would have without.
         metrics = [v for metric in self.learner.metrics.values() for v in metric.variables]
         others = [v for v in changed if all(v is not metric for metric in metrics)]
-        with kept(metrics + others), self.state.measured_weights(), _errors_of(batches):
+        with kept(metrics + others), self.state.measured_weights(), errors_of_reading(batches):
             self.learner.reset_metrics()
             done = run(batches.open(0, 0), tf.constant(0), tf.constant(batches.steps_per_epoch))
             results = self._measured()
@@ -399,14 +396,3 @@ class Trainer:
 def _graph(run: tf.types.experimental.PolymorphicFunction, batches: Batches) -> Any:
     """A loop's graph; its cursors are as one at the start."""
     return run.get_concrete_function(batches.open(0, 0), tf.constant(0), tf.constant(0))
-
-
-@contextmanager
-def _errors_of(batches: Batches) -> Iterator[None]:
-    """What the reading of an example raised is raised as it is, and not as TensorFlow wraps it."""
-    try:
-        yield
-    except tf.errors.OpError:
-        if (error := failure(batches)) is None:
-            raise
-        raise error from None
