@@ -16,12 +16,19 @@ class Fault(Callback):
 
     Args:
         kind: `none`, `raise`, `exit0`, `exit1`, `_exit9`, `kill`, `segfault`, `hang`, `nan_weights`;
-            `once` raises unless `marker` is there, which it makes.
+            `once` raises unless `marker` is there, which it makes; `interrupted` gets SIGINT while it is made, and
+            makes another error of it, as TensorFlow does.
         marker: a file.
     """
 
     def __init__(self, *, kind: str, marker: str = "", seed: int = 0) -> None:
         self._kind, self._marker = kind, marker
+        if kind == "interrupted":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(10)
+            except BaseException:
+                raise TypeError("Failed to convert elements to Tensor") from None
 
     def on_epoch_end(self, state, metrics):
         if state.epoch != 1:

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from src.runs.record import Record
-from tests.helpers import ROOT
+from tests.helpers import ROOT, train
 from tests.runs.made import add_checkpoint
 
 PROGRAM = """
@@ -59,6 +59,14 @@ def test_before_training_begins(tmp_path, number, saved, said):
     _, stderr = process.communicate(timeout=60)
     assert stderr == said and process.returncode == 128 + number
     assert record.read()["status"] == "interrupted"
+
+
+def test_an_interrupt_that_tensorflow_raises_as_an_error_is_still_one(tmp_path):
+    fault = ("+callback.fault._target_=tests.faults.Fault", "+callback.fault.kind=interrupted")
+    result = train("data=digits", "model=mlp", "hydra.run.dir=run", *fault, cwd=tmp_path)
+    assert result.returncode == 128 + signal.SIGINT and "interrupted before the first checkpoint" in result.stderr
+    values = Record(tmp_path / "run").read()
+    assert values["status"] == "interrupted" and values["error"] is None
 
 
 def test_a_hang_up_that_nohup_ignores_ends_nothing():

@@ -159,18 +159,18 @@ def _train(
         signal_number = _fit(run, record, trainer, data, listen=listen)
         best = trainer.state.best
         value = report(run, record) if record.values["status"] == "completed" else best.value if best else math.nan
-    except KeyboardInterrupt as stopped:
-        if record.values["status"] == "running":  # not while the result is printed
-            _end(record, "interrupted", None)
-        stopped.add_note(_what_is_left(run))
-        raise
     except SystemExit as exit_:
         error = EarlyExit(f"sys.exit({exit_.code!r}) was called before the run was over")
         _end(record, "failed", error)
         raise error from exit_
-    except Exception as error:
-        _end(record, "failed", error)
-        raise
+    except (KeyboardInterrupt, Exception) as error:
+        if not (stopped := _interrupt_behind(error)):
+            _end(record, "failed", error)
+            raise
+        if record.values["status"] == "running":  # not while the result is printed
+            _end(record, "interrupted", None)
+        stopped.add_note(_what_is_left(run))
+        raise stopped from None
     if signal_number:
         sys.exit(128 + signal_number)
     return value
@@ -298,7 +298,17 @@ def _fit(run: Run, record: Record, trainer: Trainer, data: ImageData, *, listen:
     return received[0] if received and run.is_job else 0
 
 
-def _end(record: Record, status: str, error: Exception | None) -> None:
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The interrupt that TensorFlow, whose bare `except` clauses catch one as anything else, has raised as an error."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, KeyboardInterrupt):
+            return cause
+        cause = cause.__context__
+    return None
+
+
+def _end(record: Record, status: str, error: BaseException | None) -> None:
     log.debug("ended by an exception", exc_info=True)
     cause = error and {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
     with suppress(OSError):  # as on a full disk, which must not hide the error

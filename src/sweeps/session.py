@@ -87,7 +87,9 @@ class Session:
         if not self._sweep.writes_record(state, state.read()):
             return  # what is recorded is an earlier process's, and this one does not listen yet
         record = Record(state.job.directory)
-        if state.number not in self._pruned and self._study.report(trial, measured(record, state.job.cfg.monitor)):
+        if state.number not in self._pruned and self._study.report(
+            trial, measured_epochs(record, state.job.cfg.monitor)
+        ):
             trial.set_user_attr(PRUNED_AT, record.history()[-1]["epoch"])
             self._pruned.add(state.number)
         if state.number in self._pruned:
@@ -96,7 +98,7 @@ class Session:
     def _tell(self, trial: Trial, state: JobState) -> None:
         if state.status in ("interrupted", "not started"):
             return  # unfinished: the next command resumes it
-        self._study.report(trial, measured(Record(state.job.directory), state.job.cfg.monitor))
+        self._study.report(trial, measured_epochs(Record(state.job.directory), state.job.cfg.monitor))
         if state.status == "pruned":
             self._study.tell(trial, "pruned")
         elif state.status in ("completed", "reused") and state.value is not None:
@@ -107,6 +109,6 @@ class Session:
             self.fail(trial)
 
 
-def measured(record: Record, monitor: str) -> list[tuple[int, float]]:
+def measured_epochs(record: Record, monitor: str) -> list[tuple[int, float]]:
     """The epochs of a run so far that have a value, and these."""
     return [(values["epoch"], values[monitor]) for values in record.history() if values.get(monitor) is not None]
