@@ -167,7 +167,9 @@ def _train(
         if not (stopped := _interrupt_behind(error)):
             _end(record, "failed", error)
             raise
-        if record.values["status"] == "running":  # not while the result is printed
+        if (record.read() or EMPTY)[
+            "status"
+        ] == "running":  # as written, even if just now; not while the result is printed
             _end(record, "interrupted", None)
         stopped.add_note(_what_is_left(run))
         raise stopped from None
