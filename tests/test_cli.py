@@ -145,7 +145,7 @@ def test_changed_code_asks_and_each_answer_is_followed(project):
         file.write("# shown otherwise\n")
     assert "reused" in train_fresh(*RUN, cwd=project).stdout
 
-    with (project / "src" / "trainer.py").open("a") as file:
+    with (project / "src" / "training" / "trainer.py").open("a") as file:
         file.write("COMPUTED_OTHERWISE = True\n")
     asked = train_fresh(*RUN, cwd=project)
     assert asked.returncode == 1 and not asked.stdout and len(asked.stderr.splitlines()) == 1
