@@ -70,12 +70,9 @@ def digit_scenes(
         DataError: the scenes cannot be written, or are damaged.
     """
     from src.data.digit_scenes import builder  # TensorFlow Datasets takes a second to import
-    from src.data.tfds_records import Records
 
     _check_version(dataset, f"digit_scenes:{builder.DigitScenes.VERSION}")
     prepared = builder.prepare(data_dir)
-    for name in SPLITS:
-        Records(prepared.info.splits[name].file_instructions, prepared.info.file_format.value)  # its files are whole
     resize = None if image_size is None else height_and_width(image_size)
     splits: dict[str, Any] = {name: examples(prepared, name, resize=resize) for name in SPLITS}
     if in_memory:

@@ -31,6 +31,7 @@ NOT_COMPUTING = (
     *("src.signatures", "src.keys", "src.ranges"),
     *("src.config", "src.checks", "src.machine", "src.runs", "src.files", "src.manifest", "src.training.checkpoints"),
     *("src.pictures", "src.training.step_graph"),
+    *("src.checkpoints", "src.step_graph"),  # where two of these lay, of older code
     *(f"src.callbacks.{name}" for name in WATCHING),
 )
 # Where options are, the project's and the user's.

@@ -3,13 +3,14 @@
 import io
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from src.data.digit_scenes.scenes import CLASS_NAMES, SCENE_SIZE, SPLIT_SIZES, compose_scene
-from src.data.tfds_folders import prepared
+from src.data.tfds_folders import damaged, prepared
 from src.pictures import png
 
 _DESCRIPTION = """\
@@ -27,6 +28,9 @@ _CITATION = """\
   doi       = {10.24432/C50P49},
 }
 """
+
+
+RECORD_OVERHEAD = 16  # bytes that a TFRecord file spends on each record beside its content
 
 
 class DigitScenes(tfds.core.GeneratorBasedBuilder):
@@ -88,4 +92,10 @@ def prepare(data_dir: str | os.PathLike[str] | None = None) -> tfds.core.Dataset
         ValueError: the folder is not one of this machine's file system.
     """
     dataset = f"{DigitScenes.name}:{DigitScenes.VERSION}"
-    return prepared(dataset, data_dir=data_dir, command="python -m src.data data=digit_scenes")
+    builder = prepared(dataset, data_dir=data_dir, command="python -m src.data data=digit_scenes")
+    for split in builder.info.splits.values():  # which a power cut may have left short
+        (path,) = map(Path, split.filepaths)
+        size = path.stat().st_size if path.is_file() else 0
+        if size != split.num_bytes + RECORD_OVERHEAD * split.num_examples:
+            raise damaged(path, f"it has {size:,} bytes")
+    return builder
