@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 PRUNE_SIGNAL = signal.SIGUSR2  # ends a run as the others do, and says that it is not worth going on
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, PRUNE_SIGNAL)
@@ -65,3 +66,35 @@ def stop_on_signals(interrupt: Callable[[str], None], *, second_ends: bool = Tru
         thread.join()
         os.close(reader)
         os.close(writer)
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[list[KeyboardInterrupt]]:
+    """Yields the list of the interrupts that signals have raised in here, those among them that were swallowed.
+
+    Keras and TensorFlow have bare `except` clauses, which pass over an interrupt, or raise another error instead.
+    Outside of the main thread, where Python allows no handlers, none is noted.
+    """
+    noted: list[KeyboardInterrupt] = []
+
+    def noting(handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            try:
+                handler(number, frame)
+            except KeyboardInterrupt as interrupt:
+                noted.append(interrupt)
+                raise
+
+        return handle
+
+    is_main = threading.current_thread() is threading.main_thread()
+    known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if is_main}
+    handlers = {number: (handler, noting(handler)) for number, handler in known.items() if callable(handler)}
+    for number, (_, ours) in handlers.items():
+        signal.signal(number, ours)
+    try:
+        yield noted
+    finally:
+        for number, (theirs, ours) in handlers.items():
+            if signal.getsignal(number) is ours:
+                signal.signal(number, theirs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -16,19 +17,19 @@ class Fault(Callback):
 
     Args:
         kind: `none`, `raise`, `exit0`, `exit1`, `_exit9`, `kill`, `segfault`, `hang`, `nan_weights`;
-            `once` raises unless `marker` is there, which it makes; `interrupted` gets SIGINT while it is made, and
-            makes another error of it, as TensorFlow does.
+            `once` raises unless `marker` is there, which it makes; `interrupted` and `swallowed` get SIGINT while it
+            is made, and pass over it, as Keras does; the first then raises another error.
         marker: a file.
     """
 
     def __init__(self, *, kind: str, marker: str = "", seed: int = 0) -> None:
         self._kind, self._marker = kind, marker
-        if kind == "interrupted":
-            try:
+        if kind in ("interrupted", "swallowed"):
+            with contextlib.suppress(BaseException):
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(10)
-            except BaseException:
-                raise TypeError("Failed to convert elements to Tensor") from None
+        if kind == "interrupted":
+            raise TypeError("Failed to convert elements to Tensor")
 
     def on_epoch_end(self, state, metrics):
         if state.epoch != 1:

@@ -61,8 +61,9 @@ def test_before_training_begins(tmp_path, number, saved, said):
     assert record.read()["status"] == "interrupted"
 
 
-def test_an_interrupt_that_tensorflow_raises_as_an_error_is_still_one(tmp_path):
-    fault = ("+callback.fault._target_=tests.faults.Fault", "+callback.fault.kind=interrupted")
+@pytest.mark.parametrize("kind", ["interrupted", "swallowed"])
+def test_an_interrupt_that_keras_passes_over_is_still_one(tmp_path, kind):
+    fault = ("+callback.fault._target_=tests.faults.Fault", f"+callback.fault.kind={kind}")
     result = train("data=digits", "model=mlp", "hydra.run.dir=run", *fault, cwd=tmp_path)
     assert result.returncode == 128 + signal.SIGINT and "interrupted before the first checkpoint" in result.stderr
     values = Record(tmp_path / "run").read()

@@ -42,7 +42,7 @@ from src.runs.opened import watch
 from src.runs.provenance import completed, fingerprints, is_users, unfollowed
 from src.runs.record import Record
 from src.runs.run import Run
-from src.signals import PRUNE_SIGNAL, stop_on_signals
+from src.signals import PRUNE_SIGNAL, interrupts_noted, stop_on_signals
 
 if TYPE_CHECKING:
     from src.data.image_data import ImageData
@@ -149,30 +149,34 @@ def _train(
 ) -> float:
     """Train or go on with a run whose lock is held; see `execute`."""
     record = Record(run.directory)
-    try:
-        begin(run, record, before, prints)
-        trainer, data = _build(run, record, before, threads=threads)
-        _check(run, trainer, data)
-        _restore(run, trainer, data)
-        _keep_fingerprints(run, record, prints)
-        keep_code(run, record, epoch=before["epoch"])
-        signal_number = _fit(run, record, trainer, data, listen=listen)
-        best = trainer.state.best
-        value = report(run, record) if record.values["status"] == "completed" else best.value if best else math.nan
-    except SystemExit as exit_:
-        error = EarlyExit(f"sys.exit({exit_.code!r}) was called before the run was over")
-        _end(record, "failed", error)
-        raise error from exit_
-    except (KeyboardInterrupt, Exception) as error:
-        if not (stopped := _interrupt_behind(error)):
+    with interrupts_noted() as interrupts:
+        try:
+            begin(run, record, before, prints)
+            trainer, data = _build(run, record, before, threads=threads)
+            _check(run, trainer, data)
+            _restore(run, trainer, data)
+            _keep_fingerprints(run, record, prints)
+            keep_code(run, record, epoch=before["epoch"])
+            if interrupts:  # passed over by Keras or TensorFlow
+                raise interrupts[0]
+            signal_number = _fit(run, record, trainer, data, listen=listen)
+            best = trainer.state.best
+            value = report(run, record) if record.values["status"] == "completed" else best.value if best else math.nan
+        except SystemExit as exit_:
+            error = EarlyExit(f"sys.exit({exit_.code!r}) was called before the run was over")
             _end(record, "failed", error)
-            raise
-        if (record.read() or EMPTY)[
-            "status"
-        ] == "running":  # as written, even if just now; not while the result is printed
-            _end(record, "interrupted", None)
-        stopped.add_note(_what_is_left(run))
-        raise stopped from None
+            raise error from exit_
+        except (KeyboardInterrupt, Exception) as error:
+            if isinstance(error, KeyboardInterrupt):
+                interrupts.insert(0, error)
+            if not interrupts:
+                _end(record, "failed", error)
+                raise
+            written = record.read() or EMPTY  # even if just now
+            if written["status"] == "running":  # not while the result is printed
+                _end(record, "interrupted", None)
+            interrupts[0].add_note(_what_is_left(run))
+            raise interrupts[0] from None
     if signal_number:
         sys.exit(128 + signal_number)
     return value
@@ -298,16 +302,6 @@ def _fit(run: Run, record: Record, trainer: Trainer, data: ImageData, *, listen:
             log.warning("%s", nothing)
     # A signal too late to stop this run still ends the sweep that it is part of.
     return received[0] if received and run.is_job else 0
-
-
-def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """The interrupt that TensorFlow, whose bare `except` clauses catch one as anything else, has raised as an error."""
-    cause: BaseException | None = error
-    while cause:
-        if isinstance(cause, KeyboardInterrupt):
-            return cause
-        cause = cause.__context__
-    return None
 
 
 def _end(record: Record, status: str, error: BaseException | None) -> None:
