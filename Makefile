@@ -33,7 +33,7 @@ NEXT := $(VENV)/next/site-packages
 test-next: $(READY) ## run the tests of configs, ids, runs and sweeps with the next Hydra
 	@$(VENV)/bin/python -m pip install -qq --pre --upgrade --no-deps --target $(NEXT) hydra-core==1.4.0rc3 omegaconf==2.4.1rc1
 	@PYTHONPATH=$(CURDIR)/$(NEXT) $(RUN) pytest -n 2 --dist loadfile $(or $(value ARGS),tests/test_ids.py \
-	  tests/test_config.py tests/test_mistakes.py tests/runs/test_execute.py tests/test_cli.py tests/sweeps/test_local.py)
+	  tests/config/test_config.py tests/test_mistakes.py tests/runs/test_execute.py tests/test_cli.py tests/sweeps/test_local.py)
 
 lint: $(READY) ## check style, layering and types
 	@$(VENV)/bin/python -m ruff check .

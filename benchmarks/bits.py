@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.pairs import ROOT, BenchmarkError, table
-from src.logs import importing
-from src.manifest import newest_good, read_manifest
-from src.origins import leaves
+from src.common.logs import importing
+from src.config.origins import leaves
 from src.runs.record import Record
+from src.training.manifest import newest_good, read_manifest
 
 # Differences that are meant: (config, kind of result, key): why. `*` stands for any letters.
 KNOWN: dict[tuple[str, str, str], str] = {
@@ -86,9 +86,12 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 TRAIN = "import runpy; runpy.run_module('src.train', run_name='__main__', alter_sys=True)"
-PREPARE = (
-    "import sys; from pathlib import Path; from tests.prepared import write_labels; write_labels(Path(sys.argv[1]))"
-)
+PREPARE = """
+import sys
+from pathlib import Path
+from tests.support.prepared import write_labels
+write_labels(Path(sys.argv[1]))
+"""
 
 Results = dict[str, dict[str, Any]]  # variables, history, events: a value for each key
 

@@ -255,8 +255,8 @@ def _fit_ours(job: Job, folder: Path) -> dict[str, Any]:
     """As `src.train` does it, without the export, which comes after the last epoch."""
     from src import build
     from src.callbacks.record import RecordCallback
-    from src.config import compose
-    from src.machine import available_cores
+    from src.common.machine import available_cores
+    from src.config.compose import compose
     from src.runs.environment import environment
     from src.runs.record import Record
 
@@ -332,8 +332,8 @@ def _fit_peer(job: Job, folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from src import build
-    from src.config import compose
-    from src.machine import available_cores
+    from src.common.machine import available_cores
+    from src.config.compose import compose
 
     cfg = compose(list(job.overrides))
     if job.threads:

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.text import table_lines
+from src.common.text import table_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 STDERR_LINES = 20  # of a failed process, shown

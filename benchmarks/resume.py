@@ -33,7 +33,7 @@ from benchmarks.campaigns import ALL_STATE, Campaigns, Row, parser, run
 from benchmarks.errors import errors, inodes
 from benchmarks.pairs import BenchmarkError
 from benchmarks.power import power
-from src.logs import importing
+from src.common.logs import importing
 from src.runs.record import Record
 from src.verify_resume import command, compare, finish, newest_step, verify
 
@@ -205,7 +205,7 @@ def _check_saved(folder: Path, step: int) -> None:
 
 def newest_step_in(folder: Path) -> int:
     """The step of the newest good checkpoint in a folder of checkpoints."""
-    from src.manifest import newest_good, read_manifest
+    from src.training.manifest import newest_good, read_manifest
 
     prefix = newest_good(folder)
     return read_manifest(prefix)["step"] if prefix else 0

@@ -44,7 +44,7 @@ from benchmarks.pairs import (
     spread,
     table,
 )
-from src.logs import importing
+from src.common.logs import importing
 from src.runs.record import Record
 from src.verify_resume import compare
 

@@ -38,9 +38,9 @@ def predictions() -> None:
     """Test scenes, their masks, and what the default run's exported model makes of them."""
     import tensorflow as tf
 
+    from src.common.pictures import examples_sheet
     from src.data.digit_scenes.scenes import CLASS_NAMES
     from src.data.sources import digit_scenes
-    from src.pictures import examples_sheet
 
     model = tf.saved_model.load(str(_scenes_run() / "saved_model" / "1"))
     batches = digit_scenes(batch_size=8, seed=0).raw("test")

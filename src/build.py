@@ -15,11 +15,12 @@ import keras
 import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 
-from src import preflight, targets
 from src.callbacks.base import Callback
-from src.checks import ConfigError, check_run_paths, resolved_node
+from src.common.machine import available_cores
+from src.config import targets
+from src.config.checks import ConfigError, check_run_paths, resolved_node
 from src.data.image_data import DataError, ImageData
-from src.machine import available_cores
+from src.runs import preflight
 from src.runs.environment import KERAS
 from src.training.trainer import Trainer
 

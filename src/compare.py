@@ -15,8 +15,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from src.arguments import Parser
-from src.command import run_command
+from src.common.arguments import Parser
+from src.common.command import run_command
+from src.common.errors import ConfigError
+from src.common.files import replace
 from src.comparison import confounders
 from src.comparison.columns import differing, known_keys, metric_names, resolve
 from src.comparison.diff import RESULT, differences
@@ -36,8 +38,6 @@ from src.comparison.tables import (
     without_repeats,
 )
 from src.comparison.where import select, values_before
-from src.errors import ConfigError
-from src.files import replace
 from src.runs.collection import find_run
 from src.runs.commands import python
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.command import EXIT_FAILED, EXIT_WRONG, run_command
-from src.errors import ConfigError
-from src.files import literal
-from src.logs import importing
-from src.machine import available_cores
-from src.manifest import listed
+from src.common.command import EXIT_FAILED, EXIT_WRONG, run_command
+from src.common.errors import ConfigError
+from src.common.files import literal
+from src.common.logs import importing
+from src.common.machine import available_cores
+from src.common.text import print_table
 from src.runs.checked import EMPTY
 from src.runs.collection import find_run
 from src.runs.commands import train_command
@@ -35,10 +35,10 @@ from src.runs.identity import identity_config, register_resolvers
 from src.runs.outside import node_at, recorded_values
 from src.runs.provenance import changes
 from src.runs.record import Record
-from src.text import print_table
+from src.training.manifest import listed
 
 if TYPE_CHECKING:  # imports TensorFlow
-    from src.evaluation import Evaluation
+    from src.inspection.evaluation import Evaluation
 
 SPLITS = ("train", "val", "test")
 TITLES = {"best_weights": "best weights", "saved_model": "SavedModel"}
@@ -109,9 +109,10 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
         FileNotFoundError: the run has neither a best checkpoint nor a SavedModel yet.
     """
     with importing():
-        from src import build, evaluation
+        from src import build
         from src.callbacks.checkpoint import BEST
         from src.callbacks.export import VERSION
+        from src.inspection import evaluation
         from src.training.checkpoints import Checkpoints
 
         record = Record(run).read() or EMPTY
@@ -192,7 +193,7 @@ def _print_findings(evaluation: Evaluation) -> None:
 
 def _write(evaluation: Evaluation, run: Path) -> bool:
     """Write the whole of it and say where; whether that went well."""
-    from src.evaluation import write
+    from src.inspection.evaluation import write
 
     folder = run / "evaluation" / evaluation.split
     try:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-from src.ranges import NonNegative, Positive, Share, enforce_ranges, is_number
+from src.common.ranges import NonNegative, Positive, Share, enforce_ranges, is_number
 
 
 class Loss(Protocol):

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import keras
 import tensorflow as tf
 
-from src.ranges import Range, enforce_ranges
+from src.common.ranges import Range, enforce_ranges
 
 Classes = Annotated[int, Range(2)]
 Counts = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # right, targets and predictions of each class, float64 [classes]

@@ -32,18 +32,18 @@ from typing import Any
 
 import numpy as np
 
-from src.arguments import Parser
-from src.command import run_command
+from src.common.arguments import Parser
+from src.common.command import run_command
+from src.common.files import literal, replace
+from src.common.logs import escaped, importing
+from src.common.machine import available_cores
+from src.common.pictures import mask_png, overlay, png, strips
+from src.common.text import counted
 from src.data.images.files import FEW_BITS, MODES, BadImage, Reading, count_pixels, resized
 from src.data.images.find import MASKS, OVERLAYS, RESULTS, find_images
 from src.data.threads import progress_bar
-from src.files import literal, replace
-from src.logs import escaped, importing
-from src.machine import available_cores
-from src.pictures import mask_png, overlay, png, strips
 from src.runs.checked import Values
 from src.runs.collection import find_run
-from src.text import counted
 
 BATCH_IMAGES = 16
 BATCH_VALUES = 16_000_000  # pixels and class scores together in a batch of more than one image

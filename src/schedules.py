@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import keras
 from keras import ops
 
-from src.ranges import Fraction, NonNegative, Positive, Range, Share, enforce_ranges
+from src.common.ranges import Fraction, NonNegative, Positive, Range, Share, enforce_ranges
 
 Left = Annotated[float, Range(0, 1, above=True)]  # what is left of the rate, and never nothing
 

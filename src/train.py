@@ -15,8 +15,9 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from src.command import run_command
-from src.config import (
+from src.common.command import run_command
+from src.common.machine import settle_keras_backend
+from src.config.compose import (
     CONFIG_DIR,
     CONFIG_NAME,
     ConfigError,
@@ -28,7 +29,6 @@ from src.config import (
     parse_override,
     with_config_dir,
 )
-from src.machine import settle_keras_backend
 from src.runs.execute import execute
 from src.runs.run import Run
 

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.command import EXIT_FAILED, run_command
-from src.config import compose
-from src.files import literal
-from src.logs import importing
+from src.common.command import EXIT_FAILED, run_command
+from src.common.files import literal
+from src.common.logs import importing
+from src.config.compose import compose
 from src.runs.checked import EMPTY
 from src.runs.record import Record
 
@@ -289,7 +289,7 @@ def _trial(
 
 def newest_step(directory: Path) -> int:
     """The step of the newest good checkpoint, 0 without one."""
-    from src.manifest import DamagedCheckpoint, read_manifest
+    from src.training.manifest import DamagedCheckpoint, read_manifest
 
     prefixes = sorted((directory / "checkpoints").glob("ckpt-*.json"), key=os.path.getmtime, reverse=True)
     for path in prefixes:

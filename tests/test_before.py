@@ -1,4 +1,4 @@
-"""Runs of an earlier commit, one of each status, made by tests/before.py, are found, compared, reused and resumed."""
+"""Runs of an earlier commit, one of each status, are found, compared, reused and resumed: tests/support/before.py."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from benchmarks.bits import compare, results
 from src.runs.environment import environment
 from src.runs.record import Record
 from src.sweeps.plan import plan_one
-from tests.before import CONFIG, ENDINGS, FOLDER
-from tests.helpers import run_module, train
+from tests.support.before import CONFIG, ENDINGS, FOLDER
+from tests.support.helpers import run_module, train
 
 # Old records' fingerprints are not by today's rule.
 STALE = "stale=ask"  # the default: nothing that computes has changed since

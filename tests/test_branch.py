@@ -9,10 +9,10 @@ import keras
 import pytest
 
 from src import schedules
-from src.preflight import highest_rate
+from src.runs.preflight import highest_rate
 from src.runs.record import Record
 from src.verify_resume import compare
-from tests.helpers import only_run, run_module, train
+from tests.support.helpers import only_run, run_module, train
 
 BASE = [
     "data=digits",

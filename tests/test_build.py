@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from src import build
 from src.callbacks.base import Callback
-from src.config import ConfigError, compose
+from src.config.compose import ConfigError, compose
 from src.training.trainer import Trainer
-from tests.helpers import DIGITS
+from tests.support.helpers import DIGITS
 
 SHOWING = ["summaries", "images", "histograms", "profile"]
 

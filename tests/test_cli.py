@@ -10,8 +10,8 @@ import pytest
 
 from src.runs import ID_DIGITS
 from src.runs.record import Record
-from tests import forks
-from tests.helpers import DIGITS, ROOT, only_run, run_module, train
+from tests.support import forks
+from tests.support.helpers import DIGITS, ROOT, only_run, run_module, train
 
 RUN = ("data=digits", "model=mlp", "epochs=1")
 LEAN = ("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null")

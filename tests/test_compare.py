@@ -20,9 +20,9 @@ from benchmarks import compare as benchmark
 from benchmarks.pairs import ProcessFailed
 from src.callbacks.summaries import read_scalars
 from src.runs.record import Record
-from tests.commands import compare as main
 from tests.comparison.made import make_run
-from tests.helpers import ROOT, only_run, run_module, train
+from tests.support.commands import compare as main
+from tests.support.helpers import ROOT, only_run, run_module, train
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from src.common.errors import MADE_LATE, control_flow_on_tensor, described
+from src.config.targets import TargetError, build
 from src.data.pipeline import InMemory
-from src.errors import MADE_LATE, control_flow_on_tensor, described
-from src.targets import TargetError, build
 from src.training.trainer import Trainer
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 BARE, DECORATED = (lambda function: function), tf.function
 
@@ -107,7 +107,7 @@ def test_python_that_asks_a_tensor_is_named_before_the_first_step(kind):
 
 
 def test_a_layer_is_named_where_the_model_is_built(monkeypatch):
-    monkeypatch.setattr("src.targets.resolve", lambda *_, **__: lambda: model(layer(BARE)))
+    monkeypatch.setattr("src.config.targets.resolve", lambda *_, **__: lambda: model(layer(BARE)))
     with pytest.raises(TargetError, match=r"model \(mine.net\): .*\.py:\d+, `for _ in tf.range\(3\):`"):
         build({"_target_": "mine.net"}, key="model")
     assert model(layer(DECORATED)).count_params() == 15
@@ -125,7 +125,7 @@ def test_a_model_among_the_projects_own_is_named_too(tmp_path, monkeypatch):
     text = f"from keras import layers\n{gate}"
     namespace: dict = {"__name__": "src.models.mine_that_is_not_there"}
     exec(compile(text, path, "exec"), namespace)
-    monkeypatch.setattr("src.targets.resolve", lambda *_, **__: lambda: model(namespace["Gate"]()))
+    monkeypatch.setattr("src.config.targets.resolve", lambda *_, **__: lambda: model(namespace["Gate"]()))
     with pytest.raises(TargetError, match=r"mine_that_is_not_there.py:4, .*@tf.function") as caught:
         build({"_target_": "mine.net"}, key="model")
     assert "\x1b" not in str(caught.value)
@@ -157,7 +157,8 @@ def weight(layer):
 
 @pytest.mark.parametrize(("make", "on_tensor"), [(raw, True), (raw, False), (weight, True), (weight, False)])
 def test_a_variable_made_while_a_layer_is_called_is_told_in_our_words_first(monkeypatch, make, on_tensor):
-    monkeypatch.setattr("src.targets.resolve", lambda *_, **__: lambda: model(InBranch(make, on_tensor=on_tensor)))
+    layer = InBranch(make, on_tensor=on_tensor)
+    monkeypatch.setattr("src.config.targets.resolve", lambda *_, **__: lambda: model(layer))
     monkeypatch.setitem(PARTS, "variable", lambda _: {"model": build({"_target_": "mine.net"}, key="model")})
     with pytest.raises(ValueError, match="InBranch") as caught:
         fit("variable", BARE)

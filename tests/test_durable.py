@@ -17,10 +17,10 @@ from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.events import EventFiles
 from src.callbacks.record import RecordCallback
 from src.callbacks.summaries import Summaries, read_scalars
-from src.config import ConfigError, compose
+from src.common.files import replace, replacing
+from src.config.compose import ConfigError, compose
 from src.data.pipeline import InMemory
 from src.evaluate import load_config
-from src.files import replace, replacing
 from src.models.mlp import mlp
 from src.runs import execute
 from src.runs.checked import read_history
@@ -28,7 +28,7 @@ from src.runs.record import Record
 from src.runs.run import Run
 from src.training.checkpoints import Checkpoints
 from src.training.trainer import Interrupted
-from tests.helpers import DIGITS
+from tests.support.helpers import DIGITS
 from tests.training.test_trainer import InterruptAt, digits, make_trainer
 
 

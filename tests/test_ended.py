@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from src.predict import Writer
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 SECONDS = 20.0  # where others use the cores; about 0.2 alone
 MODEL_IS_READ = "import sys, types; sys.modules['tensorflow'] = types.ModuleType('tensorflow')"
@@ -26,7 +26,7 @@ MODEL_IS_READ = "import sys, types; sys.modules['tensorflow'] = types.ModuleType
 VERIFY = f"""
 {MODEL_IS_READ}
 from src import verify_resume
-from src.command import run_command
+from src.common.command import run_command
 verify_resume.compose = lambda words: None
 verify_resume.Record = lambda directory: types.SimpleNamespace(read=lambda: {{"step": 9, "epoch": 1}})
 def command(overrides, directory, *more):
@@ -41,7 +41,7 @@ PREDICT = f"""
 import pathlib, time
 import numpy as np
 from src import predict
-from src.command import run_command
+from src.common.command import run_command
 answer = lambda images: (np.zeros([len(images), 8, 8, 2], np.float32), np.zeros([len(images), 8, 8], np.int32))
 predict.load_model = lambda folder: predict.Model(answer, None, 3, 2, None)
 def image(reading, file):

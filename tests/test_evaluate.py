@@ -12,17 +12,17 @@ from PIL import Image
 
 from src import evaluate as command
 from src.callbacks.export import export
-from src.config import ConfigError, compose
+from src.config.compose import ConfigError, compose
 from src.data.image_data import ImageData
 from src.data.images.transforms import Noise
 from src.data.sources import digit_scenes
-from src.evaluation import WORST, Evaluation, examine, measure, write
+from src.inspection.evaluation import WORST, Evaluation, examine, measure, write
 from src.losses import CrossEntropy
 from src.metrics import MeanIoU
 from src.training.trainer import Trainer
-from tests import forks
-from tests.folders import write_pairs
-from tests.helpers import only_run, train
+from tests.support import forks
+from tests.support.folders import write_pairs
+from tests.support.helpers import only_run, train
 
 SMALL = ("model.filters=4", "model.depth=1", "epochs=1", "batch_size=64", "data.image_size=24")
 FILES = {"metrics.json", "confusion.png", "worst.png", "worst"}
@@ -286,7 +286,7 @@ def test_the_last_split_is_taken_and_one_that_is_not_there_is_a_wrong_command(ar
     monkeypatch.setattr("src.build.build_trainer", lambda *_, **__: SimpleNamespace(state=None))
     monkeypatch.setattr("src.training.checkpoints.Checkpoints.restore_weights", lambda *_: None)
     monkeypatch.setattr("tensorflow.saved_model.load", lambda _: SimpleNamespace(signatures={"serving_default": None}))
-    monkeypatch.setattr("src.evaluation.measure", lambda *_, split, **__: taken.append(split))
+    monkeypatch.setattr("src.inspection.evaluation.measure", lambda *_, split, **__: taken.append(split))
     command.evaluate({}, run, None)
     assert taken == ["train"]
     with pytest.raises(ConfigError, match="split=test: the data has none; give one of train, or leave it out"):

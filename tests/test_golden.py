@@ -11,7 +11,7 @@ import pytest
 
 from src import build
 from src.callbacks.base import Callback
-from src.config import compose
+from src.config.compose import compose
 
 GOLDEN = {
     "data=digits model=cnn": [2.328706, 2.305806, 2.269025, 2.251984, 2.253659],

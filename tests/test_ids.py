@@ -3,7 +3,7 @@
     python -m tests.test_ids data=digits optimizer=new >> tests/ids.txt
 
 adds a line. None that is there may change: the default of a new key is null, or the key is none of the identity; a
-`_target_` that moves stands in src/moved.py. What computes the same may have one id or several, and keeps what it has.
+`_target_` that moves stands in src/config/moved.py. What computes the same may have one id or several, and keeps them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from unittest import mock
 import pytest
 from omegaconf import OmegaConf
 
-from src import config, moved, targets
-from src.config import CONFIG_DIR, branch, compose, expand
+from src.config import compose as config, moved, targets
+from src.config.compose import CONFIG_DIR, branch, compose, expand
 from src.runs import identity, provenance
 from src.runs.branch import Parent
 from src.runs.identity import config_hash, identity_config, run_id

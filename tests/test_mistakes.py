@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from src import checks, keys
-from src.config import ConfigError, branch, compose
-from src.origins import ComposedFile, Origins, shown
+from src.config import checks, keys
+from src.config.compose import ConfigError, branch, compose
+from src.config.origins import ComposedFile, Origins, shown
 from src.runs.run import Run
 from src.train import _command
-from tests.folders import save, write_pairs
-from tests.helpers import DIGITS, ROOT, train
 from tests.runs.made import make_run
+from tests.support.folders import save, write_pairs
+from tests.support.helpers import DIGITS, ROOT, train
 
 SECONDS = 1.5  # of a whole answer, and its CPU time here, where others may use the cores
 

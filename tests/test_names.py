@@ -15,9 +15,9 @@ from src.data.image_data import DataError
 from src.data.images.folder_layout import Example, find_layout
 from src.data.images.folders import image_folder, split_examples
 from src.verify_resume import compare
-from tests import forks
-from tests.folders import save, write_classes, write_pairs
-from tests.helpers import only_run, train
+from tests.support import forks
+from tests.support.folders import save, write_classes, write_pairs
+from tests.support.helpers import only_run, train
 
 NFC, NFD = (unicodedata.normalize(form, "Rückgrat/é") for form in ("NFC", "NFD"))
 

@@ -14,7 +14,7 @@ import yaml
 from src.models.cnn import cnn
 from src.optimizers import Ftrl
 from src.schedules import cosine
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 WRAPPERS = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"}
 SCHEDULE = cosine(learning_rate=0.1, steps_per_epoch=2, total_steps=4)

@@ -21,11 +21,11 @@ import tensorflow as tf
 from src import build
 from src.callbacks.base import Callback
 from src.callbacks.export import export, serving_function
-from src.config import CONFIG_DIR, compose
+from src.config.compose import CONFIG_DIR, compose
 from src.training.checkpoints import Checkpoints
 from src.training.state import TrainState
-from tests.folders import write_classes, write_pairs
-from tests.prepared import write_labels, write_pets
+from tests.support.folders import write_classes, write_pairs
+from tests.support.prepared import write_labels, write_pets
 
 NO_PART_OF_A_RUN = {"hydra", "search"}
 OPTIONS = sorted(path for path in CONFIG_DIR.glob("*/*.yaml") if path.parent.name not in NO_PART_OF_A_RUN)

@@ -12,15 +12,15 @@ import tensorflow as tf
 from PIL import Image
 
 from src.callbacks.export import export
+from src.common.pictures import overlay, palette
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.images.files import BadImage, resized
 from src.data.images.find import find_images
-from src.pictures import overlay, palette
 from src.predict import check_output, class_mask, earlier_pictures
 from src.runs.record import Record
-from tests import forks
-from tests.folders import read_image
-from tests.helpers import ROOT, only_run, train
+from tests.support import forks
+from tests.support.folders import read_image
+from tests.support.helpers import ROOT, only_run, train
 
 NAMES = ["black", "red", "green", "blue"]
 COLOURS = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
@@ -261,7 +261,7 @@ def test_a_model_of_any_size_and_of_300_classes_and_a_record_without_names(tmp_p
 WITH_PEAK = """
 import os
 from pathlib import Path
-from src.command import run_command
+from src.common.command import run_command
 from src.predict import main
 
 leave = os._exit
@@ -420,7 +420,7 @@ def test_an_output_is_checked_against_what_is_there(tmp_path):
 def test_strips_of_a_mask_are_those_of_the_whole(monkeypatch):
     scores = np.random.default_rng(0).normal(size=[24, 30, 7]).astype(np.float32)
     whole = class_mask(scores, (401, 303))
-    monkeypatch.setattr("src.pictures.STRIP_PIXELS", 303 * 17)
+    monkeypatch.setattr("src.common.pictures.STRIP_PIXELS", 303 * 17)
     assert (class_mask(scores, (401, 303)) == whole).mean() > 0.9999
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT, train
+from tests.support.helpers import ROOT, train
 
 LEAN = ["data=digits", "model=mlp", "epochs=1", *(f"callback.{name}=null" for name in ("images", "hparams", "export"))]
 PRIVATE_MOUNT = "mount --bind outputs outputs && mount -o remount,ro,bind outputs && exec "

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.helpers import ROOT, run_module
+from tests.support.helpers import ROOT, run_module
 
 README = (ROOT / "README.md").read_text()
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.resume import ALL_STATE
 from src.runs.record import Record
 from src.verify_resume import command, compare, newest_step, run_until, verify
-from tests.helpers import train
+from tests.support.helpers import train
 
 LEAN = ["callback.export=null", "callback.images=null", "callback.hparams=null"]
 SHORTER = ["epochs=3", "batch_size=64", "trainer.validate_every_steps=17"]  # which also writes validations.jsonl

@@ -10,7 +10,7 @@ from benchmarks import same_code
 from benchmarks.pairs import BenchmarkError
 from src.runs import provenance
 from src.runs.provenance import OPTIONS, differences, is_users
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 
 @pytest.fixture

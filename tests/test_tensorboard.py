@@ -20,10 +20,10 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from src.pictures import TILE
+from src.common.pictures import TILE
 from src.runs.record import Record
 from tests.callbacks.reading import decoded
-from tests.helpers import DIGITS, train
+from tests.support.helpers import DIGITS, train
 
 pytestmark = pytest.mark.slow
 

@@ -10,16 +10,16 @@ from PIL import Image
 
 from src.build import build_data
 from src.callbacks.export import export
-from src.config import compose
+from src.config.compose import compose
 from src.data.digit_scenes.digits import load_digits
 from src.data.image_data import UNDERSTOOD, DataError, ImageData
 from src.data.images.transforms import Augment, Brightness, Flip, Noise, Shift
 from src.predict import load_model
-from src.preflight import misfit, squashed, target_problems
+from src.runs.preflight import misfit, squashed, target_problems
 from src.training.learner import Supervised
 from src.training.state import TrainState
-from tests import forks
-from tests.helpers import only_run, train
+from tests.support import forks
+from tests.support.helpers import only_run, train
 
 RANDOM = np.random.default_rng(0)
 N = 40

@@ -24,7 +24,7 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run all; SystemExit where not all were completed. Other launchers than the local one get one batch."""
-        from src.config import expand
+        from src.config.compose import expand
         from src.sweeps.local import prepare_for_other_launcher
 
         jobs = expand(arguments)

@@ -27,7 +27,7 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the trials that remain; SystemExit where a trial has failed or a signal has ended it."""
-        from src.config import ConfigError
+        from src.config.compose import ConfigError
 
         try:
             import optuna  # noqa: F401

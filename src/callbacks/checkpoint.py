@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from src.callbacks.base import Callback
-from src.ranges import Count, Positive, enforce_ranges
+from src.common.ranges import Count, Positive, enforce_ranges
 from src.training.checkpoints import Checkpoints
 from src.training.state import TrainState
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from src.callbacks.base import Callback
 from src.callbacks.patience import waited_epochs
-from src.ranges import Count, NonNegative, enforce_ranges
+from src.common.ranges import Count, NonNegative, enforce_ranges
 from src.training.state import TrainState
 
 

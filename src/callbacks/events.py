@@ -23,7 +23,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from src.callbacks.base import Callback
-from src.files import delete, fsync, fsync_folders
+from src.common.files import delete, fsync, fsync_folders
 from src.training.state import TrainState
 
 PATTERN = "events.out.tfevents.*"

@@ -20,9 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from src.callbacks.base import Callback
+from src.common.files import literal, replacing
 from src.data.image_data import ImageData
 from src.data.pipeline import to_float
-from src.files import literal, replacing
 from src.training.checkpoints import best_weights
 from src.training.state import TrainState
 

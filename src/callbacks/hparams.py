@@ -20,8 +20,8 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api, api_pb2, metadata, summary
 
 from src.callbacks.events import EventCallback
+from src.common.text import printable
 from src.runs.record import Record
-from src.text import printable
 from src.training.state import TrainState
 
 log = logging.getLogger(__name__)

@@ -19,13 +19,13 @@ import tensorflow as tf
 from tensorboard.plugins.image.metadata import create_summary_metadata
 
 from src.callbacks.events import EventCallback
+from src.common.files import replace
+from src.common.pictures import confusion_counts, confusion_picture, examples_sheet, png
+from src.common.ranges import Count, enforce_ranges
 from src.data.image_data import ImageData
 from src.data.pipeline import to_float
-from src.files import replace
-from src.manifest import CheckpointError
-from src.pictures import confusion_counts, confusion_picture, examples_sheet, png
-from src.ranges import Count, enforce_ranges
 from src.training.checkpoints import best_weights
+from src.training.manifest import CheckpointError
 from src.training.state import TrainState
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from src.callbacks.events import EventCallback
-from src.ranges import Count, enforce_ranges
+from src.common.ranges import Count, enforce_ranges
 from src.training.state import TrainState
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from src.callbacks.base import Callback
-from src.ranges import Count, enforce_ranges
-from src.text import duration, measured, of_one_class, sparkline
+from src.common.ranges import Count, enforce_ranges
+from src.common.text import duration, measured, of_one_class, sparkline
 from src.training.state import TrainState
 
 log = logging.getLogger(__name__)

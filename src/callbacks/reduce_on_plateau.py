@@ -11,7 +11,7 @@ from typing import Annotated
 
 from src.callbacks.base import Callback
 from src.callbacks.patience import waited_epochs
-from src.ranges import Count, NonNegative, Range, enforce_ranges
+from src.common.ranges import Count, NonNegative, Range, enforce_ranges
 from src.training.state import TrainState
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tensorboard.plugins.scalar.metadata import create_summary_metadata
 
 from src.callbacks.events import EventCallback, read_values
-from src.ranges import Count, enforce_ranges
+from src.common.ranges import Count, enforce_ranges
 from src.training.state import TrainState
 
 SCALAR = create_summary_metadata(display_name=None, description=None)

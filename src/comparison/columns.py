@@ -11,10 +11,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from src.common.errors import ConfigError
+from src.common.text import last_names
 from src.comparison.rows import Row, Value
-from src.errors import ConfigError
 from src.runs.provenance import WATCHING
-from src.text import last_names
 
 # What a data option brings along.
 OF_DATA = ("name", "monitor", "mode", "loss", "metric", "trainer.threads")

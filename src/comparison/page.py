@@ -16,6 +16,8 @@ from html import escape
 from importlib import resources
 from string import Template
 
+from src.common.errors import ConfigError
+from src.common.text import counted
 from src.comparison import confounders
 from src.comparison.charts import MOST_CURVES, colours, curves, scatters
 from src.comparison.effects import Effect, effects
@@ -31,9 +33,7 @@ from src.comparison.tables import (
     table_of_runs,
     without_repeats,
 )
-from src.errors import ConfigError
 from src.runs.commands import train_command
-from src.text import counted
 
 COMMANDS = 5  # of the best groups
 MOST_PICTURE_BYTES = 5_000_000  # of all pictures together

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import one_line
+from src.common.errors import one_line
 from src.runs.checked import LARGEST, Values, best_metrics, read_history, step_within
 from src.runs.collection import RecordedRun, find_runs
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 
+from src.common.text import of_one_class, table_lines
 from src.comparison.columns import headers, metric_names
 from src.comparison.diff import Difference
 from src.comparison.effects import Effect
 from src.comparison.groups import Group
 from src.comparison.rows import Row, Value
-from src.text import of_one_class, table_lines
 
 DIGITS, FEWER, SHARE = ".6g", ".3g", ".1%"
 LONGEST_WHOLE = 10**12  # larger whole numbers are shown as others

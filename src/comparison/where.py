@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from src.common.errors import ConfigError
 from src.comparison.columns import known_keys, resolve
 from src.comparison.rows import Row, Value, parsed
 from src.comparison.tables import plain
-from src.errors import ConfigError
 
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne,

@@ -16,9 +16,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
+from src.common.ranges import Count, Range, enforce_ranges
 from src.data.images.transforms import Augment
 from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, to_float
-from src.ranges import Count, Range, enforce_ranges
 
 Limit = Annotated[float, Range(0, 1, above=True)]  # the share of the training examples
 
@@ -26,7 +26,7 @@ Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
 Examples: TypeAlias = Pair | Sequence[Pair] | tf.data.Dataset
 SPLITS = ("train", "val", "test")
 
-# What a run can be of; what refuses the rest is `ImageData.check`, `Augment.check` and `src.preflight.misfit`.
+# What a run can be of; what refuses the rest is `ImageData.check`, `Augment.check` and `src.runs.preflight.misfit`.
 UNDERSTOOD = (
     "What is understood: images [n, height, width, channels], uint8 or floats in [0, 1], or features [n, ...], finite "
     "floats of another rank; an integer label of each [n], or of each pixel [n, height, width], 0 to num_classes - 1 "

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
-from src.ranges import Count, enforce_ranges
+from src.common.ranges import Count, enforce_ranges
 
 Prepare = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 

@@ -24,11 +24,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils.version import list_all_versions
 
+from src.common.errors import one_line
+from src.common.files import delete
+from src.common.spelling import did_you_mean
 from src.data.image_data import DataError
-from src.errors import one_line
-from src.files import delete
 from src.runs.lock import hold
-from src.spelling import did_you_mean
 
 log = logging.getLogger(__name__)
 

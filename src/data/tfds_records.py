@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from src.common.tensorflow_internals import tf_record_random_reader
 from src.data.tfds_folders import damaged
-from src.tensorflow_internals import tf_record_random_reader
 
 FORMATS = ("tfrecord", "array_record")
 HEADER, FOOTER = 12, 4  # bytes of a TFRecord before its content, a length and its CRC, and after it, another CRC

@@ -24,15 +24,15 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow_datasets as tfds
 
+from src.common.errors import one_line
+from src.common.ranges import Count, Flag, Positive, Share, enforce_ranges
+from src.common.text import size
 from src.data.image_data import DataError, ImageData, Limit, Pair, label_dtype, share_of
 from src.data.images.files import BitDepth, ImageSize, Reading, height_and_width
 from src.data.images.oddities import Oddities
 from src.data.tfds_folders import prepared
 from src.data.tfds_records import Records
 from src.data.threads import in_memory
-from src.errors import one_line
-from src.ranges import Count, Flag, Positive, Share, enforce_ranges
-from src.text import size
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from src.machine import available_cores
+from src.common.machine import available_cores
 
 if TYPE_CHECKING:  # imports TensorFlow
     from src.data.image_data import Examples, Pair

@@ -18,12 +18,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.arguments import Parser
-from src.config import compose
-from src.files import replace
-from src.logs import ConsoleHandler, importing
-from src.machine import available_cores
-from src.text import counted, print_table, size
+from src.common.arguments import Parser
+from src.common.files import replace
+from src.common.logs import ConsoleHandler, importing
+from src.common.machine import available_cores
+from src.common.text import counted, print_table, size
+from src.config.compose import compose
 
 if TYPE_CHECKING:  # imports TensorFlow
     from src.inspection.summary import Summary
@@ -52,8 +52,8 @@ def main(argv: list[str]) -> None:
     cfg = compose(arguments.overrides, config_dir=arguments.config_dir)
     with importing():
         from src import build
+        from src.common.pictures import png
         from src.inspection.summary import batch_picture, summarize
-        from src.pictures import png
 
         build.set_up_process(threads=cfg.trainer.threads or available_cores())
     data = build.build_data(cfg)

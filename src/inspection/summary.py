@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from src.common.pictures import overlay, rows_sheet
 from src.data.image_data import SPLITS, DataError, ImageData
 from src.data.pipeline import Batches
-from src.pictures import overlay, rows_sheet
 
 SHOWN = 8  # examples in the picture
 LONGEST_SIDE = 256  # pixels of an example in the picture

@@ -10,8 +10,8 @@ With the defaults and 8x8 digits it has 13,706 parameters.
 import keras
 from keras import layers
 
+from src.common.ranges import Count, Share, enforce_ranges
 from src.models.parts import Activation, Normalization, activated, chosen_normalization, normalized
-from src.ranges import Count, Share, enforce_ranges
 
 
 @enforce_ranges

@@ -11,8 +11,8 @@ counts as much wherever it lies and however little of the picture it fills.
 import keras
 from keras import layers
 
+from src.common.ranges import Count, Share, enforce_ranges
 from src.models.parts import Activation, Normalization, activated, normalized
-from src.ranges import Count, Share, enforce_ranges
 
 
 @enforce_ranges

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from src.common.ranges import Share, enforce_ranges
 from src.models.parts import Activation, Normalization, activated, normalized
-from src.ranges import Share, enforce_ranges
 
 
 @enforce_ranges

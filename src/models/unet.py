@@ -11,8 +11,8 @@ padded convolutions and batch normalisation are later custom.
 import keras
 from keras import layers
 
+from src.common.ranges import Count, Share, enforce_ranges
 from src.models.parts import Activation, Normalization, activated, chosen_normalization, normalized, sizes_to_type
-from src.ranges import Count, Share, enforce_ranges
 
 
 @enforce_ranges

@@ -12,8 +12,8 @@ from typing import Literal
 import keras
 from keras import layers
 
+from src.common.ranges import Positive, Share, enforce_ranges
 from src.models.parts import sizes_to_type
-from src.ranges import Positive, Share, enforce_ranges
 
 SKIP_LAYERS = (  # from 1/2 to 1/32 of the input's size
     "block_1_expand_relu",

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from src.arguments import Parser
-from src.command import EXIT_FAILED, run_command
+from src.common.arguments import Parser
+from src.common.command import EXIT_FAILED, run_command
+from src.common.text import counted, print_table, size
 from src.runs.clean import Plan, Removal, make_plan
 from src.runs.collection import find_run, find_runs
 from src.runs.details import print_details
 from src.runs.listing import SHOWN_STATUSES, newest_first, print_list, summary
 from src.runs.lock import Locked
-from src.text import counted, print_table, size
 
 OK = 0
 ABOUT = "Look at runs, and make room. Needs no TensorFlow."

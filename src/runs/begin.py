@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from src import files
-from src.checks import plain_values
-from src.config import CONFIG_NAME, search_path
+from src.common import files
+from src.config.checks import plain_values
+from src.config.compose import CONFIG_NAME, search_path
 from src.runs.checked import Values
 from src.runs.environment import environment, environment_changes
 from src.runs.identity import derived, settings

@@ -14,11 +14,18 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.manifest import CheckpointError, DamagedCheckpoint, copy_checkpoint, listed, newest_good, read_manifest
 from src.runs.collection import SHORTEST_ID, find_runs
 from src.runs.lock import lock_path
 from src.runs.outside import recorded_values
 from src.runs.record import Record
+from src.training.manifest import (
+    CheckpointError,
+    DamagedCheckpoint,
+    copy_checkpoint,
+    listed,
+    newest_good,
+    read_manifest,
+)
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
-from src.files import is_own
+from src.common.files import is_own
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "src"

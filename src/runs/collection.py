@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import ConfigError
+from src.common.errors import ConfigError
+from src.common.text import counted
 from src.runs import ID_DIGITS
 from src.runs.checked import Values, read_history
 from src.runs.commands import python
 from src.runs.lock import holder_of, lock_path
 from src.runs.record import BadRecord, Record
-from src.text import counted
 
 SHORTEST_ID = 4  # digits, which are enough where only one run's id begins with them
 ID = re.compile(rf"[0-9a-f]{{{SHORTEST_ID},{ID_DIGITS}}}")

@@ -16,14 +16,14 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from src.manifest import listed
+from src.common.text import counted, duration, print_table, size, sparkline
 from src.runs import ID_DIGITS
 from src.runs.checked import Environment, Values, best_metrics, step_within
 from src.runs.collection import RecordedRun, find_runs
 from src.runs.commands import given_options, next_commands, train_command
 from src.runs.listing import SET_ASIDE, STYLES, local_time, newest_first, shown_status
 from src.runs.sizes import part_sizes
-from src.text import counted, duration, print_table, size, sparkline
+from src.training.manifest import listed
 
 EPOCHS = 10  # of the history
 CURVE = 60  # epochs of a metric's curve

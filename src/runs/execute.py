@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.checks import plain_values, resolved_node
-from src.errors import ConfigError
-from src.files import delete
-from src.hydra_settings import PLUGINS, check_settings
-from src.logs import importing
-from src.machine import available_cores
-from src.manifest import listed
+from src.common.errors import ConfigError
+from src.common.files import delete
+from src.common.logs import importing
+from src.common.machine import available_cores
+from src.common.signals import PRUNE_SIGNAL, interrupts_noted, stop_on_signals
+from src.config.checks import plain_values, resolved_node
+from src.config.hydra_settings import PLUGINS, check_settings
 from src.runs.begin import begin, keep_code, now
 from src.runs.branch import begin_branch
 from src.runs.checked import EMPTY, Values, step_within
@@ -42,7 +42,7 @@ from src.runs.opened import watch
 from src.runs.provenance import completed, fingerprints, is_users, unfollowed
 from src.runs.record import Record
 from src.runs.run import Run
-from src.signals import PRUNE_SIGNAL, interrupts_noted, stop_on_signals
+from src.training.manifest import listed
 
 if TYPE_CHECKING:
     from src.data.image_data import ImageData
@@ -215,7 +215,7 @@ def _build(run: Run, record: Record, before: Values, *, threads: int | None) -> 
 
 def _check(run: Run, trainer: Trainer, data: ImageData) -> None:
     """Refuse what would compute something else than it says, or come to no end."""
-    from src import preflight
+    from src.runs import preflight
 
     cfg, chosen = run.cfg, run.choices
     if data.val is None and cfg.monitor.startswith("val/"):
@@ -253,7 +253,7 @@ def _check(run: Run, trainer: Trainer, data: ImageData) -> None:
 
 def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
     """Go on from the run's newest checkpoint, or from that of the run that it branches from."""
-    from src import preflight
+    from src.runs import preflight
     from src.training.checkpoints import Checkpoints
 
     parent, state = run.cfg.parent, trainer.state
@@ -278,8 +278,8 @@ def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
 
 def _fit(run: Run, record: Record, trainer: Trainer, data: ImageData, *, listen: Listen) -> int:
     """Train to the end and complete the record, or say what interrupted it. Returns the signal that ended it, or 0."""
-    from src import preflight
-    from src.baseline import learned_nothing
+    from src.runs import preflight
+    from src.runs.baseline import learned_nothing
     from src.training.trainer import Interrupted
 
     state = trainer.state

@@ -15,8 +15,8 @@ from hydra.core.utils import JobRuntime, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from src import targets
-from src.checks import ConfigError, resolved_node
+from src.config import targets
+from src.config.checks import ConfigError, resolved_node
 from src.runs.run import Run
 
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.moved import old_name
+from src.config.moved import old_name
 from src.runs import ID_DIGITS
 
 LABEL_LENGTH = 60

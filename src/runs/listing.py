@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, TextIO
 
+from src.common.text import counted, duration, print_table, size
 from src.runs.collection import RecordedRun
 from src.runs.record import STATUSES
 from src.runs.sizes import size_of
-from src.text import counted, duration, print_table, size
 
 SET_ASIDE = "set-aside"
 SHOWN_STATUSES = (*STATUSES, SET_ASIDE)

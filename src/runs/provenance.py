@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.files import walk
-from src.moved import new_name
+from src.common.files import walk
+from src.common.text import printable
+from src.config.moved import new_name
 from src.runs import code, opened
 from src.runs.code import OF_MANY, PROJECT, ROOT, Part, digest, find, reach
-from src.text import printable
 
 VERSION = 1
 
@@ -27,12 +27,13 @@ COMPUTING = ("src.training.trainer", "src.build")
 # What stores, shows or starts, and computes nothing.
 WATCHING = ("checkpoint", "export", "hparams", "histograms", "images", "profile", "progress", "record", "summaries")
 NOT_COMPUTING = (
-    *("src.errors", "src.preflight", "src.targets", "src.hydra_settings", "src.origins", "src.spelling"),
-    *("src.signatures", "src.keys", "src.ranges"),
-    *("src.config", "src.checks", "src.machine", "src.runs", "src.files", "src.manifest", "src.training.checkpoints"),
-    *("src.pictures", "src.training.step_graph"),
-    *("src.checkpoints", "src.step_graph"),  # where two of these lay, of older code
+    *("src.config", "src.runs", "src.training.checkpoints", "src.training.manifest", "src.training.step_graph"),
+    *(f"src.common.{name}" for name in ("errors", "files", "machine", "pictures", "ranges", "spelling")),
     *(f"src.callbacks.{name}" for name in WATCHING),
+    # Where these lay, of older code.
+    *("src.checks", "src.checkpoints", "src.errors", "src.files", "src.hydra_settings", "src.keys", "src.machine"),
+    *("src.manifest", "src.origins", "src.pictures", "src.preflight", "src.ranges", "src.signatures", "src.spelling"),
+    *("src.step_graph", "src.targets"),
 )
 # Where options are, the project's and the user's.
 OPTIONS = ("src.models", "src.data", "src.callbacks", *OF_MANY)

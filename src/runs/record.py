@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from src.files import fsync, replace
+from src.common.files import fsync, replace
 from src.runs.checked import EMPTY, HISTORY, Status, Values, WrongValue, checked, lines_in, parse
 
 WAY_OUT = "make room, then type the same command: it goes on from the last checkpoint"

@@ -19,7 +19,7 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.errors import ConfigError
+from src.common.errors import ConfigError
 from src.runs import ID_DIGITS
 from src.runs.decision import Action, decide
 from src.runs.identity import hash_of, identity_config

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.files import delete, is_own, replacing
+from src.common.files import delete, is_own, replacing
 from src.runs.code import read_once
 from src.runs.outside import SECRET
 from src.runs.provenance import ROOT

@@ -13,12 +13,12 @@ import sys
 
 from omegaconf import open_dict
 
-from src.logs import ConsoleHandler
+from src.common.logs import ConsoleHandler
+from src.common.signals import stop_on_signals
 from src.runs import provenance
 from src.runs.execute import execute
 from src.runs.identity import register_resolvers
 from src.runs.run import Run
-from src.signals import stop_on_signals
 
 
 def run_job(run: Run, *, number: int, threads: int, again: bool) -> None:

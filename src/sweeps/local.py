@@ -16,9 +16,10 @@ from typing import Annotated, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.checks import ConfigError
-from src.machine import available_cores, visible_gpus
-from src.ranges import Count, Positive, Range, checks_of
+from src.common.machine import available_cores, visible_gpus
+from src.common.ranges import Count, Positive, Range, checks_of
+from src.common.text import duration
+from src.config.checks import ConfigError
 from src.runs.checked import EMPTY
 from src.runs.commands import look_commands, print_next
 from src.runs.decision import Action
@@ -31,7 +32,6 @@ from src.sweeps.processes import ProcessPool, StartMethod
 from src.sweeps.record import SweepRecord
 from src.sweeps.show import print_jobs, print_results, summary, view_for
 from src.sweeps.sweep import OnFailure, Rules, Sweep
-from src.text import duration
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from src.config import ConfigError, compose
+from src.config.compose import ConfigError, compose
 from src.runs import ID_DIGITS
 from src.runs.checked import EMPTY
 from src.runs.decision import Action, StaleRun
@@ -28,14 +28,14 @@ from src.runs.run import Run
 class Composer:
     """How a job's overrides become its config: what they have in common with Hydra's own part.
 
-    `hydra_overrides` are the sweep's own of Hydra's settings; the name is as in `src.config.compose`.
+    `hydra_overrides` are the sweep's own of Hydra's settings; the name is as in `src.config.compose.compose`.
     """
 
     hydra_overrides: tuple[str, ...] = ("hydra.mode=MULTIRUN",)
     config_name: str | None = None
 
     def compose(self, overrides: Sequence[str]) -> Any:
-        """The job's checked config; see `src.config.compose`."""
+        """The job's checked config; see `src.config.compose.compose`."""
         return compose([*self.hydra_overrides, *overrides], config_name=self.config_name, starts=True)
 
 

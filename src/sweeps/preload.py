@@ -11,11 +11,11 @@ import functools
 import gc
 import importlib
 
-from src.logs import importing
+from src.common.logs import importing
 from src.runs import provenance
 
 IMPORTED = (
-    "src.baseline",
+    "src.runs.baseline",
     "src.build",
     "src.callbacks.checkpoint",
     "src.callbacks.early_stopping",

@@ -27,7 +27,7 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from src.errors import place
+from src.common.errors import place
 from src.sweeps.pool import Ended
 
 StartMethod = Literal["fork", "spawn"]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.files import fsync_folders, replace
+from src.common.files import fsync_folders, replace
 
 if TYPE_CHECKING:
     from src.sweeps.job_state import JobState

@@ -21,8 +21,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-from src.checks import ConfigError
-from src.config import search_path
+from src.config.checks import ConfigError
+from src.config.compose import search_path
 from src.runs.commands import python
 from src.runs.decision import StaleRun
 from src.runs.identity import identity_config

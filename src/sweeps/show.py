@@ -19,10 +19,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from src.errors import one_line
+from src.common.errors import one_line
+from src.common.text import duration, last_names, print_table, short
 from src.sweeps.job_state import DONE, UNFINISHED, JobState
 from src.sweeps.plan import Job
-from src.text import duration, last_names, print_table, short
 
 REFRESH_SECONDS = 0.5
 STYLES = {"running": "cyan", "completed": "green", "reused": "green", "failed": "red", "pruned": "yellow"}

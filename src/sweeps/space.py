@@ -27,7 +27,7 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from src.config import ConfigError, parse_override
+from src.config.compose import ConfigError, parse_override
 
 HOW = (
     "type sweeps, such as 'optimizer.learning_rate=tag(log,interval(1e-4,1e-1))' batch_size=16,32, "

@@ -10,7 +10,7 @@ from hydra.core.utils import JobRuntime, configure_log, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from src.config import config_loader, parse_override
+from src.config.compose import config_loader, parse_override
 from src.runs.execute import execute_job
 from src.runs.hydra_job import HydraCallbacks
 

@@ -27,10 +27,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from src import targets
-from src.checks import ConfigError
-from src.files import fsync_folders
-from src.ranges import Check, Count, Positive, checks_of
+from src.common.files import fsync_folders
+from src.common.ranges import Check, Count, Positive, checks_of
+from src.config import targets
+from src.config.checks import ConfigError
 from src.runs import ID_DIGITS
 from src.sweeps.space import Space
 

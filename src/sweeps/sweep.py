@@ -22,11 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from src.machine import memory_kills
+from src.common.machine import memory_kills
+from src.common.signals import PRUNE_SIGNAL, ending_signals
 from src.runs.checked import EMPTY, Process, Values
 from src.runs.lock import Locked, hold, holder_of
 from src.runs.record import BadRecord, Record
-from src.signals import PRUNE_SIGNAL, ending_signals
 from src.sweeps.child import run_job
 from src.sweeps.job_state import DONE, UNFINISHED, JobState, JobStatus
 from src.sweeps.plan import Job

@@ -5,7 +5,7 @@
     checkpoints.restore(state)      # the newest good one; damaged ones are named and passed over
 
 `ckpt-<n>.index` and `ckpt-<n>.data-*` are TensorFlow's, and `checkpoint` lists them for tf.train.latest_checkpoint;
-what makes a checkpoint count is its manifest, see `src.manifest`.
+what makes a checkpoint count is its manifest, see `src.training.manifest`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from src.files import delete, fsync_folders, literal, replace
-from src.manifest import (
+from src.common.files import delete, fsync_folders, literal, replace
+from src.common.ranges import Count, enforce_ranges
+from src.training.manifest import (
     CheckpointError,
     DamagedCheckpoint,
     listed,
@@ -30,7 +31,6 @@ from src.manifest import (
     read_manifest,
     write_manifest,
 )
-from src.ranges import Count, enforce_ranges
 from src.training.state import TrainState, kept
 
 

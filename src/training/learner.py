@@ -21,9 +21,9 @@ from typing import NamedTuple, TypeAlias
 import keras
 import tensorflow as tf
 
-from src.errors import control_flow_on_tensor, users_line
+from src.common.errors import control_flow_on_tensor, users_line
+from src.common.ranges import Count, Positive, enforce_ranges
 from src.losses import is_mean
-from src.ranges import Count, Positive, enforce_ranges
 from src.training.loss_scale import LossScale
 from src.training.step_graph import side_effects, written
 

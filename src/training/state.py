@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from src.ranges import enforce_ranges
+from src.common.ranges import enforce_ranges
 from src.training.learner import Supervised
 
 Mode: TypeAlias = Literal["min", "max"]

@@ -25,9 +25,9 @@ import keras
 import tensorflow as tf
 
 from src.callbacks.base import Callback
+from src.common.errors import control_flow_on_tensor
+from src.common.ranges import Count, enforce_ranges
 from src.data.pipeline import Batches, as_batches, errors_of_reading
-from src.errors import control_flow_on_tensor
-from src.ranges import Count, enforce_ranges
 from src.training.learner import Supervised
 from src.training.state import Mode, TrainState, kept
 from src.training.step_graph import check_resumable, constants, side_effects, written

@@ -144,7 +144,7 @@ def test_a_failed_export_leaves_the_old_one(run, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("src.files.fsync", full)
+    monkeypatch.setattr("src.common.files.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         export(trainer.model, base / "1")
     assert [path.name for path in base.iterdir()] == ["1"]

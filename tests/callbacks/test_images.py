@@ -12,12 +12,12 @@ import tensorflow as tf
 from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.images import Images
 from src.callbacks.summaries import Summaries
+from src.common.pictures import confusion_counts, confusion_picture, examples_sheet
 from src.data.digit_scenes.digits import load_digits
 from src.data.digit_scenes.scenes import compose_scene
 from src.data.image_data import ImageData
 from src.data.pipeline import to_float
 from src.models.unet import unet
-from src.pictures import confusion_counts, confusion_picture, examples_sheet
 from src.training.checkpoints import best_weights
 from src.training.trainer import Interrupted
 from tests.callbacks.reading import decoded, pixels, written

@@ -15,11 +15,11 @@ import pytest
 from rich.console import Console
 
 from src.callbacks.progress import Progress, Screen
+from src.common.text import measured
 from src.data.pipeline import InMemory
-from src.text import measured
 from src.training.state import Best
-from tests.helpers import DIGITS, ROOT, only_run
-from tests.terminal import Shown, on_terminal
+from tests.support.helpers import DIGITS, ROOT, only_run
+from tests.support.terminal import Shown, on_terminal
 from tests.training.test_trainer import Recorder, digits, small_trainer
 
 

@@ -16,8 +16,8 @@ from hypothesis import given, strategies as st
 
 from src.comparison import page
 from src.comparison.rows import read_rows
-from tests.commands import compare
 from tests.comparison.made import make_run, rewrite
+from tests.support.commands import compare
 
 with tempfile.TemporaryDirectory() as _folder:
     RECORD = json.loads((make_run(Path(_folder), "run") / "run.json").read_text())

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from src.common.errors import ConfigError
 from src.comparison.columns import differing, headers, metric_names, resolve
-from src.errors import ConfigError
 from tests.comparison.made import make_run, rewrite, rows_in
 
 

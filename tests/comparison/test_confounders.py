@@ -9,8 +9,8 @@ import pytest
 from src.comparison import confounders
 from src.comparison.diff import differences
 from src.comparison.effects import effects
-from tests.commands import compare as main
 from tests.comparison.made import groups_in, make_run, rewrite, rows_in
+from tests.support.commands import compare as main
 
 RATE = "optimizer.learning_rate"
 

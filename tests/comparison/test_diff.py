@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from src.comparison.diff import differences
-from tests.commands import compare as main
 from tests.comparison.made import make_run, rewrite, rows_in
+from tests.support.commands import compare as main
 
 
 def test_what_differs_is_told_by_part(tmp_path):

@@ -13,13 +13,13 @@ from html import unescape
 import numpy as np
 import pytest
 
+from src.common.pictures import png
 from src.comparison import page
 from src.comparison.charts import MOST_CURVES, colours, curves, scatters
 from src.comparison.columns import differing
 from src.comparison.effects import effects
-from src.pictures import png
-from tests.commands import compare as main
 from tests.comparison.made import groups_in, make_run, rewrite, rows_in
+from tests.support.commands import compare as main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--virtual-time-budget=10000")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from src.common.errors import ConfigError
 from src.comparison.where import select, values_before
-from src.errors import ConfigError
 from tests.comparison.made import make_run, rows_in
 
 

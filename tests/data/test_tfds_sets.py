@@ -21,12 +21,12 @@ import tensorflow_datasets as tfds
 from hypothesis import given
 
 from src import build
-from src.config import compose
+from src.config.compose import compose
 from src.data.image_data import DataError, ImageData
 from src.data.tfds_folders import prepared, unreachable
 from src.data.tfds_sets import tfds_images
-from tests.helpers import run_module, train
-from tests.prepared import draw_pet, write_labels, write_pets, write_set
+from tests.support.helpers import run_module, train
+from tests.support.prepared import draw_pet, write_labels, write_pets, write_set
 
 ClassLabel, Image = tfds.features.ClassLabel, tfds.features.Image
 LEAN = ("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null")

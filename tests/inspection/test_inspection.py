@@ -14,9 +14,9 @@ import pytest
 from src.data.image_data import DataError, ImageData
 from src.data.images.transforms import Flip
 from src.inspection.summary import batch_picture, summarize, time_batches
-from tests import forks
-from tests.helpers import ROOT, run_module
-from tests.prepared import write_pets
+from tests.support import forks
+from tests.support.helpers import ROOT, run_module
+from tests.support.prepared import write_pets
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (50, 12, 10, 3), np.uint8)
@@ -122,7 +122,7 @@ def test_the_command(tmp_path):
 
 def test_a_reader_that_has_seen_enough(tmp_path):
     """As `| head`: the command ends without a word, wherever the pipe is found to be closed."""
-    code = "from src.command import run_command; run_command(lambda argv: print('x' * {}))"
+    code = "from src.common.command import run_command; run_command(lambda argv: print('x' * {}))"
     for length in (10, 1_000_000):  # which is written when the command ends, or at once
         reader, writer = os.pipe()
         os.close(reader)

@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from src.manifest import write_manifest
 from src.runs.record import Record
+from src.training.manifest import write_manifest
 
 BYTES = 5000  # of each checkpoint
 

@@ -13,16 +13,16 @@ import sys
 
 import pytest
 
-from src.manifest import newest_good
 from src.runs import branch, clean
 from src.runs.branch import begin_branch, branches_of, find_parent
 from src.runs.clean import make_plan
 from src.runs.lock import Locked, hold, lock_path
 from src.runs.record import Record
+from src.training.manifest import newest_good
 from src.verify_resume import WATCHED, command, compare, finish, run_until
-from tests.commands import runs as main
-from tests.helpers import DIGITS, ROOT, only_run, run_module, train
 from tests.runs.made import contents, make_run
+from tests.support.commands import runs as main
+from tests.support.helpers import DIGITS, ROOT, only_run, run_module, train
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -274,7 +274,7 @@ def test_a_clean_that_comes_before_a_branch_has_all(tmp_path, digits, monkeypatc
     if moment == "before it looks":
         remove()
     elif moment == "while it copies":
-        monkeypatch.setattr("src.manifest.shutil.copyfile", copy_and_remove)
+        monkeypatch.setattr("src.training.manifest.shutil.copyfile", copy_and_remove)
     else:
         monkeypatch.setattr(branch, "copy_checkpoint", then_remove)
     with pytest.raises(ValueError, match=f"the checkpoints of {parent} were removed meanwhile"):

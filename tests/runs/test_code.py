@@ -8,7 +8,7 @@ import pytest
 
 from src.runs import code
 from src.runs.code import OF_MANY, reach
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 FILES = {
     "mine/__init__.py": "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from src.checks import CHECKS
+from src.config.checks import CHECKS
 from src.runs.collection import TRACES, find_runs
 from src.runs.lock import hold, lock_path
 from tests.runs.made import make_run

@@ -7,7 +7,7 @@ import pytest
 from src.runs.environment import environment, environment_changes, variables
 from src.runs.record import Record
 from src.verify_resume import compare
-from tests.helpers import only_run, run_module, train
+from tests.support.helpers import only_run, run_module, train
 
 LEAN = ["epochs=1", "trainer.threads=1", *(f"callback.{name}=null" for name in ("export", "images", "hparams"))]
 RUN = ["data=digits", "model=cnn", *LEAN]

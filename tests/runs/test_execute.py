@@ -12,11 +12,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from src.config import ConfigError, branch, compose
+from src.config.compose import ConfigError, branch, compose
 from src.runs import execute, provenance
 from src.runs.run import Run
-from tests.helpers import PYTHONPATH, train
 from tests.runs.made import make_run
+from tests.support.helpers import PYTHONPATH, train
 
 LEAN = ("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null")
 PROGRAM = """
@@ -24,7 +24,8 @@ import collections, json, sys
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from pathlib import Path
-from src import checks, config, targets, train
+from src.config import checks, compose as config, targets
+from src import train
 from src.runs import execute, identity, run
 from src.runs.record import Record
 

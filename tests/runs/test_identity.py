@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-from src.config import compose
+from src.config.compose import compose
 from src.runs.identity import (
     ID_DIGITS,
     LABEL_LENGTH,

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from src.runs.lock import Locked, hold, holder_of
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 HOLD = """
 import sys, time

@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from src.runs.lock import hold, lock_path
-from tests.helpers import ROOT, run_module
 from tests.runs.made import add_checkpoint, make_run
+from tests.support.helpers import ROOT, run_module
 
 TRACEBACK = """Traceback (most recent call last):
   File "src/job.py", line 131, in train

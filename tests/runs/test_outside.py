@@ -5,11 +5,11 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from src.config import branch, compose
+from src.config.compose import branch, compose
 from src.runs.outside import outside_values, recorded_values
 from src.runs.record import Record
-from tests import forks
-from tests.helpers import only_run, train
+from tests.support import forks
+from tests.support.helpers import only_run, train
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from src.data.images.folder_layout import find_layout
 from src.runs import provenance
 from src.runs.code import reach
 from src.runs.provenance import COMPUTING, NOT_COMPUTING, PROJECT, changes, comparable_data, differences, fingerprints
-from tests.folders import write_classes
-from tests.helpers import ROOT
+from tests.support.folders import write_classes
+from tests.support.helpers import ROOT
 
 MODEL = {"model": {"_target_": "mine.model"}}
 NO_TEXT = os.fsdecode(b"\xff.png"), os.fsdecode(b"\xfe.png")

@@ -18,13 +18,13 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from src import train
-from src.command import exit_code
-from src.config import compose
+from src.common.command import exit_code
+from src.config.compose import compose
 from src.runs.record import BadRecord, Record
 from src.runs.run import Run
-from tests.commands import compare, runs as main
 from tests.comparison.test_broken import VALUES, paths
 from tests.runs.made import make_run
+from tests.support.commands import compare, runs as main
 
 with tempfile.TemporaryDirectory() as _folder:
     PARENT = {"config_hash": "ab" * 32, "checkpoint": "cd", "step": 40, "epoch": 1}

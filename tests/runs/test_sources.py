@@ -12,7 +12,7 @@ from src.runs import sources
 from src.runs.code import read_once
 from src.runs.record import Record
 from src.runs.sources import computing_files, find_sources, repository_state
-from tests.helpers import only_run, train
+from tests.support.helpers import only_run, train
 
 
 def git(folder, *words):

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.helpers import ROOT, run_module, train
+from tests.support.helpers import ROOT, run_module, train
 
 TINY = (
     *("data=digits", "model=mlp", "epochs=2", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1"),
@@ -130,7 +130,11 @@ def net(**options):
 @pytest.mark.exhaustive
 def test_a_run_that_ended_half_way_does_not_go_on_with_other_code(tmp_path):
     write(tmp_path, {"mine/__init__.py": b"", "mine/models.py": b"from src.models.mlp import mlp as net\n"})
-    fault = ("+callback.fault._target_=tests.faults.Fault", "+callback.fault.kind=once", "+callback.fault.marker=there")
+    fault = (
+        "+callback.fault._target_=tests.support.faults.Fault",
+        "+callback.fault.kind=once",
+        "+callback.fault.marker=there",
+    )
     command = (*TINY, NET, *fault, "callback.checkpoint.every_steps=1")
     assert train(*command, cwd=tmp_path).returncode == 1
     (tmp_path / "mine/models.py").write_text("from src.models.mlp import mlp\nnet = mlp\n")

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from src.runs.record import Record
-from tests.helpers import train
+from tests.support.helpers import train
 
 FEW = ("none", "raise", "exit0", "kill", "segfault")
 # `hang` comes first: what it costs, the time it is given and the grace to save, passes while the others run.
@@ -26,9 +26,9 @@ REASONS = {
 }
 # What a run's own log must hold of its end; of those killed from outside of Python there is nothing to say.
 LOGGED = {
-    "raise": r"Traceback .*tests/faults\.py.*LookupError: broken on purpose",
-    "exit0": r"Traceback .*tests/faults\.py.*SystemExit: 0",
-    "exit1": r"Traceback .*tests/faults\.py.*SystemExit: 1",
+    "raise": r"Traceback .*tests/support/faults\.py.*LookupError: broken on purpose",
+    "exit0": r"Traceback .*tests/support/faults\.py.*SystemExit: 0",
+    "exit1": r"Traceback .*tests/support/faults\.py.*SystemExit: 1",
     "segfault": r"Fatal Python error: Segmentation fault.*faults\.py",
 }
 
@@ -39,7 +39,7 @@ def sweep(cwd, kinds):
         *("--multirun", "data=digits", "model=mlp", "model.hidden_units=[8]", "optimizer=sgd", "schedule=constant"),
         *("epochs=2", "trainer.limit_train_batches=2"),
         *("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null"),
-        *("+callback.fault._target_=tests.faults.Fault", f"+callback.fault.kind={','.join(kinds)}"),
+        *("+callback.fault._target_=tests.support.faults.Fault", f"+callback.fault.kind={','.join(kinds)}"),
         *("hydra.launcher.n_jobs=2", f"hydra.launcher.job_timeout_seconds={timeout_seconds}"),
         cwd=cwd,
     )

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from src.checks import ConfigError
-from src.config import compose
-from src.machine import visible_gpus
+from src.common.machine import visible_gpus
+from src.config.checks import ConfigError
+from src.config.compose import compose
 from src.runs.record import Record
 from src.sweeps.local import LauncherOptions, LocalRunner, default_start
 from src.sweeps.plan import Composer, estimated_seconds, plan, plan_one, sweep_id, sweeps_folder
-from tests.helpers import DIGITS, run_module, train
+from tests.support.helpers import DIGITS, run_module, train
 
 SWEEP = Composer(hydra_overrides=("hydra.mode=MULTIRUN",))
 QUICK = (

@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from src.sweeps import preload as module
-from tests.helpers import DIGITS, ROOT
+from tests.support.helpers import DIGITS, ROOT
 
 CHILD = """
 import json, os, sys
 from pathlib import Path
-from src.config import compose
+from src.config.compose import compose
 from src.runs.run import Run
 from src.sweeps.child import run_job
 from src.sweeps.preload import has_run_ops, preload

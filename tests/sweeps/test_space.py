@@ -10,9 +10,9 @@ from hydra.core.override_parser.types import Override
 from hypothesis import assume, given, strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from src.config import ConfigError, compose, parse_override
+from src.config.compose import ConfigError, compose, parse_override
 from src.sweeps.space import Space
-from tests.helpers import DIGITS
+from tests.support.helpers import DIGITS
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 KEY = "+x.y"

@@ -18,8 +18,8 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from src.checks import ConfigError
-from src.config import CONFIG_DIR, compose
+from src.config.checks import ConfigError
+from src.config.compose import CONFIG_DIR, compose
 from src.runs.decision import StaleRun
 from src.runs.provenance import fingerprints
 from src.runs.record import Record
@@ -34,7 +34,7 @@ from src.sweeps.show import Lines
 from src.sweeps.space import Space
 from src.sweeps.study import PRUNED_AT, Method, SearchOptions, Study, read_trials
 from src.sweeps.sweep import Sweep
-from tests.helpers import DIGITS, ROOT, run_module, train
+from tests.support.helpers import DIGITS, ROOT, run_module, train
 
 RATE = "optimizer.learning_rate"
 SPACE = Space.parse([f"{RATE}=tag(log,interval(1e-4,1e-1))", "batch_size=16,32"])
@@ -518,7 +518,7 @@ def test_one_nan_and_one_crash_among_ten_trials(tmp_path):
         "hydra.sweeper.sampler._target_=optuna.samplers.GridSampler",
         "hydra.launcher.n_jobs=2",
         "epochs=2",
-        "+callback.fault._target_=tests.faults.Fault",
+        "+callback.fault._target_=tests.support.faults.Fault",
         f"+callback.fault.kind={','.join(kinds)}",
         n_trials=10,
     )

@@ -16,9 +16,9 @@ import pytest
 import tensorflow as tf
 
 from src.data.pipeline import InMemory
-from src.manifest import CheckpointError
 from src.models.mlp import mlp
 from src.training.checkpoints import Checkpoints
+from src.training.manifest import CheckpointError
 from tests.training.test_trainer import assert_same, digits, make_trainer, small_trainer, weights
 
 
@@ -170,7 +170,7 @@ def test_a_save_that_fails_leaves_the_last_good_one(saved, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("src.manifest.replace", full)
+    monkeypatch.setattr("src.training.manifest.replace", full)
     with pytest.raises(CheckpointError, match=r"no checkpoint could be written in .*No space left"):
         Checkpoints(folder).save(trainer.state)
     monkeypatch.undo()

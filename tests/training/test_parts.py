@@ -11,8 +11,8 @@ import tensorflow as tf
 import yaml
 from keras import layers
 
-from src import targets
-from src.config import CONFIG_DIR
+from src.config import targets
+from src.config.compose import CONFIG_DIR
 from src.data.pipeline import InMemory
 from src.losses import CrossEntropy
 from src.training.trainer import Trainer

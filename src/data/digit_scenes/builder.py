@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
+from src.common.pictures import png
 from src.data.digit_scenes.scenes import CLASS_NAMES, SCENE_SIZE, SPLIT_SIZES, compose_scene
 from src.data.tfds_folders import damaged, prepared
-from src.pictures import png
 
 _DESCRIPTION = """\
 Colour scenes of 48x48 pixels for semantic segmentation: each holds 2 to 4 real handwritten digits, enlarged,

@@ -23,10 +23,10 @@ from typing import Annotated, Any
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from src.common.machine import free_memory
+from src.common.ranges import Count, Flag, Range, enforce_ranges
+from src.common.text import size as as_size
 from src.data.images.png_chunks import without_metadata
-from src.machine import free_memory
-from src.ranges import Count, Flag, Range, enforce_ranges
-from src.text import size as as_size
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by channels

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from src.common.files import walk
 from src.data.images.files import SUFFIXES
-from src.files import walk
 
 MASKS, OVERLAYS, RESULTS = "masks", "overlays", "predictions.json"  # in an output folder of src.predict
 

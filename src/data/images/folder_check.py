@@ -23,12 +23,12 @@ from typing import Any, Literal
 import numpy as np
 import PIL
 
-from src import files
+from src.common import files
+from src.common.text import counted, printable
 from src.data.images.files import HAS_COLOURS, BadImage, Reading, why_too_deep
 from src.data.images.folder_classes import Classes, typed
 from src.data.images.folder_layout import Layout
 from src.data.threads import in_threads
-from src.text import counted, printable
 
 log = logging.getLogger(__name__)
 

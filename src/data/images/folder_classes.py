@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.common.text import printable, same_name
 from src.data.images.folder_layout import Layout
-from src.text import printable, same_name
 
 CLASSES_FILE = "classes.txt"
 IGNORED = 255  # the label of an ignored colour

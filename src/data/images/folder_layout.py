@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from src.common.files import walk
+from src.common.ranges import enforce_ranges
+from src.common.text import printable, same_name
 from src.data.images.files import SUFFIXES
-from src.files import walk
-from src.ranges import enforce_ranges
-from src.text import printable, same_name
 
 IMAGES, MASKS = "images", "masks"
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

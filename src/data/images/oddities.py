@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from src.common.text import counted, printable
 from src.data.image_data import DataError
 from src.data.images.files import FEW_BITS, Decoded, Reading
-from src.text import counted, printable
 
 if TYPE_CHECKING:
     from src.data.images.folder_check import Facts

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import tensorflow as tf
 
-from src.ranges import Fraction, Range, enforce_ranges
+from src.common.ranges import Fraction, Range, enforce_ranges
 
 Pair = tuple[tf.Tensor, tf.Tensor | None]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from src.data.images.files import BadImage, resized_nearest
-from tests.folders import COLOURS, png, read_image, read_mask, save, save_palette
+from tests.support.folders import COLOURS, png, read_image, read_mask, save, save_palette
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 SEEDS = st.integers(0, 2**32 - 1)

@@ -13,9 +13,9 @@ from src.data import folder_check
 from src.data.images.folder_check import Facts, cache_file, colours_to_name, find_problems, look_at_files, problem_list
 from src.data.images.folder_classes import Classes, find_classes
 from src.data.images.folder_layout import find_layout
-from tests.folders import png, read_mask, save, write_pairs
-from tests.helpers import ROOT
-from tests.terminal import on_terminal
+from tests.support.folders import png, read_mask, save, write_pairs
+from tests.support.helpers import ROOT
+from tests.support.terminal import on_terminal
 
 LOOK = """
 import sys

@@ -13,14 +13,14 @@ import tensorflow as tf
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from src.config import ConfigError, compose
+from src.config.compose import ConfigError, compose
 from src.data.image_data import SPLITS, DataError
 from src.data.images.folder_layout import Example
 from src.data.images.folders import image_folder, split_examples
 from src.data.images.transforms import Flip
 from src.runs.identity import config_hash, settings as identity_settings
-from tests.folders import COLOURS, png, save, save_palette, write_classes, write_pairs
-from tests.helpers import train
+from tests.support.folders import COLOURS, png, save, save_palette, write_classes, write_pairs
+from tests.support.helpers import train
 
 TINY = (
     *("model.depth=1", "model.filters=2", "epochs=1", "batch_size=64", "data.transforms=null", "schedule=constant"),

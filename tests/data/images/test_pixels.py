@@ -32,8 +32,8 @@ from src.data.images.files import BadImage, Decoded, Reading, resized, resized_n
 from src.data.images.folders import image_folder
 from src.data.images.oddities import Oddities
 from src.data.tfds_sets import tfds_images
-from tests.folders import png, read_image, read_mask, save
-from tests.prepared import write_set
+from tests.support.folders import png, read_image, read_mask, save
+from tests.support.prepared import write_set
 
 H, W = 5, 7
 ORIENTATIONS = range(1, 9)

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from src.data.images.transforms import Augment, Brightness, Flip, Noise, Random, Shift
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 COUNT, SHAPE = 70, (13, 11, 3)  # no multiple of any vector width
 

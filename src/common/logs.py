@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TextIO
 from unicodedata import category
 
-from src.machine import settle_keras_backend
+from src.common.machine import settle_keras_backend
 
 
 def escaped(name: object) -> str:

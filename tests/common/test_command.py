@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from src.command import exit_code
-from src.errors import LONGEST_LINE, ConfigError, control_flow_on_tensor, described, one_line
-from tests.helpers import ROOT, only_run
+from src.common.command import exit_code
+from src.common.errors import LONGEST_LINE, ConfigError, control_flow_on_tensor, described, one_line
+from tests.support.helpers import ROOT, only_run
 
 TINY = ["data=digits", "model=mlp", "model.hidden_units=[8]", "epochs=1", "~callback.images", "callback.export=null"]
 STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
@@ -90,7 +90,7 @@ def test_an_error_of_the_users_own_code_names_its_kind_and_line(tmp_path, capsys
     assert described(ValueError("")) == "ValueError('')"
     assert exit_code(lambda argv: control_flow_on_tensor(None), []) == 1  # a mistake of the project's own
     said = capsys.readouterr().err
-    assert said.startswith("error: AttributeError: ") and "src/errors.py:" in said and "HYDRA_FULL_ERROR" in said
+    assert said.startswith("error: AttributeError: ") and "src/common/errors.py:" in said and "HYDRA_FULL_ERROR" in said
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_message_on_one_line_ends_after_a_word(message, shown):
 
 @pytest.mark.parametrize("flags", [["-u"], []], ids=str)
 def test_what_is_printed_is_out_at_once_where_python_is_told_so(tmp_path, flags):
-    code = "import os; from src.command import set_up_streams; set_up_streams(); print('said'); os._exit(0)"
+    code = "import os; from src.common.command import set_up_streams; set_up_streams(); print('said'); os._exit(0)"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     env.pop("PYTHONUNBUFFERED", None)
     done = subprocess.run([sys.executable, *flags, "-c", code], env=env, stdout=subprocess.PIPE, text=True, check=True)
@@ -118,7 +118,7 @@ def test_what_is_printed_is_out_at_once_where_python_is_told_so(tmp_path, flags)
 
 def test_a_home_folder_is_meant_where_shells_leave_it(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
-    code = "from src.command import run_command; run_command(lambda argv: print(*argv))"
+    code = "from src.common.command import run_command; run_command(lambda argv: print(*argv))"
     words = ["data.path=~/pets,~/b", "--output=~", "a=b=~/c", "~callback.images", "name=~x"]
     done = subprocess.run([sys.executable, "-c", code, *words], env=env, stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout.split() == [f"data.path={tmp_path}/pets,{tmp_path}/b", f"--output={tmp_path}", *words[2:]]

@@ -2,7 +2,7 @@
 
 arguments("src.losses.SparseFocal")     # the ast.arguments of its __init__
 names("keras.optimizers.SGD")           # ["learning_rate", "momentum", ...]; None where the source does not say
-checks("src.losses.CrossEntropy")       # {"label_smoothing": what it must be, ...}, as `src.ranges` reads it
+checks("src.losses.CrossEntropy")       # {"label_smoothing": what it must be, ...}, as `src.common.ranges` reads it
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from src import ranges
-from src.moved import new_name
-from src.ranges import Check, check_of
+from src.common import ranges
+from src.common.ranges import Check, check_of
+from src.config.moved import new_name
 from src.runs.code import ROOT, Module, defined, imported, spec_of
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -32,7 +32,7 @@ Bound = Function | ast.ClassDef | ast.expr | str
 # What ranges are written with, as modules have it.
 _WORDS = {
     **{"typing": typing, "typing_extensions": typing, "collections.abc": collections.abc},
-    **{"math": math, "src.ranges": ranges, "": builtins},
+    **{"math": math, "src.common.ranges": ranges, "": builtins},
 }
 _OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv},

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from src.baseline import CONSTANT_ANSWER, learned_nothing
 from src.data.image_data import ImageData
 from src.data.sources import digits
 from src.metrics import SCORES, ClassScores
+from src.runs.baseline import CONSTANT_ANSWER, learned_nothing
 from src.training.state import Best
-from tests.helpers import only_run, train
+from tests.support.helpers import only_run, train
 
 IMAGES = np.zeros((20, 4, 4, 1), np.uint8)
 LABELS = np.array([2] * 9 + [0] * 6 + [3] * 5, np.int32)  # of 4 classes

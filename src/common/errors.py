@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from src.files import is_own
+from src.common.files import is_own
 
 # What no message of the project's own is.
 UNEXPECTED = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError)
@@ -37,7 +37,7 @@ MADE_LATE = (
 )
 _USER_CODE = re.compile(r'^ *File "([^"]+)", line (\d+), in (\S+)', re.MULTILINE)
 _GENERATED = "__autograph_generated_file"  # what AutoGraph makes of a function
-_PROJECT = str(Path(__file__).resolve().parent) + os.sep
+_PROJECT = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
 class ConfigError(ValueError):

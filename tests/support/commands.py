@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from src.command import exit_code
+from src.common.command import exit_code
 from src.compare import main as _compare
 from src.runs.__main__ import main as _runs
 

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from src import signatures, targets
-from src.checks import (
+from src.common.spelling import did_you_mean
+from src.config import signatures, targets
+from src.config.checks import (
     CONFIG_DIR,
     FILLED_IN,
     HIDDEN,
@@ -24,9 +25,8 @@ from src.checks import (
     keys_of_root,
     option_of,
 )
-from src.moved import new_name
-from src.origins import ComposedFile, Origins, leaves, shown
-from src.spelling import did_you_mean
+from src.config.moved import new_name
+from src.config.origins import ComposedFile, Origins, leaves, shown
 
 MOST_LINES = 8
 

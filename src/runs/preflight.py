@@ -25,14 +25,14 @@ import numpy as np
 import tensorflow as tf
 import yaml
 
-from src import targets
+from src.common.machine import free_memory
+from src.common.spelling import did_you_mean
+from src.common.text import size
+from src.config import targets
 from src.data.image_data import ImageData
-from src.machine import free_memory
-from src.spelling import did_you_mean
-from src.text import size
 from src.training.state import TrainState, kept
 
-OPTIONS = Path(__file__).resolve().parents[1] / "conf"
+OPTIONS = Path(__file__).resolve().parents[2] / "conf"
 
 # The option for the other kind of labels of one's own images.
 OTHER_FOLDERS = {

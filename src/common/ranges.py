@@ -5,9 +5,9 @@
 
     decay(learning_rate=-1)     # ValueError: learning_rate is -1; it must be a number above 0
 
-Of a config, `src.signatures` reads the same annotations before anything is imported. What they may be made of: Range in
-the Annotated of int or float, Literal, None, unions, sequences and pairs of these, and names for any of them. A text in
-an Annotated takes the place of the words that these make. Whatever else an annotation says is not judged.
+Of a config, `src.config.signatures` reads the same annotations before anything is imported. What they may be made of:
+Range in the Annotated of int or float, Literal, None, unions, sequences and pairs of these, and names for any of them.
+A text in an Annotated takes the place of the words that these make. Whatever else an annotation says is not judged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import (
     get_type_hints,
 )
 
-from src.spelling import did_you_mean
+from src.common.spelling import did_you_mean
 
 Target = TypeVar("Target", bound=Callable[..., Any])
 
@@ -177,7 +177,7 @@ def _sequence(items: list[Check], *, fixed: bool) -> Check:
 
 
 def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
-    """The checks of a function's arguments, or a class's fields, by name; `src.signatures` reads them from source."""
+    """The checks of a function's arguments, or a class's fields, by name."""
     hints = get_type_hints(function, include_extras=True)
     hints.pop("return", None)
     return checks_in(hints)

@@ -177,7 +177,7 @@ def _load(path: Path, mtime_ns: int) -> tuple[str | None, dict[str, Any]]:
 
 def shown(path: Path) -> str:
     """A file of options, from the project's folder, or from the working directory, if it lies there."""
-    for folder in (Path(__file__).resolve().parents[1], Path.cwd()):
+    for folder in (Path(__file__).resolve().parents[2], Path.cwd()):
         if path.is_relative_to(folder):
             return str(path.relative_to(folder))
     return str(path)

@@ -3,7 +3,7 @@
     result = run("src.train", ["data=digits"], cwd=tmp_path)        # a subprocess.CompletedProcess[str]
 
 Importing is most of a short run's time, and nothing that these tests are about. What is, as a command that answers
-without TensorFlow, runs in a fresh process: `tests.helpers.run_module`.
+without TensorFlow, runs in a fresh process: `tests.support.helpers.run_module`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from src import targets
-from src.config import compose
+from src.config import targets
+from src.config.compose import compose
 from src.sweeps.preload import preload
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # The project first, then what the tests themselves were given, as another Hydra.
 PYTHONPATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
@@ -43,7 +43,7 @@ def run(module: str, arguments: list[str], *, cwd: Path) -> subprocess.Completed
         answer = server.stdout.readline()
         if not answer:
             _server.cache_clear()
-            raise RuntimeError("the process that commands are forked from has ended; see python -m tests.forks")
+            raise RuntimeError("the process that commands are forked from has ended; see python -m tests.support.forks")
         texts = [Path(file.name).read_text() for file in (stdout, stderr)]
     return subprocess.CompletedProcess([module, *arguments], int(answer), *texts)
 
@@ -51,7 +51,7 @@ def run(module: str, arguments: list[str], *, cwd: Path) -> subprocess.Completed
 @functools.cache
 def _server() -> subprocess.Popen[str]:
     """One for this process, since it may have run TensorFlow's ops and must not be forked itself."""
-    command = [sys.executable, "-m", "tests.forks"]
+    command = [sys.executable, "-m", "tests.support.forks"]
     server = subprocess.Popen(command, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(server.communicate)  # without a further request it ends
     return server
@@ -66,7 +66,7 @@ def _serve() -> None:
     importlib.import_module("src.train")
     del sys.modules["src.train"]  # runpy warns of a module that is imported before it runs
     compose([])  # Hydra's grammar and the project's files of options are read once
-    _allow("callback tests.faults\ndata mine\nmodel mine")
+    _allow("callback tests.support.faults\ndata mine\nmodel mine")
     gc.freeze()  # a collection in a child would copy the pages of all that is here
     for line in sys.stdin:
         pid = os.fork()

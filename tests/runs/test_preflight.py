@@ -15,11 +15,11 @@ import keras
 import numpy as np
 import pytest
 
-from src import preflight
 from src.data.image_data import ImageData
 from src.models.cnn import cnn
 from src.models.unet import unet
-from src.preflight import (
+from src.runs import preflight
+from src.runs.preflight import (
     Shortage,
     accepted,
     check_disk,
@@ -29,7 +29,7 @@ from src.preflight import (
     misfit,
     target_problems,
 )
-from tests.helpers import ROOT, train
+from tests.support.helpers import ROOT, train
 
 GIVEN = {"optimizer": frozenset(["learning_rate"]), "callback": frozenset(["data"])}
 CNN = {"_target_": "src.models.cnn.cnn", "input_shape": None, "num_classes": None}
@@ -125,7 +125,7 @@ import re
 from pathlib import Path
 import keras, numpy as np
 from src.models.unet import unet
-from src.preflight import least_memory
+from src.runs.preflight import least_memory
 from src.training.trainer import Trainer
 import tensorflow as tf
 

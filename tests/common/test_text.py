@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from src.text import print_table, table_lines
+from src.common.text import print_table, table_lines
 
 
 def test_columns_are_aligned_whatever_is_in_a_cell():

@@ -17,12 +17,13 @@ import pytest
 import yaml
 from hypothesis import given, strategies
 
-from src import ranges, signatures, targets
-from src.config import compose
-from src.errors import ConfigError
-from src.ranges import Count, Positive, Range, check_of, enforce_ranges
+from src.common import ranges
+from src.common.errors import ConfigError
+from src.common.ranges import Count, Positive, Range, check_of, enforce_ranges
+from src.config import signatures, targets
+from src.config.compose import compose
 from src.training.trainer import Trainer
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 # Exact as floats, in which NumPy compares.
 NUMBERS = strategies.one_of(strategies.floats(), strategies.integers(-(2**50), 2**50), strategies.integers(-3, 3))
@@ -142,8 +143,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from keras import layers
-import src.ranges as r
-from src.ranges import Range, enforce_ranges
+import src.common.ranges as r
+from src.common.ranges import Range, enforce_ranges
 from .limits import MOST, Size
 
 Rate = typing.Annotated[float, Range(0, 1, above=True)]
@@ -168,7 +169,7 @@ def unknown(rate: nowhere.Range(0, 1), size: MOST, other: typing.Annotated[int, 
 """
 LIMITS = """
 from typing import Annotated
-from src import ranges
+from src.common import ranges
 MOST = 2**5
 Size = Annotated[int, ranges.Range(1, MOST - 1)]
 """

@@ -6,8 +6,8 @@ from hydra.errors import HydraException
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from omegaconf import OmegaConf, open_dict
 
-from src import config
-from src.config import ConfigError, check_sweep, compose, expand, parse_command
+from src.config import compose as config
+from src.config.compose import ConfigError, check_sweep, compose, expand, parse_command
 from src.runs.identity import config_hash
 
 STOP = "callback=early_stopping "

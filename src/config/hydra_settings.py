@@ -13,12 +13,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from src import signatures, targets
-from src.checks import ConfigError
-from src.spelling import did_you_mean
+from src.common.spelling import did_you_mean
+from src.config import signatures, targets
+from src.config.checks import ConfigError
 
 HANDLERS = (
-    "src.logs.ConsoleHandler",
+    "src.common.logs.ConsoleHandler",
     "logging.FileHandler",
     "logging.NullHandler",
     "logging.StreamHandler",

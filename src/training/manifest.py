@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from src.files import fsync, replace
+from src.common.files import fsync, replace
 
 log = logging.getLogger(__name__)
 

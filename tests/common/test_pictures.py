@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
 
-from src.pictures import (
+from src.common.pictures import (
     GAP,
     TILE,
     confusion_counts,

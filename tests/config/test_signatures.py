@@ -9,9 +9,9 @@ import sys
 import keras
 import pytest
 
-from src import signatures
-from src.preflight import accepted
-from tests.helpers import ROOT
+from src.config import signatures
+from src.runs.preflight import accepted
+from tests.support.helpers import ROOT
 
 MODULES = (keras.optimizers, keras.optimizers.schedules, keras.losses, keras.metrics)
 CLASSES = [

@@ -18,16 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from src import signatures, targets
-from src.errors import ConfigError
-from src.moved import new_name
-from src.origins import Origins, leaves
-from src.ranges import Check, Count, Flag, Fraction, NonNegative, Positive, Range, Share, checks_in, shown
+from src.common.errors import ConfigError
+from src.common.ranges import Check, Count, Flag, Fraction, NonNegative, Positive, Range, Share, checks_in, shown
+from src.common.spelling import did_you_mean
+from src.config import signatures, targets
+from src.config.moved import new_name
+from src.config.origins import Origins, leaves
 from src.runs.decision import STALE
 from src.runs.identity import identity_config
-from src.spelling import did_you_mean
 
-CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 
 # Parts of a config that no mistyped key is taken for.
 HIDDEN = ("hydra", "run")

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from src.errors import ConfigError, described
+from src.common.errors import ConfigError, described
 
 EXIT_FAILED, EXIT_WRONG = 1, 2
 

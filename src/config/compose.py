@@ -36,9 +36,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from src import checks, hydra_settings, keys
-from src.checks import CONFIG_DIR, ConfigError, check_monitor
-from src.origins import ComposedFile, Origins, composed_files, leaves, shown
+from src.config import checks, hydra_settings, keys
+from src.config.checks import CONFIG_DIR, ConfigError, check_monitor
+from src.config.origins import ComposedFile, Origins, composed_files, leaves, shown
 from src.runs.branch import find_parent
 from src.runs.collection import ID, find_run
 from src.runs.commands import quoted
@@ -303,7 +303,7 @@ def _apply(override: Override, cfg: DictConfig) -> None:
 
 
 def check_settings(overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None) -> None:
-    """Judge what a config asks of Hydra itself, of a command that only asks; see `src.hydra_settings`.
+    """Judge what a config asks of Hydra itself, of a command that only asks; see `src.config.hydra_settings`.
 
     Raises:
         ConfigError: naming the key; or the options cannot be composed.

@@ -11,12 +11,12 @@ import time
 import pytest
 
 from src.runs.record import Record
-from tests.helpers import ROOT, train
 from tests.runs.made import add_checkpoint
+from tests.support.helpers import ROOT, train
 
 PROGRAM = """
 import time
-from src.signals import stop_on_signals
+from src.common.signals import stop_on_signals
 with stop_on_signals(lambda reason: print(reason, flush=True)) as received:
     print("ready", flush=True)
     time.sleep(60)
@@ -63,7 +63,7 @@ def test_before_training_begins(tmp_path, number, saved, said):
 
 @pytest.mark.parametrize("kind", ["interrupted", "swallowed"])
 def test_an_interrupt_that_keras_passes_over_is_still_one(tmp_path, kind):
-    fault = ("+callback.fault._target_=tests.faults.Fault", f"+callback.fault.kind={kind}")
+    fault = ("+callback.fault._target_=tests.support.faults.Fault", f"+callback.fault.kind={kind}")
     result = train("data=digits", "model=mlp", "hydra.run.dir=run", *fault, cwd=tmp_path)
     assert result.returncode == 128 + signal.SIGINT and "interrupted before the first checkpoint" in result.stderr
     values = Record(tmp_path / "run").read()
@@ -81,7 +81,7 @@ def test_a_hang_up_that_nohup_ignores_ends_nothing():
 
 
 def test_handlers_are_put_back():
-    from src.signals import SIGNALS, stop_on_signals
+    from src.common.signals import SIGNALS, stop_on_signals
 
     before = [signal.getsignal(number) for number in SIGNALS]
     with stop_on_signals(lambda reason: None) as received:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests import forks
+from tests.support import forks
 
 ROOT, PYTHONPATH = forks.ROOT, forks.PYTHONPATH
 DIGITS = ("data=digits", "model=cnn")

@@ -16,11 +16,11 @@ import tensorflow as tf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from src import targets
-from src.config import ConfigError, check_sweep, compose
+from src.config import targets
+from src.config.compose import ConfigError, check_sweep, compose
+from src.config.targets import TargetError, build, check_names, judge, resolve
 from src.runs.execute import execute_job
-from src.targets import TargetError, build, check_names, judge, resolve
-from tests.helpers import ROOT, run_module, train
+from tests.support.helpers import ROOT, run_module, train
 
 TOUCH = {"_target_": "subprocess.getoutput", "_args_": ["touch marker"]}
 
@@ -54,7 +54,7 @@ FORBIDDEN = [
     "subprocess.Popen",
     "hydra.utils.get_method",
     "functools.partial",
-    "src.files.delete",
+    "src.common.files.delete",
     "src.data.digit_scenes.builder.shutil.rmtree",
     "src.data.sources.np.load",
     "src.losses.keras.losses.Dice",
@@ -443,14 +443,14 @@ def test_nor_does_a_strangers_run(tmp_path, module):
 
 
 def _checkpoint(folder):
-    from src.manifest import write_manifest
+    from src.training.manifest import write_manifest
 
     (folder / "ckpt-1.index").write_bytes(b"")
     write_manifest(folder / "ckpt-1", step=1, epoch=1, variables={})
 
 
 def test_the_gate_imports_neither_hydra_nor_tensorflow():
-    code = "import sys, src.targets; print({'hydra', 'omegaconf', 'tensorflow', 'keras'} & set(sys.modules))"
+    code = "import sys, src.config.targets; print({'hydra', 'omegaconf', 'tensorflow', 'keras'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -500,7 +500,7 @@ def net(kind):
     ],
 )
 def test_a_model_of_another_kind_is_refused_in_our_words(monkeypatch, kind, told):
-    monkeypatch.setattr("src.targets.resolve", lambda *_, **__: lambda: net(kind))
+    monkeypatch.setattr("src.config.targets.resolve", lambda *_, **__: lambda: net(kind))
     with pytest.raises(TargetError, match=r"^model \(mine.net\) .* a functional or sequential keras.Model") as caught:
         build({"_target_": "mine.net"}, key="model")
     assert told in str(caught.value)
@@ -508,7 +508,7 @@ def test_a_model_of_another_kind_is_refused_in_our_words(monkeypatch, kind, told
 
 @pytest.mark.parametrize("kind", ["functional", "sequential", "wrapped", "named input"])
 def test_one_input_and_one_output_are_a_model(monkeypatch, kind):
-    monkeypatch.setattr("src.targets.resolve", lambda *_, **__: lambda: net(kind))
+    monkeypatch.setattr("src.config.targets.resolve", lambda *_, **__: lambda: net(kind))
     assert build({"_target_": "mine.net"}, key="model").count_params() == 15
 
 

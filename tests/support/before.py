@@ -1,6 +1,6 @@
 """Makes tests/before: runs of an earlier commit, one of each status, as that commit writes them.
 
-    python -m tests.before 0be0405 /home/somebody/experiments
+    python -m tests.support.before 0be0405 /home/somebody/experiments
 
 checks the commit out in the folder, which must not exist, trains there, and copies outputs/ here. All runs have one
 config, so each must end as the completed one has, and the name of each is its status.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.bits import checked_out
 
-FOLDER = Path(__file__).with_name("before")
+FOLDER = Path(__file__).resolve().parents[1] / "before"
 
 CONFIG = (
     *("data=digits", "model=mlp", "model.hidden_units=[8]", "model.dropout=0.2", "~callback.images"),
