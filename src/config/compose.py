@@ -152,7 +152,7 @@ class _Composer:
         for override in parsed:
             if options := self._options(override.key_or_group):
                 checks.check_option(override, options, has_others=self._search_path is not None)
-        if any(o.key_or_group.startswith("hydra.") and (o.is_add() or o.is_force_add()) for o in parsed):
+        if any(_adds_setting(override) for override in parsed):
             self._check_settings([o for o in parsed if o not in self._values(parsed)])
         base = self._base(parsed)
         values = self._values(parsed)
@@ -277,6 +277,12 @@ class _Composer:
 def _hydra(folder: Path = CONFIG_DIR) -> initialize_config_dir:
     """Hydra's public API, set up for the time of a `with` block."""
     return initialize_config_dir(str(folder.absolute()), job_name=CONFIG_NAME, version_base="1.3")
+
+
+def _adds_setting(override: Override) -> bool:
+    """Whether a key of Hydra's is added that may be none: callbacks are open, and judged by their targets."""
+    key, adds = override.key_or_group, override.is_add() or override.is_force_add()
+    return adds and key.startswith("hydra.") and not key.startswith("hydra.callbacks.")
 
 
 def _apply(override: Override, cfg: DictConfig) -> None:

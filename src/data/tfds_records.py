@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from src.common.tensorflow_internals import tf_record_random_reader
+from src.common.internals import tf_record_random_reader
 from src.data.tfds_folders import damaged
 
 FORMATS = ("tfrecord", "array_record")

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from src.common.internals import averages_of
 from src.common.ranges import enforce_ranges
 from src.training.learner import Supervised
 
@@ -124,7 +125,7 @@ class TrainState:
         if not self.optimizer.use_ema:
             return {}
         places = {id(variable): place for place, variable in enumerate(self.optimizer.variables)}
-        pairs = zip(self.optimizer._model_variables_moving_average, self.model.trainable_variables, strict=True)
+        pairs = zip(averages_of(self.optimizer), self.model.trainable_variables, strict=True)
         return {places[id(average)]: v.value for average, v in pairs if average is not None}
 
     @property

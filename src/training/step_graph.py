@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from src.common.tensorflow_internals import op_def_registry
+from src.common.internals import op_def_registry
 
 # Of ops that take a resource, those that leave it as it is.
 READS = frozenset(
