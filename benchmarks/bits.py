@@ -86,12 +86,9 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 TRAIN = "import runpy; runpy.run_module('src.train', run_name='__main__', alter_sys=True)"
-PREPARE = """
-import sys
-from pathlib import Path
-from tests.support.prepared import write_labels
-write_labels(Path(sys.argv[1]))
-"""
+# By the writer that is here, since older commits have theirs elsewhere.
+WRITER = ROOT / "tests" / "support" / "prepared.py"
+PREPARE = "import runpy, sys; from pathlib import Path; runpy.run_path(sys.argv[2])['write_labels'](Path(sys.argv[1]))"
 
 Results = dict[str, dict[str, Any]]  # variables, history, events: a value for each key
 
@@ -206,7 +203,7 @@ def _train(tree: Path, configs: Mapping[str, Sequence[str]], folder: Path) -> No
 
     with server:
         if any("data=tfds" in overrides for overrides in configs.values()):
-            run("sets", PREPARE, [str(sets)])
+            run("sets", PREPARE, [str(sets), str(WRITER)])
         for name, overrides in configs.items():
             run(name, TRAIN, [*overrides, *ALIKE, f"hydra.run.dir={name}"])
         server.stdin.close()
