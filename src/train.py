@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from src.common.command import run_command
 from src.common.machine import settle_keras_backend
+from src.config.command_line import parse_command
 from src.config.compose import (
     CONFIG_DIR,
     CONFIG_NAME,
@@ -25,7 +26,6 @@ from src.config.compose import (
     check_settings,
     check_sweep,
     compose,
-    parse_command,
     parse_override,
     with_config_dir,
 )

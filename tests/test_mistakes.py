@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from src.config import checks, keys
+from src.config import checks, composition, keys
 from src.config.compose import ConfigError, branch, compose
 from src.config.origins import ComposedFile, Origins, shown
 from src.runs.run import Run
@@ -82,9 +82,9 @@ BEFORE_TENSORFLOW = {
     "metric=segmentation_full monitor=val/iuo/cat mode=max": ["'val/iuo/cat'", "val/mean_iou", "val/iou/<class>"],
     "data=image_folder": ["data.path must be given", "data.path=...", "conf/data/image_folder.yaml"],
     "seed=1,2": ["'seed=1,2'", "--multirun"],
-    "epochs=[1": ["'epochs=[1'", "mark", "  epochs=[1\n           ^", "key=value"],
-    "epochs==5": ["'epochs==5'", "  epochs==5\n         ^", "key=value"],
-    "name='a": ["a quote is not closed", "       ^"],
+    "epochs=[1": ["'epochs=[1'", "input '[1'", "key=value"],
+    "epochs==5": ["'epochs==5'", "input '=')", "key=value"],
+    "name='a": ["\"name='a\"", "quote"],
     "epochs": ["'epochs' is no override; give epochs=..."],
     "epochs:5": ["'epochs' is no override; give epochs=5"],
     "data=image_folder data.path=[a,b]": ["data.path is ['a', 'b'], a list", "the name of one folder"],
@@ -488,12 +488,12 @@ def test_the_file_without_override_is_named(tmp_path):
         (tmp_path / "experiment").mkdir(exist_ok=True)
         (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\ndefaults:\n  - {line}\n")
     error = Exception("Multiple values for optimizer. To override a value use 'override optimizer: sgd'")
-    said = str(checks.composition_error(error, folders=[tmp_path]))
+    said = str(composition.composition_error(error, folders=[tmp_path]))
     assert said == (
         f"{os.path.relpath(tmp_path / 'experiment' / 'mine.yaml')}: optimizer has an option already, "
         "so the line of its defaults must be `- override /optimizer: sgd`"
     )
-    without = str(checks.composition_error(error, folders=[tmp_path / "experiment"]))
+    without = str(composition.composition_error(error, folders=[tmp_path / "experiment"]))
     assert without.startswith("optimizer has an option already: give optimizer=sgd without +, ")
 
 

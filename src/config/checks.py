@@ -9,11 +9,10 @@ import functools
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
@@ -51,11 +50,6 @@ RUN_PATHS = ("directory", "best", "picture", "record")
 PATHS_OF_DATA = ("path", "data_dir", "cache_dir")
 
 FILLED_IN = ("run", "parent")
-
-# Below these keys of Hydra's, users have their own.
-OPEN_OF_HYDRA = tuple(
-    f"hydra.{key}." for key in ("callbacks", "hydra_logging", "job.env_set", "job_logging", "launcher", "sweeper")
-)
 
 NOWHERE = Origins()
 
@@ -97,172 +91,6 @@ OF_KERAS = checks_in(
 OF_SEVERAL_TYPES = ("data.image_size",)
 
 
-def check_option(override: Override, options: list[str], *, has_others: bool) -> None:
-    """An option must be one of its group's; with other folders of configs (`has_others`) Hydra judges."""
-    group = override.key_or_group
-    if override.is_delete():
-        _check_deletion(override)
-        return
-    value = override.value()
-    for option in value if isinstance(value, list) else [value]:
-        if not isinstance(option, str) or (option not in options and "/" not in option and not has_others):
-            named = isinstance(option, str) and re.fullmatch(r"[A-Za-z][\w-]*", option)
-            missing = f". Perhaps pip install hydra-{option}-launcher" if named and group == "hydra/launcher" else ""
-            raise ConfigError(
-                f"{override.input_line}: {group} has no option {shown(option)}; it has {', '.join(options)}"
-                f"{did_you_mean(str(option), options) or missing}"
-            )
-
-
-def check_twice(overrides: Sequence[Override]) -> None:
-    """No option or key may be given twice, unless in the same words, or to delete one and add another."""
-    seen: dict[str, Override] = {}
-    for override in overrides:
-        key = str(override.get_key_element()).lstrip("+~")
-        before = seen.setdefault(key, override)
-        if before.input_line != override.input_line and before.is_delete() == override.is_delete():
-            raise ConfigError(
-                f"{before.input_line} and {override.input_line}: {key} is given twice; leave one of them out"
-            )
-
-
-def composition_error(
-    error: Exception,
-    options: Callable[[str], list[str]] = lambda group: [],
-    folders: Iterable[str | Path] = (CONFIG_DIR,),
-) -> ConfigError:
-    """What Hydra says of a config that it cannot compose.
-
-    Args:
-        options: gives those of a group.
-        folders: where options are.
-    """
-    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
-        reason = ": ".join(text for text in (error.context, error.problem) if text)
-        return ConfigError(f"{mark.name}, line {mark.line + 1} cannot be read: {reason}")
-    message = first_line(error, lines=9).partition("\n\nConfig search path:")[0]
-    if elsewhere := re.match(r"Could not override '([\w/]+)@([^']+)'\.", message):
-        group, place = elsewhere.groups()
-        return ConfigError(f"{group}@{place}: there is no {group} at {place} to change; write {group}=... without @")
-    if forced := re.search(r"force-add of config groups is not supported: '\+\+([^']+)'", message):
-        return ConfigError(f"++{forced[1]} is a group's option, which is there already: write {forced[1]} without ++")
-    if merged := re.fullmatch(r"Error merging override (.*)", message, re.DOTALL):
-        return ConfigError(f"{merged[1]}: Hydra takes no such value there; --cfg hydra shows what it has")
-    if absent := re.search(r"Key '([^']+)' not in '\w+'\s+full_key: (\S+)", message):
-        return ConfigError(f"{_file_in(message)}: Hydra has no setting {absent[2]}; --cfg hydra shows all")
-    if scalar := re.search(r"Merge error: .*?value: (.*)", message):
-        return ConfigError(f"{_file_in(message)}: a setting of Hydra's is {scalar[1]}, and must be a mapping of keys")
-    if "Cannot merge DictConfig with ListConfig" in message:
-        return ConfigError(f"{_file_in(message)}: a list stands where a mapping of keys is, key: value")
-    message = re.sub(
-        r"Invalid Defaults List override .*\nNo earlier Group Default for '([^']+)' exists to override",
-        r"Could not override '\1'. No match",
-        message,
-    )  # as Hydra 1.4 says it
-    if there := re.search(r"An item is already at '([^']+)'", message):
-        return ConfigError(f"+{there[1]}: {there[1]} is there already; write it without +, {there[1]}=...")
-    if missing := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
-        group, option = missing.groups()
-        known = options(group)
-        inner = group.rpartition("/")[2]
-        if not known and inner != group and inner in folders_of_options():  # it has been looked for beside the file
-            return ConfigError(f"{_file_in(message)}: for an option of {inner}, {_way_to_override(inner, option)}")
-        return ConfigError(
-            f"{group}={option} is chosen, and {group} has no option {option!r}; it has {', '.join(known) or 'none'}"
-            f"{did_you_mean(option, known)}"
-        )
-    if twice := re.search(
-        r"Multiple values for ([\w/]+)\S*\. To override a value use 'override [^:]+: (\S+)'", message
-    ):
-        return _chosen_twice(twice[1], twice[2], folders)
-    if beside := re.search(rf"Could not override '(?:{'|'.join(OPTIONAL_GROUPS)})/([\w/]+)", message):
-        return ConfigError(f"{_file_in(message)}: for an option of {beside[1]}, {_way_to_override(beside[1])}")
-    if unknown := re.search(r"Could not override '(\w+)'\. No match", message):
-        known = sorted(folders_of_options())
-        hint = did_you_mean(unknown[1], known) or f"; groups are {', '.join(known)}"
-        return ConfigError(f"{_file_in(message)} overrides {unknown[1]}, and there is no such group{hint}")
-    if unplaced := re.search(rf"In '(({'|'.join(OPTIONAL_GROUPS)})/[^']+)': Could not override '[^']+@", message):
-        return ConfigError(
-            f"{unplaced[1]}.yaml: its first line must be # @package _global_, as it changes other groups"
-        )
-    return ConfigError(message)
-
-
-def _file_in(message: str) -> str:
-    """The file that a message of Hydra's is about."""
-    found = re.match(r"In '([^']+)'", message)
-    return f"{found[1]}.yaml" if found else "a file of options"
-
-
-def _way_to_override(group: str, option: str = "...") -> str:
-    return f"the line of its defaults must be `- override /{group}: {option}`"
-
-
-def _chosen_twice(group: str, option: str, folders: Iterable[str | Path]) -> ConfigError:
-    """A file's defaults, or +, choose an option of a group that has one already; Hydra does not say which file."""
-    lines = re.compile(
-        rf"""^(?!.*\boverride\b).*[-\s{{[,"']/{group}(@[\w.]+)?["']?\s*:.*\b{re.escape(option)}\b""", re.MULTILINE
-    )
-    paths = [path for folder in folders for path in sorted(Path(folder).glob("*/**/*.yaml"))]
-    files = [path for path in paths if lines.search(path.read_text(encoding="utf-8", errors="replace"))]
-    if files:
-        shown = ", ".join(os.path.relpath(path) for path in files)
-        return ConfigError(f"{shown}: {group} has an option already, so {_way_to_override(group, option)}")
-    return ConfigError(
-        f"{group} has an option already: give {group}={option} without +, and in a file of options, "
-        f"{_way_to_override(group, option)}"
-    )
-
-
-def check_key(override: Override, values: dict[str, Any], options: Callable[[str], list[str]]) -> None:
-    """A changed key must be there already, or be added with +; `options` gives those of a group."""
-    key = override.key_or_group
-    added = override.is_add() or override.is_force_add()
-    if override.package is not None:
-        raise ConfigError(f"{override.input_line}: {key} is no group of options, so no @ can follow it")
-    if key.partition(".")[0] == "run":
-        refuse_filled_in(override)
-    if added and "." in key:
-        return
-    own = "hydra" if key.startswith("hydra.") else None
-    keys = [".".join(path) for path, _ in leaves(values, branches=True) if path[0] == own or path[0] not in HIDDEN]
-    if key in keys:
-        _check_deletion(override)
-        return
-    parent, top = key.rpartition(".")[0], key.partition(".")[0]
-    siblings = [k for k in keys if k.rpartition(".")[0] == parent]
-    folders = sorted(folders_of_options())
-    fixed = {".".join(path) for path, value in leaves(values) if is_open(value)}
-    if parent in keys and not siblings:
-        hint = f": {parent} is null here. {top} has the options {', '.join(options(top))}"
-    elif parent in keys:
-        names = [k.rpartition(".")[2] for k in siblings]
-        near = did_you_mean(key.rpartition(".")[2], names).replace("Did you mean ", f"Did you mean {parent}.")
-        having = [option for option in options(top) if _has_key(option_of(top, option), key.split(".")[1:])]
-        others = f". Of {top}, {', '.join(having)} {'have' if having[1:] else 'has'} it" if having else ""
-        hint = others + near or f". {parent} has {', '.join(names)}"
-    else:
-        hint = did_you_mean(key, [*folders, *(k for k in keys if k not in fixed)]) or ". --cfg job lists all"
-    raise ConfigError(f"{override.input_line}: there is no key {key!r}{hint}")
-
-
-def check_setting(override: Override, values: dict[str, Any], options: Callable[[str], list[str]]) -> None:
-    """As `check_key`, of Hydra's own keys: none may be deleted, and a mapping stays one."""
-    key, added = override.key_or_group, override.is_add() or override.is_force_add()
-    if not added and not override.is_delete() and key.startswith("hydra.callbacks"):
-        raise ConfigError(f"{override.input_line}: a callback is added as '+hydra.callbacks.<name>._target_=...'")
-    there = {".".join(path): value for path, value in leaves(values, branches=True)}
-    if added and key not in there and not key.startswith(OPEN_OF_HYDRA):
-        near = did_you_mean(key, list(there))
-        raise ConfigError(f"{override.input_line}: Hydra has no setting {key}, so nothing would read it{near}")
-    check_key(override, values, options)
-    if override.is_delete():
-        raise ConfigError(f"{override.input_line}: Hydra needs {key}; give another value, {key}=...")
-    if isinstance(there.get(key), dict) and not isinstance(override.value(), dict):
-        below = ", ".join(f"{key}.{name}=..." for name in there[key])
-        raise ConfigError(f"{override.input_line}: {key} is a mapping; change what is in it: {below}")
-
-
 @functools.cache
 def folders_of_options() -> set[str]:
     """The project's groups, `hydra` among them."""
@@ -289,20 +117,6 @@ def option_of(group: str, option: str) -> dict[str, Any]:
         if isinstance(base, str) and base not in ("_self_", option):
             found |= option_of(group, base)
     return cast(dict[str, Any], found | (content[group] if isinstance(content.get(group), dict) else content))
-
-
-def _has_key(node: Any, path: list[str]) -> bool:
-    for name in path:
-        if not isinstance(node, dict) or name not in node:
-            return False
-        node = node[name]
-    return True
-
-
-def refuse_filled_in(override: Override) -> None:
-    """Raise ConfigError: the key is none of the user's."""
-    key = override.key_or_group
-    raise ConfigError(f"{override.input_line}: {key} is filled in by the run itself and cannot be given")
 
 
 def check_targets(config: dict[str, Any], origins: Origins) -> None:
@@ -511,14 +325,6 @@ def check_run_paths(config: Mapping[str, Any], origins: Origins = NOWHERE, *, ru
                 )
 
 
-def check_mode(overrides: list[Override], base: DictConfig) -> None:
-    """The mode is written beside the monitor: that of another one would choose the worst epoch as the best."""
-    given = {override.key_or_group: override for override in overrides}
-    if "monitor" in given and "mode" not in given and given["monitor"].value() != base.monitor:
-        line = given["monitor"].input_line
-        raise ConfigError(f"{line}: say which way is better, mode=min or mode=max, beside another monitor")
-
-
 def _check_members(cfg: DictConfig, origins: Origins) -> None:
     """What is added to a mapping of objects must say what object it is."""
     for path in NAMED_MEMBERS:
@@ -529,12 +335,6 @@ def _check_members(cfg: DictConfig, origins: Origins) -> None:
                     f"{origins.named(key)}{key} has no _target_, so nothing would come of it; {'.'.join(path)} has "
                     f"{', '.join(str(n) for n in OmegaConf.select(cfg, '.'.join(path)) if n != name)}"
                 )
-
-
-def _check_deletion(override: Override) -> None:
-    key = override.key_or_group
-    if override.is_delete() and key not in OPTIONAL_GROUPS and not re.search(r"[./]", key):
-        raise ConfigError(f"{override.input_line}: a run needs {key}; give another value, {key}=...")
 
 
 def plain_values(cfg: DictConfig) -> dict[str, Any]:

@@ -6,7 +6,6 @@ jobs = expand(["optimizer=adam,sgd"])       # [["optimizer=adam"], ["optimizer=s
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
 import itertools
@@ -15,21 +14,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import (
-    CommonTokenStream,
-    InputStream,
-    OverrideLexer,
-    OverrideParser,
-    OverridesParser,
-)
-from hydra.core.override_parser.overrides_visitor import HydraErrorListener
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -38,7 +30,10 @@ from yaml import YAMLError
 
 from src.config import checks, hydra_settings, keys
 from src.config.checks import CONFIG_DIR, ConfigError, check_monitor
+from src.config.command_line import parse_command, unreadable
+from src.config.composition import composition_error
 from src.config.origins import ComposedFile, Origins, composed_files, leaves, shown
+from src.config.overrides import check_key, check_mode, check_option, check_setting, check_twice, refuse_filled_in
 from src.runs.branch import find_parent
 from src.runs.collection import ID, find_run
 from src.runs.commands import quoted
@@ -54,14 +49,10 @@ __all__ = [
     "check_sweep",
     "compose",
     "expand",
-    "parse_command",
     "parse_override",
 ]
 
 CONFIG_NAME = "train"
-
-# What may stand before an override's `=`.
-_KEY = re.compile(r"\+{0,2}[A-Za-z_][\w./@]*")
 
 # What a run was told once, and a branch of it is not.
 NOT_INHERITED = {
@@ -145,19 +136,19 @@ class _Composer:
     def compose(self, overrides: list[str], *, starts: bool = False, is_whole: bool = True) -> DictConfig:
         """As the function of this module."""
         parsed = [parse_override(text) for text in overrides]
-        checks.check_twice(parsed)
+        check_twice(parsed)
         if sweeps := [str(override.input_line) for override in parsed if override.is_sweep_override()]:
             hint = next((text for o in parsed if (text := self._meant(o, parsed))), "")
             raise ConfigError(f"{', '.join(map(repr, sweeps))} names several runs; sweep with --multirun{hint}")
         for override in parsed:
             if options := self._options(override.key_or_group):
-                checks.check_option(override, options, has_others=self._search_path is not None)
+                check_option(override, options, has_others=self._search_path is not None)
         if any(_adds_setting(override) for override in parsed):
             self._check_settings([o for o in parsed if o not in self._values(parsed)])
         base = self._base(parsed)
         values = self._values(parsed)
         for override in values:
-            checks.check_key(override, base.plain, self._options)
+            check_key(override, base.plain, self._options)
         cfg = self.compose_unchecked(parsed)
         origins = base.origins.with_overrides({o.key_or_group: str(o.input_line) for o in values})
         keys.check_top(checks.plain_values(cfg), origins, base.composed)
@@ -169,7 +160,7 @@ class _Composer:
         if not is_whole and any(value == "???" for _, value in leaves(resolved)):
             return cfg
         checks.check_values(cfg, resolved, origins)
-        checks.check_mode(parsed, base.cfg)
+        check_mode(parsed, base.cfg)
         return cfg
 
     def _meant(self, override: Override, overrides: list[Override]) -> str:
@@ -197,7 +188,7 @@ class _Composer:
             try:
                 _apply(override, cfg)
             except (HydraException, OmegaConfBaseException) as error:
-                raise checks.composition_error(error) from error
+                raise composition_error(error) from error
         task = [override for override in overrides if not override.is_hydra_override()]
         cfg.hydra.overrides.task = [str(override.input_line) for override in task]
         if not OmegaConf.is_interpolation(cfg.hydra.job, "override_dirname"):  # as which Hydra 1.4 has it
@@ -224,7 +215,7 @@ class _Composer:
                 raise ConfigError(f"{file} is no UTF-8 text: {error}; save it as UTF-8") from error
             except (HydraException, OmegaConfBaseException, YAMLError) as error:
                 self._check_settings(options)
-                raise checks.composition_error(error, self._options, self._folders) from error
+                raise composition_error(error, self._options, self._folders) from error
             plain = checks.plain_values(cfg)
             plugins = {name: checks.resolved_node(cfg, f"hydra.{name}") for name in hydra_settings.PLUGINS}
             hydra_settings.check_settings(plain["hydra"], plugins)
@@ -266,7 +257,7 @@ class _Composer:
         if settings:
             base = self._base([override for override in options if override not in settings])
             for override in settings:
-                checks.check_setting(override, {"hydra": base.plain["hydra"]}, self._options)
+                check_setting(override, {"hydra": base.plain["hydra"]}, self._options)
 
     @functools.cache  # noqa: B019 - a composer lives as long as the process
     def _options(self, group: str) -> list[str]:
@@ -326,7 +317,7 @@ def expand(overrides: list[str]) -> list[list[str]]:
     """
     choices: dict[str, list[str]] = {}
     parsed = [parse_override(text) for text in overrides]
-    checks.check_twice(parsed)
+    check_twice(parsed)
     for text, override in zip(overrides, parsed, strict=True):
         key = override.get_key_element()
         if not override.is_sweep_override():
@@ -346,7 +337,7 @@ def check_sweep(overrides: list[str], *, config_dir: str | None = None, config_n
             raise ConfigError(f"{override.input_line}: {override.key_or_group} is of the whole sweep; give one value")
         if override.is_sweep_override() and override.key_or_group == "search":
             raise ConfigError(f"{override.input_line}: a sweep searches one space; type a command for each")
-    checks.check_twice(parsed)
+    check_twice(parsed)
     first = [_first(override) for override in parsed]
     return compose([*first, "hydra.mode=MULTIRUN"], config_dir=config_dir, config_name=config_name, starts=True)
 
@@ -374,7 +365,7 @@ def branch(overrides: list[str], *, config_name: str = CONFIG_NAME) -> list[str]
     parsed = [parse_override(text) for text in overrides]
     for override in parsed:
         if override.key_or_group.partition(".")[0] == "parent":
-            checks.refuse_filled_in(override)
+            refuse_filled_in(override)
     named = [override for override in parsed if override.key_or_group == "resume"]
     if not named or named[-1].value() is None:
         return overrides
@@ -413,64 +404,6 @@ def _quoted(value: Any) -> str:
     return QuotedString(value, Quote.single).with_quotes() if isinstance(value, str) else json.dumps(value)
 
 
-# Hydra's flags: those that need nothing after them, and those with a value.
-_FLAGS = {
-    "--help": "-h",
-    "--hydra-help": "",
-    "--version": "",
-    "--run": "-r",
-    "--multirun": "-m",
-    "--resolve": "",
-    "--shell-completion": "-sc",
-}
-_FLAGS_WITH_A_VALUE = {
-    "--cfg": "-c",
-    "--package": "-p",
-    "--config-path": "-cp",
-    "--config-name": "-cn",
-    "--config-dir": "-cd",
-    "--experimental-rerun": "",
-    "--info": "-i",
-}
-
-
-def parse_command(argv: Sequence[str]) -> argparse.Namespace:
-    """Hydra's flags and the overrides of a command, in any order.
-
-    Raises:
-        ConfigError: a flag that there is not, as in `--epochs 5`, or one without its value.
-    """
-    parser = argparse.ArgumentParser(add_help=False)
-    for flag, short in _FLAGS.items():
-        parser.add_argument(flag, *filter(None, [short]), action="store_true")
-    for flag, short in _FLAGS_WITH_A_VALUE.items():
-        others: dict[str, Any] = {
-            "--info": {"nargs": "?", "const": "all"},
-            "--cfg": {"choices": ["job", "hydra", "all"]},
-        }
-        parser.add_argument(flag, *filter(None, [short]), **others.get(flag, {}))
-    parser.add_argument("overrides", nargs="*")
-    flags = {*_FLAGS, *_FLAGS.values(), *_FLAGS_WITH_A_VALUE, *_FLAGS_WITH_A_VALUE.values()}
-    for number, word in enumerate(argv):
-        name, _, value = word.partition("=")
-        abbreviates = name.startswith("--") and any(flag.startswith(name) for flag in flags)
-        if word.startswith("-") and word not in flags and not abbreviates:
-            following = [after for after in argv[number + 1 : number + 2] if "=" not in after and after[:1] != "-"]
-            value = value or next(iter(following), "...")
-            raise ConfigError(f"there is no option {word}; write {name.lstrip('-')}={value}, without a dash")
-
-    def fail(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
-
-    setattr(parser, "error", fail)  # which would print the usage  # noqa: B010
-    arguments = parser.parse_intermixed_args(argv)
-    for word, following in itertools.pairwise([*arguments.overrides, ""]):
-        if _KEY.fullmatch(word):
-            value = following if following and "=" not in following and following[0] not in "~-" else "..."
-            raise ConfigError(_without_equals(word, value))
-    return arguments
-
-
 def with_config_dir(overrides: list[str], config_dir: str | None) -> list[str]:
     """`--config-dir` as the override that means the same: a further folder to look for options in."""
     if config_dir is None:
@@ -484,58 +417,13 @@ def with_config_dir(overrides: list[str], config_dir: str | None) -> list[str]:
     return [*others, f"hydra.searchpath={_quoted(list(map(str, folders)))}"]
 
 
-def _without_equals(key: str, value: str) -> str:
-    return f"{key!r} is no override; give {key}={value}"
-
-
 def parse_override(text: str) -> Override:
     """One `key=value`, `+key=value`, `++key=value` or `~key`; ConfigError says how to write it."""
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise ConfigError(_unreadable(text, error)) from error
+        raise ConfigError(unreadable(text, checks.first_line(error).partition(" expecting ")[0])) from error
     if not override.key_or_group:
         raise ConfigError(f"{text!r} is no override (the key is missing); write key=value")
     override.config_loader = _composer().loader  # which knows what glob(*) stands for
     return override
-
-
-def _unreadable(text: str, error: HydraException) -> str:
-    """What is wrong with an override in words, and where."""
-    if text.startswith("-"):
-        return f"{text!r} is no override; write {text.lstrip('-')}, key=value without a dash"
-    if given := re.fullmatch(rf"({_KEY.pattern})(?:\s*[\s:]\s*([^=]*))?", text):  # epochs, epochs 5 or epochs:5
-        return _without_equals(given[1], given[2] or "...")
-    column = _first_mistake(text)
-    if column is None:  # of a function in it, as in range(1,x)
-        return f"{text!r} is no override ({checks.first_line(error)}); write key=value"
-    if text[column : column + 1] in ("'", '"'):
-        hint = "a quote is not closed; write key='some text'"
-    elif column >= len(text):
-        hint = "something is not closed or left out at its end; write key=value"
-    else:
-        hint = "write key=value, and quote a value with special letters for your shell and for this: \"key='a=b, c'\""
-    return f"{text!r} is no override: it cannot be read from the mark on\n  {text}\n  {' ' * column}^\n{hint}"
-
-
-class _Stop(Exception):
-    """Carries where a parser stopped."""
-
-
-class _Place(HydraErrorListener):
-    def syntaxError(self, recognizer: Any, symbol: Any, line: int, column: int, message: str, error: Any) -> None:
-        raise _Stop(column)
-
-
-def _first_mistake(text: str) -> int | None:
-    """Where Hydra's grammar cannot go on; None if it can."""
-    lexer = OverrideLexer(InputStream(text))
-    parser = OverrideParser(CommonTokenStream(lexer))
-    for reader in (lexer, parser):
-        reader.removeErrorListeners()
-        reader.addErrorListener(_Place())
-    try:
-        parser.override()
-    except _Stop as stopped:
-        return stopped.args[0]
-    return None

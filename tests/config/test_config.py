@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from omegaconf import OmegaConf, open_dict
 
 from src.config import compose as config
-from src.config.compose import ConfigError, check_sweep, compose, expand, parse_command
+from src.config.command_line import parse_command
+from src.config.compose import ConfigError, check_sweep, compose, expand
 from src.runs.identity import config_hash
 
 STOP = "callback=early_stopping "

@@ -1,0 +1,130 @@
+"""Whether an override may be given: its option or key is there, once, and a run does without what it deletes.
+
+check_key(parse_override("epoch=3"), values, options)      # ConfigError: there is no key 'epoch'. Did you mean epochs?
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from src.common.errors import ConfigError
+from src.common.ranges import shown
+from src.common.spelling import did_you_mean
+from src.config.checks import HIDDEN, OPTIONAL_GROUPS, folders_of_options, is_open, option_of
+from src.config.origins import leaves
+
+# Below these keys of Hydra's, users have their own.
+OPEN_OF_HYDRA = tuple(
+    f"hydra.{key}." for key in ("callbacks", "hydra_logging", "job.env_set", "job_logging", "launcher", "sweeper")
+)
+
+
+def check_option(override: Override, options: list[str], *, has_others: bool) -> None:
+    """An option must be one of its group's; with other folders of configs (`has_others`) Hydra judges."""
+    group = override.key_or_group
+    if override.is_delete():
+        _check_deletion(override)
+        return
+    value = override.value()
+    for option in value if isinstance(value, list) else [value]:
+        if not isinstance(option, str) or (option not in options and "/" not in option and not has_others):
+            named = isinstance(option, str) and re.fullmatch(r"[A-Za-z][\w-]*", option)
+            missing = f". Perhaps pip install hydra-{option}-launcher" if named and group == "hydra/launcher" else ""
+            raise ConfigError(
+                f"{override.input_line}: {group} has no option {shown(option)}; it has {', '.join(options)}"
+                f"{did_you_mean(str(option), options) or missing}"
+            )
+
+
+def check_twice(overrides: Sequence[Override]) -> None:
+    """No option or key may be given twice, unless in the same words, or to delete one and add another."""
+    seen: dict[str, Override] = {}
+    for override in overrides:
+        key = str(override.get_key_element()).lstrip("+~")
+        before = seen.setdefault(key, override)
+        if before.input_line != override.input_line and before.is_delete() == override.is_delete():
+            raise ConfigError(
+                f"{before.input_line} and {override.input_line}: {key} is given twice; leave one of them out"
+            )
+
+
+def check_key(override: Override, values: dict[str, Any], options: Callable[[str], list[str]]) -> None:
+    """A changed key must be there already, or be added with +; `options` gives those of a group."""
+    key = override.key_or_group
+    added = override.is_add() or override.is_force_add()
+    if override.package is not None:
+        raise ConfigError(f"{override.input_line}: {key} is no group of options, so no @ can follow it")
+    if key.partition(".")[0] == "run":
+        refuse_filled_in(override)
+    if added and "." in key:
+        return
+    own = "hydra" if key.startswith("hydra.") else None
+    keys = [".".join(path) for path, _ in leaves(values, branches=True) if path[0] == own or path[0] not in HIDDEN]
+    if key in keys:
+        _check_deletion(override)
+        return
+    parent, top = key.rpartition(".")[0], key.partition(".")[0]
+    siblings = [k for k in keys if k.rpartition(".")[0] == parent]
+    folders = sorted(folders_of_options())
+    fixed = {".".join(path) for path, value in leaves(values) if is_open(value)}
+    if parent in keys and not siblings:
+        hint = f": {parent} is null here. {top} has the options {', '.join(options(top))}"
+    elif parent in keys:
+        names = [k.rpartition(".")[2] for k in siblings]
+        near = did_you_mean(key.rpartition(".")[2], names).replace("Did you mean ", f"Did you mean {parent}.")
+        having = [option for option in options(top) if _has_key(option_of(top, option), key.split(".")[1:])]
+        others = f". Of {top}, {', '.join(having)} {'have' if having[1:] else 'has'} it" if having else ""
+        hint = others + near or f". {parent} has {', '.join(names)}"
+    else:
+        hint = did_you_mean(key, [*folders, *(k for k in keys if k not in fixed)]) or ". --cfg job lists all"
+    raise ConfigError(f"{override.input_line}: there is no key {key!r}{hint}")
+
+
+def check_setting(override: Override, values: dict[str, Any], options: Callable[[str], list[str]]) -> None:
+    """As `check_key`, of Hydra's own keys: none may be deleted, and a mapping stays one."""
+    key, added = override.key_or_group, override.is_add() or override.is_force_add()
+    if not added and not override.is_delete() and key.startswith("hydra.callbacks"):
+        raise ConfigError(f"{override.input_line}: a callback is added as '+hydra.callbacks.<name>._target_=...'")
+    there = {".".join(path): value for path, value in leaves(values, branches=True)}
+    if added and key not in there and not key.startswith(OPEN_OF_HYDRA):
+        near = did_you_mean(key, list(there))
+        raise ConfigError(f"{override.input_line}: Hydra has no setting {key}, so nothing would read it{near}")
+    check_key(override, values, options)
+    if override.is_delete():
+        raise ConfigError(f"{override.input_line}: Hydra needs {key}; give another value, {key}=...")
+    if isinstance(there.get(key), dict) and not isinstance(override.value(), dict):
+        below = ", ".join(f"{key}.{name}=..." for name in there[key])
+        raise ConfigError(f"{override.input_line}: {key} is a mapping; change what is in it: {below}")
+
+
+def refuse_filled_in(override: Override) -> None:
+    """Raise ConfigError: the key is none of the user's."""
+    key = override.key_or_group
+    raise ConfigError(f"{override.input_line}: {key} is filled in by the run itself and cannot be given")
+
+
+def check_mode(overrides: list[Override], base: DictConfig) -> None:
+    """The mode is written beside the monitor: that of another one would choose the worst epoch as the best."""
+    given = {override.key_or_group: override for override in overrides}
+    if "monitor" in given and "mode" not in given and given["monitor"].value() != base.monitor:
+        line = given["monitor"].input_line
+        raise ConfigError(f"{line}: say which way is better, mode=min or mode=max, beside another monitor")
+
+
+def _check_deletion(override: Override) -> None:
+    key = override.key_or_group
+    if override.is_delete() and key not in OPTIONAL_GROUPS and not re.search(r"[./]", key):
+        raise ConfigError(f"{override.input_line}: a run needs {key}; give another value, {key}=...")
+
+
+def _has_key(node: Any, path: list[str]) -> bool:
+    for name in path:
+        if not isinstance(node, dict) or name not in node:
+            return False
+        node = node[name]
+    return True
