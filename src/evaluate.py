@@ -27,14 +27,14 @@ from src.common.files import literal
 from src.common.logs import importing
 from src.common.machine import available_cores
 from src.common.text import print_table
-from src.runs.checked import EMPTY
 from src.runs.collection import find_run
 from src.runs.commands import train_command
 from src.runs.environment import environment, environment_changes
+from src.runs.external_values import node_at, recorded_values
 from src.runs.identity import identity_config, register_resolvers
-from src.runs.outside import node_at, recorded_values
 from src.runs.provenance import changes
 from src.runs.record import Record
+from src.runs.record_schema import EMPTY
 from src.training.manifest import listed
 
 if TYPE_CHECKING:  # imports TensorFlow

@@ -42,8 +42,8 @@ from src.common.text import counted
 from src.data.images.files import FEW_BITS, MODES, BadImage, Reading, count_pixels, resized
 from src.data.images.find import MASKS, OVERLAYS, RESULTS, find_images
 from src.data.threads import progress_bar
-from src.runs.checked import Values
 from src.runs.collection import find_run
+from src.runs.record_schema import RecordValues
 
 BATCH_IMAGES = 16
 BATCH_VALUES = 16_000_000  # pixels and class scores together in a batch of more than one image
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
     return predict(run, record, files, base=base, output=output)
 
 
-def predict(run: Path, record: Values, files: Sequence[Path], *, base: Path, output: Path) -> int:
+def predict(run: Path, record: RecordValues, files: Sequence[Path], *, base: Path, output: Path) -> int:
     """Predict files into a folder and say how it went; returns the exit code.
 
     Args:

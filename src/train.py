@@ -80,7 +80,7 @@ def _run(cfg: DictConfig) -> None:
 
 
 def _sweep(overrides: list[str], config_name: str) -> None:
-    from src.sweeps.start import start_sweep
+    from src.sweeps.hydra_sweep import start_sweep
 
     cfg = check_sweep(overrides, config_name=config_name)
     try:

@@ -29,8 +29,8 @@ from src.common.command import EXIT_FAILED, run_command
 from src.common.files import literal
 from src.common.logs import importing
 from src.config.compose import compose
-from src.runs.checked import EMPTY
 from src.runs.record import Record
+from src.runs.record_schema import EMPTY
 
 POLL_SECONDS = 0.002
 # None of these is part of a run's identity: they make steps visible, and checkpoints frequent.

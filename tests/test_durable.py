@@ -23,8 +23,8 @@ from src.data.pipeline import InMemory
 from src.evaluate import load_config
 from src.models.mlp import mlp
 from src.runs import execute
-from src.runs.checked import read_history
 from src.runs.record import Record
+from src.runs.record_schema import read_history
 from src.runs.run import Run
 from src.training.checkpoints import Checkpoints
 from src.training.trainer import Interrupted

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from src.config import checks, composition, keys
+from src.config import checks, composition, unknown_keys
 from src.config.compose import ConfigError, branch, compose
 from src.config.origins import ComposedFile, Origins, shown
 from src.runs.run import Run
@@ -84,7 +84,7 @@ BEFORE_TENSORFLOW = {
     "seed=1,2": ["'seed=1,2'", "--multirun"],
     "epochs=[1": ["'epochs=[1'", "input '[1'", "key=value"],
     "epochs==5": ["'epochs==5'", "input '=')", "key=value"],
-    "name='a": ["\"name='a\"", "quote"],
+    "name='a": ['"name=\'a"', "quote"],
     "epochs": ["'epochs' is no override; give epochs=..."],
     "epochs:5": ["'epochs' is no override; give epochs=5"],
     "data=image_folder data.path=[a,b]": ["data.path is ['a', 'b'], a list", "the name of one folder"],
@@ -282,7 +282,7 @@ def test_each_misspelled_key_of_each_option_is_found_in_a_file():
             composed = [option, ComposedFile(mine, False, None, wrong)]
             origins = Origins([(shown(file.path), file.content) for file in composed])
             with pytest.raises(ConfigError) as refused:
-                keys.check_below(config, origins, composed)
+                unknown_keys.check_group_keys(config, origins, composed)
             said = str(refused.value)
             assert said.startswith(f"conf/experiment/mine.yaml: {'.'.join([*above, key])}x: "), said
             assert said.endswith(f". Did you mean {key}?"), said

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from typing import Any
 
 from src.callbacks.base import Callback
-from src.runs.checked import EMPTY, metrics_of
 from src.runs.record import Record
+from src.runs.record_schema import EMPTY, metrics_of
 from src.training.state import TrainState
 
 log = logging.getLogger(__name__)

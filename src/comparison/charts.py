@@ -18,7 +18,7 @@ from src.comparison.effects import Effect
 from src.comparison.groups import Group
 from src.comparison.rows import Row, Value
 from src.comparison.tables import show
-from src.runs.checked import NO_METRICS, read_history
+from src.runs.record_schema import NO_METRICS, read_history
 
 MOST_CURVES = 60  # runs
 MOST_POINTS = 400  # of a curve

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from src.common.errors import one_line
-from src.runs.checked import LARGEST, Values, best_metrics, read_history, step_within
 from src.runs.collection import RecordedRun, find_runs
+from src.runs.record_schema import LARGEST, RecordValues, best_metrics, read_history, step_within
 
 Value = str | int | float | None
 
@@ -124,7 +124,7 @@ def read_row(run: RecordedRun) -> tuple[Row, list[str]]:
     return row, warnings
 
 
-def _settings(values: Values) -> dict[str, Value]:
+def _settings(values: RecordValues) -> dict[str, Value]:
     """Its options and settings by key, in the order typed, then as recorded."""
     own = {key: values[key] for key in ("name", "monitor", "mode", "seed")}
     known = {**values.get("config", {}), **values["choices"], **own}
@@ -150,7 +150,7 @@ def _typed(overrides: list[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs if not key.startswith(("hydra.", "hydra/"))}
 
 
-def _typed_references(values: Values, typed: dict[str, str], known: dict[str, Any]) -> dict[str, Value]:
+def _typed_references(values: RecordValues, typed: dict[str, str], known: dict[str, Any]) -> dict[str, Value]:
     """What was typed as `${...}`, which a record's config leaves out: resolved, as far as an older record tells."""
     if (derived := values.get("derived")) is not None:
         return {key: derived[key] for key in typed if key in derived}
@@ -183,7 +183,7 @@ def _plain(value: Any) -> Value:
     return value if abs(value) < LARGEST else str(value)
 
 
-def _reason(values: Values, status: str, holder: str | None) -> str:
+def _reason(values: RecordValues, status: str, holder: str | None) -> str:
     """Why a run has no final result, on one line."""
     if status == "completed":
         best = values["best"]

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from src.config import checks, hydra_settings, keys
+from src.config import checks, hydra_settings, unknown_keys
 from src.config.checks import CONFIG_DIR, ConfigError, check_monitor
 from src.config.command_line import parse_command, unreadable
 from src.config.composition import composition_error
@@ -151,10 +151,10 @@ class _Composer:
             check_key(override, base.plain, self._options)
         cfg = self.compose_unchecked(parsed)
         origins = base.origins.with_overrides({o.key_or_group: str(o.input_line) for o in values})
-        keys.check_top(checks.plain_values(cfg), origins, base.composed)
+        unknown_keys.check_top_level_keys(checks.plain_values(cfg), origins, base.composed)
         resolved = checks.resolved(cfg)
         checks.check_targets(resolved, origins)
-        keys.check_below(resolved, origins, base.composed, typed=starts)
+        unknown_keys.check_group_keys(resolved, origins, base.composed, typed=starts)
         checks.check_run_paths(resolved, origins)
         checks.check_types(resolved, origins)
         if not is_whole and any(value == "???" for _, value in leaves(resolved)):

@@ -26,7 +26,7 @@ Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
 Examples: TypeAlias = Pair | Sequence[Pair] | tf.data.Dataset
 SPLITS = ("train", "val", "test")
 
-# What a run can be of; what refuses the rest is `ImageData.check`, `Augment.check` and `src.runs.preflight.misfit`.
+# What a run can be of; what refuses the rest is `ImageData.check`, `Augment.check` and `preflight.shape_problem`.
 UNDERSTOOD = (
     "What is understood: images [n, height, width, channels], uint8 or floats in [0, 1], or features [n, ...], finite "
     "floats of another rank; an integer label of each [n], or of each pixel [n, height, width], 0 to num_classes - 1 "

@@ -17,18 +17,18 @@ from typing import Any
 from src.common import files
 from src.config.checks import plain_values
 from src.config.compose import CONFIG_NAME, search_path
-from src.runs.checked import Values
 from src.runs.environment import environment, environment_changes
+from src.runs.external_values import outside_values
 from src.runs.identity import derived, settings
-from src.runs.outside import outside_values
 from src.runs.record import Record
+from src.runs.record_schema import RecordValues
 from src.runs.run import Run
 from src.runs.sources import computing_files, find_sources
 
 log = logging.getLogger(__name__)
 
 
-def begin(run: Run, record: Record, before: Values, prints: dict[str, Any]) -> None:
+def begin(run: Run, record: Record, before: RecordValues, prints: dict[str, Any]) -> None:
     """Write the record of a run that begins, or goes on.
 
     Args:

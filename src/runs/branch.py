@@ -15,8 +15,8 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from src.runs.collection import SHORTEST_ID, find_runs
+from src.runs.external_values import recorded_values
 from src.runs.lock import lock_path
-from src.runs.outside import recorded_values
 from src.runs.record import Record
 from src.training.manifest import (
     CheckpointError,

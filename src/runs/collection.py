@@ -16,10 +16,10 @@ from typing import Any
 from src.common.errors import ConfigError
 from src.common.text import counted
 from src.runs import ID_DIGITS
-from src.runs.checked import Values, read_history
 from src.runs.commands import python
 from src.runs.lock import holder_of, lock_path
 from src.runs.record import BadRecord, Record
+from src.runs.record_schema import RecordValues, read_history
 
 SHORTEST_ID = 4  # digits, which are enough where only one run's id begins with them
 ID = re.compile(rf"[0-9a-f]{{{SHORTEST_ID},{ID_DIGITS}}}")
@@ -35,7 +35,7 @@ class RecordedRun:
     """A run's directory and what its run.json says."""
 
     directory: Path
-    values: Values
+    values: RecordValues
 
     @property
     def status(self) -> str:
@@ -131,7 +131,7 @@ def find_run(text: str, *, folder: Path = Path("outputs")) -> RecordedRun:
     return found[0]
 
 
-def read_values(directory: Path) -> Values:
+def read_values(directory: Path) -> RecordValues:
     """What run.json says.
 
     Raises:

@@ -18,7 +18,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from src.runs.checked import Values
+from src.runs.record_schema import RecordValues
 
 _TOLD_ONCE = re.compile(r"[+~]*(parent\.|(rerun|stale|wait|dry_run)(=|$))")
 _PLAIN = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_./-]*")
@@ -32,7 +32,7 @@ def python() -> str:
     return "python" if same else os.path.relpath(sys.executable)
 
 
-def train_command(directory: Path, values: Values) -> str:
+def train_command(directory: Path, values: RecordValues) -> str:
     """The command whose run this is, or was where it has been set aside; it starts nothing afresh.
 
     What it did once, as `rerun=true`, is left out, and what a branch fills in.
@@ -44,7 +44,7 @@ def train_command(directory: Path, values: Values) -> str:
     return shlex.join([python(), "-m", "src.train", *words])
 
 
-def given_options(values: Values) -> list[str]:
+def given_options(values: RecordValues) -> list[str]:
     """What was typed, less what was done once, as `rerun=true`, and what a branch fills in."""
     return [text for text in values["overrides"] if not _TOLD_ONCE.match(text)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from src.runs.checked import Values
+from src.runs.record_schema import RecordValues
 
 Action = Literal["start", "resume", "reuse"]
 STALE = ("ask", "reuse", "rerun")
@@ -19,7 +19,7 @@ class StaleRun(RuntimeError):
 
 
 def decide(
-    record: Values | None,
+    record: RecordValues | None,
     *,
     config_hash: str,
     changed: Sequence[str] = (),

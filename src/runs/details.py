@@ -18,10 +18,10 @@ from rich.text import Text
 
 from src.common.text import counted, duration, print_table, size, sparkline
 from src.runs import ID_DIGITS
-from src.runs.checked import Environment, Values, best_metrics, step_within
 from src.runs.collection import RecordedRun, find_runs
 from src.runs.commands import given_options, next_commands, train_command
 from src.runs.listing import SET_ASIDE, STYLES, local_time, newest_first, shown_status
+from src.runs.record_schema import Environment, RecordValues, best_metrics, step_within
 from src.runs.sizes import part_sizes
 from src.training.manifest import listed
 
@@ -94,7 +94,7 @@ def _place(traceback: str) -> str:
     return f"in {function}, {os.path.relpath(file)}:{line}; the whole trace is in train.log" if file else ""
 
 
-def _times(values: Values) -> str:
+def _times(values: RecordValues) -> str:
     started, finished = values["started"], values["finished"]
     words = [f"started {local_time(started)}"]
     if finished:
@@ -103,7 +103,7 @@ def _times(values: Values) -> str:
     return ", ".join(words)
 
 
-def _best(values: Values) -> str:
+def _best(values: RecordValues) -> str:
     best = values["best"]
     if not best:
         return f"no {values['monitor']} yet"
@@ -123,7 +123,7 @@ def _metrics(which: str, metrics: dict[str, float | None]) -> Iterator[str]:
         yield f"{which} {split}: {shown}"
 
 
-def _parameters(values: Values) -> str:
+def _parameters(values: RecordValues) -> str:
     parameters = values["parameters"]
     return "" if parameters is None else f"{parameters:,} parameters, seed {values['seed']}"
 
@@ -157,7 +157,7 @@ def _environment(environment: Environment) -> Iterator[str]:
     yield from (f"changed on the way: {change}" for change in environment["changes"])
 
 
-def _cleaned(values: Values) -> str:
+def _cleaned(values: RecordValues) -> str:
     cleaned = values["cleaned"]
     return f"checkpoints removed by clean {local_time(cleaned)}" if cleaned else ""
 

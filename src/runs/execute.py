@@ -31,16 +31,16 @@ from src.config.checks import plain_values, resolved_node
 from src.config.hydra_settings import PLUGINS, check_settings
 from src.runs.begin import begin, keep_code, now
 from src.runs.branch import begin_branch
-from src.runs.checked import EMPTY, Values, step_within
 from src.runs.commands import next_commands, print_next
 from src.runs.decision import Action
 from src.runs.environment import environment, environment_changes
+from src.runs.file_access import watch
 from src.runs.hydra_job import HydraCallbacks, run_as_job
 from src.runs.identity import register_resolvers
 from src.runs.lock import hold
-from src.runs.opened import watch
 from src.runs.provenance import completed, fingerprints, is_users, unfollowed
 from src.runs.record import Record
+from src.runs.record_schema import EMPTY, RecordValues, step_within
 from src.runs.run import Run
 from src.training.manifest import listed
 
@@ -141,7 +141,7 @@ def _decided(run: Run, *, wait: bool) -> Iterator[tuple[Action, bool, Record, di
 
 def _train(
     run: Run,
-    before: Values,
+    before: RecordValues,
     prints: dict[str, Any],
     *,
     listen: Listen = stop_on_signals,
@@ -182,7 +182,7 @@ def _train(
     return value
 
 
-def _build(run: Run, record: Record, before: Values, *, threads: int | None) -> tuple[Trainer, ImageData]:
+def _build(run: Run, record: Record, before: RecordValues, *, threads: int | None) -> tuple[Trainer, ImageData]:
     """Import TensorFlow, and make what the config names."""
     cfg = run.cfg
     wanted = before["environment"]["threads"] or cfg.trainer.threads or threads or available_cores()
@@ -224,15 +224,15 @@ def _check(run: Run, trainer: Trainer, data: ImageData) -> None:
             f"give monitor=train/{cfg.monitor.removeprefix('val/')}, or data with one"
         )
     options = {f"{group}_option": chosen.get(group, "") for group in ("model", "data")}
-    if misfit := preflight.misfit(trainer.model, data, **options):
-        raise ConfigError(misfit)
+    if shape_problem := preflight.shape_problem(trainer.model, data, **options):
+        raise ConfigError(shape_problem)
     try:
         trainer.check(data.train, data.val)
     except ValueError as error:
         groups = ("model", "data", "loss", "metric")
         raise ConfigError(f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
-    if squashed := preflight.squashed(trainer.state.inference):
-        raise ConfigError(f"model={chosen.get('model')}: {squashed}")
+    if probabilities_problem := preflight.probabilities_problem(trainer.state.inference):
+        raise ConfigError(f"model={chosen.get('model')}: {probabilities_problem}")
     if unseen := unfollowed(run.identity):
         log.warning("a change of this is not noticed by itself: %s", "; ".join(unseen))
     preflight.check_memory(
@@ -270,7 +270,7 @@ def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
             )
         state.branch(learning_rates)
         peak = run.cfg.optimizer.get("learning_rate")
-        if faint := preflight.faint_rates(state, epochs=run.cfg.epochs, steps_per_epoch=steps, peak=peak):
+        if faint := preflight.schedule_problem(state, epochs=run.cfg.epochs, steps_per_epoch=steps, peak=peak):
             log.warning("%s", faint)
     if restored:
         log.info("continuing after step %d, epoch %d, from %s", state.step, state.epoch, restored)

@@ -123,7 +123,7 @@ def _unbound(
         yield f"{key} ({name}): {error}"
 
 
-def misfit(model: keras.Model, data: ImageData, *, model_option: str, data_option: str) -> str | None:
+def shape_problem(model: keras.Model, data: ImageData, *, model_option: str, data_option: str) -> str | None:
     """Why the model's outputs are no logits of the data's classes, and what to choose; None if they are."""
     outputs = getattr(model, "outputs", None) or []
     inputs, targets_spec = data.train.element_spec
@@ -164,7 +164,7 @@ def _takes(option: str, shape: Mapping[str, Any]) -> bool:
     return True
 
 
-def squashed(inference: tf.types.experimental.ConcreteFunction) -> str | None:
+def probabilities_problem(inference: tf.types.experimental.ConcreteFunction) -> str | None:
     """What is wrong with a model that gives probabilities, as a graph; None if it gives logits, as far as can be seen.
 
     The loss would take them for logits, and so would whoever is served with them.
@@ -245,7 +245,7 @@ def naming_memory_shortage() -> Iterator[None]:
         raise Shortage(f"training does not fit in memory ({reason}): {LESS_MEMORY}") from error
 
 
-def faint_rates(state: TrainState, *, epochs: int, steps_per_epoch: int, peak: float | None) -> str | None:
+def schedule_problem(state: TrainState, *, epochs: int, steps_per_epoch: int, peak: float | None) -> str | None:
     """Of a branch: that its schedule, which is that of all its epochs, is all but over; None if it is not.
 
     Args:

@@ -17,7 +17,7 @@ from typing import Any
 from src.common.files import walk
 from src.common.text import printable
 from src.config.moved import new_name
-from src.runs import code, opened
+from src.runs import code, file_access
 from src.runs.code import OF_MANY, PROJECT, ROOT, Part, digest, find, reach
 
 VERSION = 1
@@ -27,13 +27,13 @@ COMPUTING = ("src.training.trainer", "src.build")
 # What stores, shows or starts, and computes nothing.
 WATCHING = ("checkpoint", "export", "hparams", "histograms", "images", "profile", "progress", "record", "summaries")
 NOT_COMPUTING = (
-    *("src.config", "src.runs", "src.training.checkpoints", "src.training.manifest", "src.training.step_graph"),
+    *("src.config", "src.runs", "src.training.checkpoints", "src.training.manifest", "src.training.side_effects"),
     *(f"src.common.{name}" for name in ("errors", "files", "machine", "pictures", "ranges", "spelling")),
     *(f"src.callbacks.{name}" for name in WATCHING),
     # Where these lay, of older code.
     *("src.checks", "src.checkpoints", "src.errors", "src.files", "src.hydra_settings", "src.keys", "src.machine"),
     *("src.manifest", "src.origins", "src.pictures", "src.preflight", "src.ranges", "src.signatures", "src.spelling"),
-    *("src.step_graph", "src.targets"),
+    *("src.step_graph", "src.targets", "src.training.step_graph"),
 )
 # Where options are, the project's and the user's.
 OPTIONS = ("src.models", "src.data", "src.callbacks", *OF_MANY)
@@ -97,27 +97,27 @@ def completed(recorded: Mapping[str, Any], config: dict[str, Any], *, directory:
         directory: the run's own.
     """
     parts, files = dict(_parts(_targets(config))), []
-    for name, path in opened.modules().items():
+    for name, path in file_access.modules().items():
         if (module := find(name)) and module.path == path:
             parts |= module.parts(None)
         else:  # an import of this name would not find it
             files.append(path)
     of_modules = {part.module.path for part in (*parts.values(), *_machinery()[0].values())}
     known = [_absolute(value) for key, value in _strings(config) if _FOLDER_KEY.search(key)] + [_absolute(directory)]
-    files += [path for path in opened.read() - of_modules if not any(_is_below(path, folder) for folder in known)]
+    files += [path for path in file_access.read() - of_modules if not any(_is_below(path, folder) for folder in known)]
     # What lies in a folder that has the run's directory below it changes by the run itself.
     files = [path for path in files if not _is_below(_absolute(directory), path.removesuffix("*"))]
     if len(files) > MOST_FILES:
         files = sorted({os.path.join(os.path.dirname(path), "") for path in files})
     hashes = recorded["files"] | {path: hashed for path in map(_shown, files) if (hashed := _file_hash(path))}
-    for path in map(_shown, opened.written()):
+    for path in map(_shown, file_access.written()):
         hashes |= {file: WRITTEN for file in hashes if file == path or (file.endswith("/") and path.startswith(file))}
     return {**recorded, "code": {**recorded["code"], **_hashes(parts)}, "files": hashes}
 
 
 def unfollowed(config: dict[str, Any]) -> list[str]:
     """What a run's own code does that no fingerprint can follow, a clause each."""
-    found = opened.unfollowed()
+    found = file_access.unfollowed()
     for key, part in _parts(_targets(config)).items():
         unseen = sorted(filter(_UNSEEN.match, part.attributes))
         if unseen and is_users(part.module.name) and not list(_named_in_code({key: part})):

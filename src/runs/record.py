@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from src.common.files import fsync, replace
-from src.runs.checked import EMPTY, HISTORY, Status, Values, WrongValue, checked, lines_in, parse
+from src.runs.record_schema import EMPTY, HISTORY, RecordValues, Status, WrongValue, lines_in, parse, validated
 
 WAY_OUT = "make room, then type the same command: it goes on from the last checkpoint"
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -31,12 +31,12 @@ class Record:
         self.directory = Path(directory)
         self.path, self.history_path = self.directory / "run.json", self.directory / HISTORY
         self.validations_path = self.directory / "validations.jsonl"
-        self.values: Values = EMPTY  # as last read or written here
+        self.values: RecordValues = EMPTY  # as last read or written here
         self._written: dict[str, Any] | None = None  # the file, whatever is in it; None before it has been read
         self._appended: set[Path] = set()  # since `make_durable`
         self._named: set[Path] = set()  # files whose names are on the disk
 
-    def read(self) -> Values | None:
+    def read(self) -> RecordValues | None:
         """What run.json says, None where there is none.
 
         Raises:
@@ -52,12 +52,12 @@ class Record:
         if not isinstance(written, dict):
             raise BadRecord(f"{self.path} is no JSON object; move {self.directory} away")
         try:
-            self.values, self._written = checked(written), written
+            self.values, self._written = validated(written), written
         except WrongValue as error:
             raise BadRecord(f"{self.path} has {error}; mend that, or move {self.directory} away") from error
         return self.values
 
-    def update(self, **values: Any) -> Values:
+    def update(self, **values: Any) -> RecordValues:
         """Change some keys and write the whole record anew, at once; a status is on the disk then. Returns it.
 
         What it said is read once: whoever updates it holds the run's lock.
@@ -68,7 +68,7 @@ class Record:
         if self._written is None:
             self.read()
         written = nan_as_null({**(self._written or {}), **values})
-        now = checked(written)
+        now = validated(written)
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
             if values.get("status") == "completed":  # and with it what was written at the end

@@ -23,7 +23,7 @@ from typing import Any
 
 from src.common.files import delete, is_own, replacing
 from src.runs.code import read_once
-from src.runs.outside import SECRET
+from src.runs.external_values import SECRET
 from src.runs.provenance import ROOT
 
 MOST_BYTES = 2**20  # kept of a run in all

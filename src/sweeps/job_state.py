@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from src.runs.checked import EMPTY, Values
 from src.runs.record import BadRecord, Record
+from src.runs.record_schema import EMPTY, RecordValues
 from src.sweeps.plan import Job
 
 JobStatus = Literal[
@@ -50,7 +50,7 @@ class JobState:
             return None
         return self.seconds / self.epoch * max(0, self.job.cfg.epochs - self.epoch)
 
-    def read(self) -> Values:
+    def read(self) -> RecordValues:
         """Take over what its run's record says; returns the record, `EMPTY` where there is none of this run."""
         try:
             record = Record(self.job.directory).read()

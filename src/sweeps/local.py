@@ -20,11 +20,11 @@ from src.common.machine import available_cores, visible_gpus
 from src.common.ranges import Count, Positive, Range, checks_of
 from src.common.text import duration
 from src.config.checks import ConfigError
-from src.runs.checked import EMPTY
 from src.runs.commands import look_commands, print_next
 from src.runs.decision import Action
 from src.runs.environment import environment, environment_changes
 from src.runs.record import Record
+from src.runs.record_schema import EMPTY
 from src.sweeps.job_state import DONE, JobState
 from src.sweeps.plan import Composer, Job, estimated_seconds, plan, sweep_id, sweeps_folder
 from src.sweeps.preload import preload

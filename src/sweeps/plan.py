@@ -16,11 +16,11 @@ from typing import Any
 
 from src.config.compose import ConfigError, compose
 from src.runs import ID_DIGITS
-from src.runs.checked import EMPTY
 from src.runs.decision import Action, StaleRun
 from src.runs.lock import hold
 from src.runs.provenance import changes
 from src.runs.record import BadRecord, Record
+from src.runs.record_schema import EMPTY
 from src.runs.run import Run
 
 
@@ -41,7 +41,7 @@ class Composer:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep, composed and checked, and what is to be done with it."""
+    """One run of a sweep, composed and validated, and what is to be done with it."""
 
     overrides: tuple[str, ...]
     run: Run = field(repr=False, compare=False)

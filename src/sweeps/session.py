@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from src.runs.checked import EMPTY
 from src.runs.record import Record
+from src.runs.record_schema import EMPTY
 from src.sweeps.job_state import JobState, JobStatus
 from src.sweeps.plan import Job
 from src.sweeps.study import PRUNED_AT, Study

@@ -24,9 +24,9 @@ from typing import Any, Literal
 
 from src.common.machine import memory_kills
 from src.common.signals import PRUNE_SIGNAL, ending_signals
-from src.runs.checked import EMPTY, Process, Values
 from src.runs.lock import Locked, hold, holder_of
 from src.runs.record import BadRecord, Record
+from src.runs.record_schema import EMPTY, Process, RecordValues
 from src.sweeps.child import run_job
 from src.sweeps.job_state import DONE, UNFINISHED, JobState, JobStatus
 from src.sweeps.plan import Job
@@ -204,7 +204,7 @@ class Sweep:
             self._finish(state, "not started")
         self._queue.clear()
 
-    def writes_record(self, state: JobState, record: Values) -> bool:
+    def writes_record(self, state: JobState, record: RecordValues) -> bool:
         """Whether the try that runs now has begun to write its run's record, and so listens to signals."""
         current = self._tries.get(state.number)
         return current is not None and record["process"] != current.earlier_process

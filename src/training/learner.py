@@ -25,7 +25,7 @@ from src.common.errors import control_flow_on_tensor, users_line
 from src.common.ranges import Count, Positive, enforce_ranges
 from src.losses import is_mean
 from src.training.loss_scale import LossScale
-from src.training.step_graph import side_effects, written
+from src.training.side_effects import side_effects, written
 
 log = logging.getLogger(__name__)
 

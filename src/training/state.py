@@ -42,7 +42,7 @@ class Best:
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """The part of the state that Python holds; `memory` is what each callback remembers, by its name."""
 
     step: int = 0
@@ -88,7 +88,7 @@ class TrainState:
             return self.model(inputs, training=False)
 
         self._infer = tf.function(infer, autograph=False)
-        self._progress = Progress()
+        self._progress = TrainingProgress()
         self._progress_json = tf.Variable("", dtype=tf.string, trainable=False)
 
     @property
@@ -240,7 +240,7 @@ class TrainState:
         """Take the progress that a restored checkpoint brought in `tensors()`."""
         values = json.loads(self._progress_json.numpy())
         best = values.pop("best")
-        self._progress = Progress(**values, best=best and Best(**best))
+        self._progress = TrainingProgress(**values, best=best and Best(**best))
 
     def manifest(self) -> dict[str, list[list[Any]]]:
         """Names, shapes and dtypes of all variables, by group and in saved order."""

@@ -29,8 +29,8 @@ from src.common.errors import control_flow_on_tensor
 from src.common.ranges import Count, enforce_ranges
 from src.data.pipeline import Batches, as_batches, errors_of_reading
 from src.training.learner import Supervised
+from src.training.side_effects import check_resumable, constants, side_effects, written
 from src.training.state import Mode, TrainState, kept
-from src.training.step_graph import check_resumable, constants, side_effects, written
 
 Loop: TypeAlias = tuple[Callable, list[keras.Variable]]  # a graph of many steps, and the variables that it changes
 

@@ -26,7 +26,7 @@ from src.runs.preflight import (
     check_memory,
     free_memory,
     least_memory,
-    misfit,
+    shape_problem,
     target_problems,
 )
 from tests.support.helpers import ROOT, train
@@ -94,8 +94,8 @@ def test_a_model_that_does_not_fit_is_told_with_those_that_there_are(masks):
     models["unet"] = unet(input_shape=(8, 8, 1), num_classes=3, depth=1, filters=2)
     right, wrong = ("unet", "cnn") if masks else ("cnn", "unet")
     options = {"data_option": "mine", "model_option": wrong}
-    assert misfit(models[right], data_of(masks), **options) is None
-    message = misfit(models[wrong], data_of(masks), **options)
+    assert shape_problem(models[right], data_of(masks), **options) is None
+    message = shape_problem(models[wrong], data_of(masks), **options)
     kind, given, wanted = ("pixel", "3", "8x8x3") if masks else ("image", "8x8x3", "3")
     assert f"model={wrong} does not fit data=mine: for images of 8x8x1 it gives {given} scores" in message
     assert f"one of 3 labels for each {kind}, which wants {wanted}." in message
@@ -103,7 +103,7 @@ def test_a_model_that_does_not_fit_is_told_with_those_that_there_are(masks):
     assert ("mlp (" in message) == ("cnn_pooled (" in message) == (not masks)
     assert "mobilenet" not in message  # which takes larger images, in colour
     mine, other = ("image_folder", "class_folder") if masks else ("class_folder", "image_folder")
-    folders = misfit(models[wrong], data_of(masks), data_option=mine, model_option=wrong)
+    folders = shape_problem(models[wrong], data_of(masks), data_option=mine, model_option=wrong)
     assert f"another data option: {other} (" in folders
 
 

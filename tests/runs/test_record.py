@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from src.runs.checked import WrongValue
 from src.runs.record import BadRecord, Record
+from src.runs.record_schema import WrongValue
 
 
 def rewrite(directory, seconds):

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.config.compose import branch, compose
-from src.runs.outside import outside_values, recorded_values
+from src.runs.external_values import outside_values, recorded_values
 from src.runs.record import Record
 from tests.support import forks
 from tests.support.helpers import only_run, train

@@ -15,7 +15,7 @@ from src.data.digit_scenes.digits import load_digits
 from src.data.image_data import UNDERSTOOD, DataError, ImageData
 from src.data.images.transforms import Augment, Brightness, Flip, Noise, Shift
 from src.predict import load_model
-from src.runs.preflight import misfit, squashed, target_problems
+from src.runs.preflight import probabilities_problem, shape_problem, target_problems
 from src.training.learner import Supervised
 from src.training.state import TrainState
 from tests.support import forks
@@ -160,11 +160,11 @@ def model_of(*layers):
 @pytest.mark.parametrize("outputs", [1, 2, 4])
 def test_a_logit_for_each_class_is_wanted(outputs):
     options = {"model_option": "mine", "data_option": "mine"}
-    message = misfit(model_of(keras.layers.Dense(outputs)), data_of(PIXELS, LABELS), **options)
+    message = shape_problem(model_of(keras.layers.Dense(outputs)), data_of(PIXELS, LABELS), **options)
     assert f"gives {outputs} scores" in message and "which wants 3." in message and "${run.num_classes}" in message
     per_pixel = keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Dense(outputs)])
-    assert "which wants 8x6x3." in misfit(per_pixel, data_of(PIXELS, MASKS[..., None]), **options)
-    assert misfit(model_of(keras.layers.Dense(3)), data_of(PIXELS, LABELS[:, None]), **options) is None
+    assert "which wants 8x6x3." in shape_problem(per_pixel, data_of(PIXELS, MASKS[..., None]), **options)
+    assert shape_problem(model_of(keras.layers.Dense(3)), data_of(PIXELS, LABELS[:, None]), **options) is None
 
 
 class Softmax(keras.layers.Layer):
@@ -189,7 +189,7 @@ def test_probabilities_are_no_logits(layers, named):
     learner = Supervised(
         model=model_of(*layers), optimizer=keras.optimizers.SGD(), loss=keras.losses.MeanSquaredError()
     )
-    found = squashed(TrainState(learner=learner).inference)
+    found = probabilities_problem(TrainState(learner=learner).inference)
     assert (named is None) == (found is None) and (named or "") in (found or "")
 
 

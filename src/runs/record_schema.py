@@ -1,6 +1,6 @@
 """What a run's folder may say, read once, so that nothing after this can trip over it.
 
-values = checked(parse(text))           # WrongValue: best=[1]; it must be null or an object
+values = validated(parse(text))         # WrongValue: best=[1]; it must be null or an object
 values["epoch"], values["best"]         # with what a record of before does not say: 0, None
 epochs, warnings = read_history(Path("outputs/digits/cnn-...-1a2b3c4d"))
 
@@ -109,7 +109,7 @@ class Fingerprints(TypedDict, total=False):
     files: dict[str, str]
 
 
-class Values(TypedDict):
+class RecordValues(TypedDict):
     """What run.json says of a run. Keys that may be missing have a meaning when they are."""
 
     id: str
@@ -156,7 +156,7 @@ class WrongValue(ValueError):
         super().__init__(f"{key}={shown[:60]}{'...' * (len(shown) > 60)}; it must be {allowed}")
 
 
-def checked(values: dict[str, Any]) -> Values:
+def validated(values: dict[str, Any]) -> RecordValues:
     """A record with all its keys: what is missing is null, or nothing of its type: 0, "", [], {}.
 
     A number may be null for not known, as may an object of several keys; they are then as if missing.
@@ -164,7 +164,7 @@ def checked(values: dict[str, Any]) -> Values:
     Raises:
         WrongValue: the first that is of another type.
     """
-    return cast(Values, _reader(Values)("", values))
+    return cast(RecordValues, _reader(RecordValues)("", values))
 
 
 def read_history(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -214,7 +214,7 @@ def parse(text: str) -> Any:
     return json.loads(text, parse_constant=lambda _: None, parse_float=finite)
 
 
-def best_metrics(values: Values, history: list[dict[str, Any]]) -> dict[str, float | None]:
+def best_metrics(values: RecordValues, history: list[dict[str, Any]]) -> dict[str, float | None]:
     """What was measured at the best step of a run, as its record says.
 
     An older record says no more than the monitored value: then the others are those of the epoch that ended at this
@@ -355,4 +355,4 @@ def _nothing(kind: Any) -> Any:
     return get_origin(kind)() if get_origin(kind) in (list, dict) else _reader(kind)("", None)
 
 
-EMPTY = checked({})  # what a record says where there is none
+EMPTY = validated({})  # what a record says where there is none

@@ -1,7 +1,7 @@
 """Which keys of a composed config something reads: any other is a mistake, and would change nothing but the run's id.
 
-check_top(plain, origins, composed)           # ConfigError: mine.yaml: there is no key 'epoch' ... Did you mean epochs?
-check_below(resolved, origins, composed)    # ConfigError: mine.yaml: optimizer.lrr: keras.optimizers.Adam takes no ...
+check_top_level_keys(plain, origins, composed)      # ConfigError: mine.yaml: there is no key 'epoch' ...
+check_group_keys(resolved, origins, composed)       # ConfigError: mine.yaml: optimizer.lrr: Adam takes no ...
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from src.config.origins import ComposedFile, Origins, leaves, shown
 MOST_LINES = 8
 
 
-def check_top(plain: dict[str, Any], origins: Origins, composed: Sequence[ComposedFile]) -> None:
+def check_top_level_keys(plain: dict[str, Any], origins: Origins, composed: Sequence[ComposedFile]) -> None:
     """Every key at the top must be a root file's, a group's, or one that another value refers to.
 
     Raises:
@@ -87,7 +87,7 @@ def _is_chosen(path: tuple[str, ...], own: Sequence[ComposedFile]) -> bool:
     return any(file.group == path[0] and _at(file.content, path) is not ... for file in own)
 
 
-def check_below(
+def check_group_keys(
     resolved: dict[str, Any], origins: Origins, composed: Sequence[ComposedFile], *, typed: bool = True
 ) -> None:
     """What stands below a group must be an argument of its `_target_`, an option of the trainer, or a named member.

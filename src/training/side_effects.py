@@ -53,7 +53,7 @@ Sources = dict[tuple[str, int], int | None]  # resources by node and output: pla
 
 
 @dataclass(frozen=True)
-class Effect:
+class SideEffect:
     """An op that writes a resource, or that comes out otherwise each time.
 
     Attributes:
@@ -67,7 +67,7 @@ class Effect:
     resource: tf.Tensor | None = None
 
 
-def side_effects(function: tf.types.experimental.ConcreteFunction) -> list[Effect]:
+def side_effects(function: tf.types.experimental.ConcreteFunction) -> list[SideEffect]:
     """The effects of a graph and of all functions that it calls; what it does to its arguments is left out."""
     definition, captured = function.graph.as_graph_def(), function.captured_inputs
     places = [None] * (len(function.inputs) - len(captured)) + list(range(len(captured)))
@@ -78,10 +78,10 @@ def side_effects(function: tf.types.experimental.ConcreteFunction) -> list[Effec
     }
     walk = _Walk({f.signature.name: f for f in definition.library.function})
     walk.follow(definition.node, given)
-    return [Effect(op, path, None if place is None else captured[place]) for (op, path, place) in walk.found]
+    return [SideEffect(op, path, None if place is None else captured[place]) for (op, path, place) in walk.found]
 
 
-def written(effects: Iterable[Effect], variables: Iterable[keras.Variable]) -> list[keras.Variable]:
+def written(effects: Iterable[SideEffect], variables: Iterable[keras.Variable]) -> list[keras.Variable]:
     """Those of the variables that are written."""
     handles = {id(effect.resource) for effect in effects if effect.resource is not None}
     return [variable for variable in variables if id(variable.value.handle) in handles]
@@ -99,7 +99,7 @@ def constants(variables: Iterable[tf.Variable], *, saved: Iterable[tf.Variable])
 
 
 def check_resumable(
-    effects: Iterable[Effect],
+    effects: Iterable[SideEffect],
     *,
     saved: Iterable[keras.Variable],
     others: Iterable[tf.Variable],
@@ -235,7 +235,7 @@ def _functions(node: Any, attributes: Iterable[str]) -> Iterator[str]:
         yield from (function.name for function in ([value.func] if value.HasField("func") else value.list.func))
 
 
-def _described(effect: Effect, variables: Mapping[int, str]) -> tuple[str, str]:
+def _described(effect: SideEffect, variables: Mapping[int, str]) -> tuple[str, str]:
     """What an effect is, and what to do instead."""
     variable = variables.get(id(effect.resource), "")
     if _traits(effect.op).random or variable.endswith("seed_generator_state"):

@@ -11,7 +11,7 @@ from keras import layers
 from src.callbacks.base import Callback
 from src.data.pipeline import InMemory
 from src.training.checkpoints import Checkpoints
-from src.training.step_graph import HARMLESS, READS, SUMMARIES, side_effects
+from src.training.side_effects import HARMLESS, READS, SUMMARIES, side_effects
 from src.training.trainer import Trainer
 
 CLASSES, SIZE, BATCH = 3, 4, 4
