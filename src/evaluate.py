@@ -168,7 +168,7 @@ def _parse(arguments: list[str]) -> tuple[str, str | None]:
     paths = [a for a in arguments if a not in options]
     split = options[-1].partition("=")[2] if options else None
     if len(paths) != 1:
-        raise ConfigError(f"{' '.join(arguments)!r}: one run is wanted\n{USAGE}")
+        raise ConfigError(f"{' '.join(arguments)!r}: one run is wanted, and split=val or nothing beside it\n{USAGE}")
     if split not in (None, *SPLITS):
         raise ConfigError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
     return paths[0], split

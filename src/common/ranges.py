@@ -16,6 +16,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf, isfinite
 from numbers import Integral, Real
@@ -178,7 +179,15 @@ def _sequence(items: list[Check], *, fixed: bool) -> Check:
 
 def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
     """The checks of a function's arguments, or a class's fields, by name."""
-    hints = get_type_hints(function, include_extras=True)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError:  # of one imported for type checkers alone; the others hold
+        hints = {}
+        for name, annotation in inspect.get_annotations(function).items():
+            one = types.FunctionType((lambda: None).__code__, getattr(function, "__globals__", {}))
+            one.__annotations__ = {name: annotation}
+            with suppress(NameError):
+                hints |= get_type_hints(one, include_extras=True)
     hints.pop("return", None)
     return checks_in(hints)
 

@@ -149,6 +149,8 @@ def check_types(config: dict[str, Any], origins: Origins) -> None:
 def _wrong_type(path: tuple[str, ...], value: Any, default: Any, origins: Origins) -> ConfigError:
     key = ".".join(path)
     example = " of options, or null" if isinstance(default, dict) else f", such as its default {shown(default)}"
+    if isinstance(value, str) and path[1:] == () and key in folders_of_options():
+        example += f"; an option is chosen by a line of the defaults, `- override /{key}: {value}`"
     return ConfigError(
         f"{origins.origin(key) or key}: {key} is {shown(value)}{'' if value is None else f', {_kind(value)}'}; "
         f"it must be {_kind(default)}{example}"

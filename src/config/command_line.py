@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from src.common.errors import ConfigError
+from src.common.spelling import did_you_mean
 
 # What may stand before an override's `=`.
 KEY = re.compile(r"\+{0,2}[A-Za-z_][\w./@]*")
@@ -60,6 +61,8 @@ def parse_command(argv: Sequence[str]) -> argparse.Namespace:
         if word.startswith("-") and word not in flags and not abbreviates:
             following = [after for after in argv[number + 1 : number + 2] if "=" not in after and after[:1] != "-"]
             value = value or next(iter(following), "...")
+            if near := did_you_mean(name, sorted(flags)):
+                raise ConfigError(f"there is no option {word}{near}")
             raise ConfigError(f"there is no option {word}; write {name.lstrip('-')}={value}, without a dash")
 
     def fail(message: str) -> NoReturn:

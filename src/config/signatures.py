@@ -84,11 +84,14 @@ def checks(name: str) -> dict[str, Check]:
     if found and "dataclasses.dataclass" in _decorators(*found):
         return _annotated(*found)
     judged: dict[str, Check] = {}
+    declared: set[str] = set()
     for part in _functions(found) if found else ():
         if part is None or _of_keras(part[0]):
             break
-        judged = _annotated(*part) | judged
-        if part[1].args.kwarg is None:
+        judged |= {argument: check for argument, check in _annotated(*part).items() if argument not in declared}
+        given = part[1].args
+        declared |= {argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
+        if given.kwarg is None:
             break
     return judged
 
@@ -235,6 +238,8 @@ def _bindings(statements: Iterable[ast.stmt], module: Module) -> dict[str, Bound
         elif isinstance(node, ast.If | ast.Try):  # the first way is the usual one: Keras asks whether it has TensorFlow
             others = [*node.orelse, *(line for way in getattr(node, "handlers", []) for line in way.body)]
             found |= _bindings(others, module) | _bindings(node.body, module)
+        elif isinstance(node, ast.AugAssign):
+            found |= dict.fromkeys(defined(node))
         else:
             found |= dict.fromkeys(defined(node), getattr(node, "value", None))
     return found

@@ -48,6 +48,8 @@ def decide(
         return "start", True
     if record is None:  # checkpoints without a record could be of any code
         return "start", has_checkpoints
+    if not record["config_hash"]:
+        raise ValueError("the run.json of this directory has no config_hash, so nothing is known of it: move it away")
     if record["config_hash"] != config_hash:
         raise ValueError(
             f"run {record['id']} has another config whose hash begins alike; give this one another name=..."

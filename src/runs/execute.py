@@ -27,6 +27,7 @@ from src.common.files import delete
 from src.common.logs import importing
 from src.common.machine import available_cores
 from src.common.signals import PRUNE_SIGNAL, interrupts_noted, stop_on_signals
+from src.common.text import counted
 from src.config.checks import plain_values, resolved_node
 from src.config.hydra_settings import PLUGINS, check_settings
 from src.runs.begin import begin, keep_code, now
@@ -260,13 +261,18 @@ def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
     if parent.config_hash:
         begin_branch(run.branches_from, run.directory, checkpoint=parent.checkpoint)
     learning_rates = state.constant_learning_rates()
-    restored = Checkpoints(run.directory / "checkpoints").restore(state)
+    try:
+        restored = Checkpoints(run.directory / "checkpoints").restore(state)
+    except ValueError as error:
+        if parent.config_hash:
+            raise ConfigError(f"resume={run.cfg.resume}: {error}; leave out what makes them differ") from error
+        raise
     if restored and state.step == parent.step:
         steps = data.train.steps_per_epoch
         if state.step != state.epoch * steps + state.epoch_step:
             raise ConfigError(
-                f"{run.cfg.resume} did {state.step} steps in {state.epoch} epochs, and an epoch has {steps} here: "
-                "a branch needs the batch_size and the data of its parent"
+                f"{run.cfg.resume} did {state.step} steps in {counted(state.epoch, 'epoch')}, and an epoch has {steps} "
+                "here: a branch needs the batch_size and the data of its parent"
             )
         state.branch(learning_rates)
         peak = run.cfg.optimizer.get("learning_rate")

@@ -46,7 +46,7 @@ def watch(is_users: Callable[[str], bool]) -> None:
     if _modules_before is None:
         _modules_before = frozenset(sys.modules)
         keep_search_path()
-        sys.addaudithook(_hear)
+        sys.addaudithook(_on_audit_event)
     _is_users = is_users
 
 
@@ -77,7 +77,7 @@ def unfollowed() -> list[str]:
     return list(_elsewhere)
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+def _on_audit_event(event: str, arguments: tuple[Any, ...]) -> None:
     if event in ("open", "os.listdir", "os.scandir", "os.rename") or event in _ELSEWHERE:
         with suppress(Exception):  # whoever opens a file must not fail for this
             _note(event, arguments)

@@ -28,7 +28,7 @@ from src.runs.provenance import changes
 from src.runs.record import Record
 
 # What tells a run's directory from a folder of somebody's files.
-OF_A_RUN = ("run.json", ".hydra", "train.log")
+RUN_MARKERS = ("run.json", ".hydra", "train.log")
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,11 @@ def _directory(node: DictConfig, config_hash: str) -> Path:
         raise ConfigError(f"{directory} is no folder, so no run can lie there; give another hydra.run.dir")
     if directory.is_dir() and not _is_run_or_empty(directory):
         raise ConfigError(
-            f"{directory} has files and is no run's directory ({', '.join(OF_A_RUN)} are not there), so no run may "
+            f"{directory} has files and is no run's directory ({', '.join(RUN_MARKERS)} are not there), so no run may "
             "write there; give another hydra.run.dir, or a new folder in it"
         )
     return directory
 
 
 def _is_run_or_empty(directory: Path) -> bool:
-    return any((directory / name).exists() for name in OF_A_RUN) or not any(directory.iterdir())
+    return any((directory / name).exists() for name in RUN_MARKERS) or not any(directory.iterdir())

@@ -212,6 +212,10 @@ class Sweep:
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._signal:  # a second time: at once
             self._pool.close()
+            for state in self.states:
+                if state.status in UNFINISHED:
+                    state.status = "interrupted" if state.number in self._tries else "not started"
+            self.record.write(self.states, exit_code=128 + number)
             os._exit(128 + number)
         self._signal = number
 

@@ -215,7 +215,8 @@ class Supervised:
         """Find out early what would train otherwise than it seems.
 
         Raises:
-            ValueError: the model has its own `train_step` or the like, or several outputs.
+            ValueError: the model has its own `train_step` or the like, or several outputs; or a `forward` of one's own
+                would not be called.
         """
         of_keras = {name: getattr(keras.Model, name) for name in STEPS_OF_KERAS}
         own = [name for name, step in of_keras.items() if getattr(getattr(self.model, name), "__func__", None) != step]
@@ -227,6 +228,12 @@ class Supervised:
             )
         if len(getattr(self.model, "outputs", None) or []) != 1:
             raise ValueError("the model must be a functional or sequential one with a single output tensor")
+        if self.parts > 1 and type(self).forward is not Supervised.forward and not self._is_plain_mean:
+            raise ValueError(
+                f"gradient_accumulation_steps={self.parts} does not go with {type(self).__name__}.forward and this "
+                "loss: its gradient for the whole batch is taken without calling it. Give a loss that is a plain "
+                "mean, or leave the parts out"
+            )
         if self.parts > 1:
             self._warn_of_layers_that_mix_examples()
 

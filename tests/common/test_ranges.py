@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -109,6 +109,20 @@ def test_a_call_names_argument_value_and_what_is_allowed(call, told):
         call()
 
 
+if TYPE_CHECKING:
+    from nowhere import Unknown
+
+
+@enforce_ranges
+def partly(rate: Positive, other: Unknown = None) -> None: ...
+
+
+def test_a_name_for_type_checkers_alone_takes_no_range_away():
+    partly(1, 2)
+    with pytest.raises(ValueError, match="rate is 0"):
+        partly(0)
+
+
 def test_what_is_decorated_stays_what_it_was():
     assert decay(1, 2, steps=4) == (1, (2,), 4, "min") and Noise().stddev == 7
     assert list(inspect.signature(decay).parameters) == ["rate", "rest", "steps", "mode"]
@@ -160,6 +174,15 @@ class Erase(Base):
         super().__init__(**options)
 
 class Inherits(Base): ...
+
+class Wider(Base):
+    def __init__(self, *, rate: float = 20.0, **options):
+        super().__init__(rate=rate / 100, **options)
+
+HIGH = 10
+HIGH *= 2
+
+def raised(rate: typing.Annotated[float, Range(0, HIGH)] = 1.0): ...
 
 @dataclass
 class Blur:
@@ -219,6 +242,11 @@ def test_what_is_right_or_not_understood_or_the_runs_own_is_left_to_the_call(min
     more = f"{X}Erase,count:null,rate:0.5}} +callback.x={{_target_:mine.nets.unknown,rate:9,size:9,other:9}}"
     compose(["data=digits", "model=cnn", "model._target_=mine.public.net", "+model.width=31", *more.split()])
     assert "mine" not in sys.modules
+
+
+@pytest.mark.parametrize("node", ["Wider,rate:50", "raised,rate:15"])
+def test_what_a_subclass_takes_anew_or_a_module_changes_is_left_to_the_call(mine, node):
+    compose(["data=digits", "model=cnn", f"{X}{node}}}"])
 
 
 def test_a_file_of_options_is_named(mine, tmp_path):

@@ -93,3 +93,23 @@ def test_what_a_learner_forgets_to_save_is_refused(monkeypatch):
     monkeypatch.setattr(Rivals, "saves_all", False)
     with pytest.raises(ValueError, match=r"a checkpoint cannot hold all .*(?s:.)*changes the variable 'dense"):
         Trainer(learner=Rivals(**parts())).fit(data(), epochs=1)
+
+
+class Blind(Supervised):
+    """Sees nothing of its inputs."""
+
+    def forward(self, inputs, targets, *, training):
+        return super().forward(inputs * 0, targets, training=training)
+
+
+def test_parts_that_would_not_call_a_forward_of_ones_own_are_refused():
+    def sum_of_squares(targets, outputs):
+        return tf.reduce_sum((targets - outputs) ** 2)
+
+    trainer = Trainer(learner=Blind(**{**parts(), "loss": sum_of_squares}, gradient_accumulation_steps=2))
+    with pytest.raises(ValueError, match=r"gradient_accumulation_steps=2 does not go with Blind\.forward"):
+        trainer.fit(data(), epochs=1)
+    learner = Blind(**parts(), gradient_accumulation_steps=2)  # the mean, which does call it
+    before = learner.model.get_weights()
+    Trainer(learner=learner).fit(data(), epochs=1)
+    assert_same(before, learner.model.get_weights())
