@@ -68,7 +68,7 @@ def test_a_wrong_command_says_so(capsys):
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git checkout")
 def test_a_commit_is_checked_out_for_a_while():
     with bits.checked_out("HEAD") as tree:
-        assert (tree / "src" / "trainer.py").is_file()
+        assert (tree / "src" / "train.py").is_file()
     assert not tree.exists()
     listed = subprocess.run(["git", "-C", ROOT, "worktree", "list"], capture_output=True, text=True, check=True)
     assert str(tree) not in listed.stdout

@@ -48,7 +48,7 @@ def image(reading, file):
     pathlib.Path(f"working-{{file.stem}}").touch()
     time.sleep(60)
 predict.Reading.image = image
-predict.find_run = lambda word: types.SimpleNamespace(directory=pathlib.Path("run"), values={{}})
+predict.find_run = lambda word: types.SimpleNamespace(directory=pathlib.Path("run"), values={{"class_names": []}})
 run_command(predict.main)
 """
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from src.data import folder_check
+from src.data.images import folder_check
 from src.data.images.folder_check import Facts, cache_file, colours_to_name, find_problems, look_at_files, problem_list
 from src.data.images.folder_classes import Classes, find_classes
 from src.data.images.folder_layout import find_layout

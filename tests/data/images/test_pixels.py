@@ -325,7 +325,7 @@ def from_image_folder(folder, files, **options):
         save(folder / "masks" / f"{number:04}.png", mask)
         (folder / "images").mkdir(exist_ok=True)
         (folder / "images" / f"{number:04}.png").write_bytes(file.content)
-    options |= {"max_memory_gib": 0, "batch_size": 32, "seed": 0}
+    options |= {"max_memory_gib": 1e-9, "batch_size": 32, "seed": 0}
     return raw(image_folder(path=str(folder), val_share=0, test_share=0, **options))[0]
 
 
@@ -668,7 +668,7 @@ def test_an_example_without_a_label_is_told_alike_in_all_splits(split, held, tmp
         for name in ("train", "val", "test")
     }
     write_set(tmp_path, "mine", features, examples)
-    options = {"data_dir": str(tmp_path), "batch_size": 2, "seed": 0, "max_memory_gib": 4 if held else 0}
+    options = {"data_dir": str(tmp_path), "batch_size": 2, "seed": 0, "max_memory_gib": 4 if held else 1e-9}
     message = rf"example 2 of mine's {split}: labels -1, TFDS's sign for a missing label; .*data\.ignore_label=-1"
     with pytest.raises(DataError, match=message):
         tfds_images(dataset="mine", **options)
