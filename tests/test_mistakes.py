@@ -141,6 +141,7 @@ OF_FILES = {
         ("optimizer: {beta_2: 2}", ["x.yaml: optimizer.beta_2 is 2", "below 1"]),
         ("monitor: val/nope", ["x.yaml: monitor is 'val/nope'", "val/mean_iou"]),
         ("trainer: 5", ["x.yaml: trainer is 5", "a mapping"]),
+        ("model: mlp", ["x.yaml: model is 'mlp'", "- override /model: mlp"]),
         ("callback: {x: {patience: 3}}", ["x.yaml: callback.x has no _target_"]),
         ("model: {_target_: nowhere.net}", ["x.yaml: model._target_ is 'nowhere.net'", "line in conf/targets.txt"]),
         ("data: {shuffle: 'no'}", ["x.yaml: data.shuffle is 'no'", "a boolean"]),

@@ -214,6 +214,7 @@ def test_flags_stand_anywhere(words):
         ("--cfg", "expected one argument"),
         ("--cfg work", "invalid choice: 'work'"),
         ("--config", "ambiguous option"),
+        ("--multirn seed=0,1", "there is no option --multirn. Did you mean --multirun?"),
     ],
 )
 def test_flags_that_there_are_not(words, said, capsys):
