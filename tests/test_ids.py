@@ -22,7 +22,7 @@ from unittest import mock
 import pytest
 from omegaconf import OmegaConf
 
-from src.config import compose as config, moved, targets
+from src.config import compose as config, moved, signatures, targets
 from src.config.compose import CONFIG_DIR, branch, compose, expand
 from src.runs import identity, provenance
 from src.runs.branch import Parent
@@ -160,6 +160,7 @@ def _keys(value: object, path: str = "") -> set[str]:
 @pytest.fixture
 def moves(monkeypatch):
     """Sets the table for a test: {old path: path today}."""
+    monkeypatch.setattr(signatures, "absent", lambda name: None)  # as if what has moved lay there
     return functools.partial(monkeypatch.setattr, moved, "MOVED")
 
 

@@ -130,6 +130,10 @@ ADDED = {
     "+callback.foo=null": ["callback.foo is null, which leaves nothing out", "early_stopping"],
     "+data.transforms.shfit=null": ["Did you mean shift?"],
     "+callback.foo=3": ["callback.foo has no _target_"],
+    "loss._target_=keras.losses.Dise": ["keras.losses has no Dise. Did you mean Dice?"],
+    "+callback.x._target_=src.callbacks.early_stoping.EarlyStopping": [
+        *("no module src.callbacks.early_stoping", "Did you mean early_stopping?")
+    ],
 }
 
 # A file of the user's, below the folder of options that is named with --config-dir; and what the answer must name.
@@ -262,8 +266,6 @@ def test_a_directory_that_only_a_job_knows_is_refused_with_a_way_out():
 def test_what_targets_take_may_be_added():
     cfg = compose(["+optimizer.amsgrad=true", "optimizer._target_=keras.optimizers.AdamW"], starts=True)
     assert cfg.optimizer.amsgrad
-    unknown = ["loss._target_=keras.losses.Nope", "+loss.any=1"]  # whose arguments no source says
-    assert compose([*DIGITS, *unknown], starts=True).loss.any == 1
 
 
 GROUPS = ("callback", "data", "loss", "metric", "model", "optimizer", "schedule", "trainer")
@@ -392,7 +394,8 @@ def test_a_wrong_command_leaves_a_run_that_was_there_alone(tmp_path):
     (tmp_path / "here" / ".hydra").mkdir(parents=True)
     (tmp_path / "here" / "run.json").write_text('{"status": "failed"}')
     (tmp_path / "here" / "mine.txt").write_text("kept")
-    result = train(*DIGITS, "loss._target_=keras.losses.Dise", "hydra.run.dir=here", "rerun=true", cwd=tmp_path)
+    # That Ftrl wants a constant rate is only found when it is built.
+    result = train(*DIGITS, "optimizer=ftrl", "hydra.run.dir=here", "rerun=true", cwd=tmp_path)
     assert result.returncode == 2 and "the earlier run is back in here" in result.stderr
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [".hydra", "mine.txt", "run.json"]
     assert (tmp_path / "here" / "mine.txt").read_text() == "kept"
@@ -407,9 +410,9 @@ def test_a_folder_of_other_files_is_no_place_for_a_run(tmp_path):
 
 def test_in_a_sweep_a_job_stays_listed_with_its_reason(tmp_path):
     lean = ("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null")
-    wrong = "loss._target_=keras.losses.Dise,keras.losses.Dyce"
-    result = train("--multirun", "data=digits", "model=mlp", "epochs=1", wrong, *lean, cwd=tmp_path)
-    assert result.returncode == 1 and result.stdout.count("Did you mean Dice?") == 2
+    wrong = "model=unet_mobilenet_v2,cnn_pooled"  # which take larger images
+    result = train("--multirun", "data=digits", "epochs=1", wrong, *lean, cwd=tmp_path)
+    assert result.returncode == 1 and result.stdout.count("failed") >= 2, result.stdout
     assert len(list(tmp_path.glob("outputs/digits/*/run.json"))) == 2
 
 

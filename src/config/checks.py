@@ -126,6 +126,9 @@ def check_targets(config: dict[str, Any], origins: Origins) -> None:
     except targets.TargetError as error:
         key = str(error).partition(" ")[0].rstrip(":")
         raise ConfigError(f"{origins.named(key)}{error}") from error
+    for key, node in targets.nodes(config):
+        if targets.group_of(key) and (absent := signatures.absent(node["_target_"])):
+            raise ConfigError(f"{origins.named(f'{key}._target_')}{key}._target_ is {node['_target_']!r}: {absent}")
 
 
 def check_types(config: dict[str, Any], origins: Origins) -> None:

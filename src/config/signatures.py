@@ -14,6 +14,7 @@ import functools
 import math
 import operator
 import os
+import pkgutil
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from typing import Annotated, Any, Literal
 
 from src.common import ranges
 from src.common.ranges import Check, check_of
+from src.common.spelling import did_you_mean
 from src.config.moved import new_name
 from src.runs.code import ROOT, Module, defined, imported, spec_of
 
@@ -132,6 +134,24 @@ def definition(name: str) -> Definition | None:
     """The class or function that a dotted name leads to, through what modules import from each other."""
     found = _found(new_name(name))
     return (found[0], found[1]) if found and isinstance(found[1], Function | ast.ClassDef) else None
+
+
+def absent(name: str) -> str | None:
+    """What of a dotted name is certainly not there, with the nearest that is; None where the source does not say so."""
+    above, _, last = new_name(name).rpartition(".")
+    package, _, submodule = above.rpartition(".")
+    if spec_of(above, ROOT) is None and (module := _module(package)) and submodule not in _bound(module):
+        beside = [found.name for found in pkgutil.iter_modules([os.path.dirname(module.path)])]
+        return f"there is no module {above}{did_you_mean(submodule, beside)}"
+    module = _module(above)
+    if module is None or last in (bound := _bound(module)) or _is_dynamic(module) or spec_of(f"{above}.{last}", ROOT):
+        return None
+    return f"{above} has no {last}{did_you_mean(last, [public for public in bound if public.isidentifier()])}"
+
+
+def _is_dynamic(module: Module) -> bool:
+    """Whether a module may have names that no statement of its own binds."""
+    return any(word in module.content for word in (b"import *", b"__getattr__", b"globals()", b"setattr(", b"exec("))
 
 
 def _found(reference: str) -> tuple[Module, ast.AST] | None:
