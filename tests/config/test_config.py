@@ -150,10 +150,10 @@ def test_a_metric_on_the_command_line_wins_over_the_data_options(command):
 
 def test_an_option_from_a_folder_of_the_users(tmp_path):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "mine.yaml").write_text("_target_: src.models.mine.model\nwidth: 3\n")
+    (tmp_path / "model" / "mine.yaml").write_text("_target_: src.models.mlp.mlp\nwidth: 3\n")
     command = ["model=mine", "model.width=4"]
     by_flag, by_key = compose(command, config_dir=str(tmp_path)), compose([*command, f"hydra.searchpath=[{tmp_path}]"])
-    assert by_flag.model == by_key.model == {"_target_": "src.models.mine.model", "width": 4}
+    assert by_flag.model == by_key.model == {"_target_": "src.models.mlp.mlp", "width": 4}
     with pytest.raises(ConfigError, match=r"model=unte is chosen.*Did you mean unet\?"):
         compose(["model=unte"], config_dir=str(tmp_path))
 
