@@ -380,3 +380,22 @@ def test_words_for_what_is_left():
     assert states[1].remaining_seconds == 4.0 and states[2].remaining_seconds is None
     assert [duration(seconds) for seconds in (0.4, 59, 185, 7800)] == ["0 s", "59 s", "3 min 5 s", "2 h 10 min"]
     assert swept_keys(states) == ["seed"]
+
+
+def test_a_second_signal_ends_the_sweep_at_once_and_its_record_says_so(tmp_path):
+    pid = os.fork()
+    if not pid:
+        with sweep_of(tmp_path, slots=1) as sweep:
+            for seed in (0, 1):
+                sweep.add(job(tmp_path, "stubborn", seed=seed))
+            while not list(tmp_path.glob("x/*/ready")):
+                sweep.poll()
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+                sweep.poll()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGTERM
+    (path,) = tmp_path.rglob("sweep.json")
+    said = json.loads(path.read_text())
+    assert said["exit_code"] == 128 + signal.SIGTERM and said["finished"]
+    assert [job["status"] for job in said["jobs"]] == ["interrupted", "not started"]
