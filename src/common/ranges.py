@@ -184,10 +184,9 @@ def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
     except NameError:  # of one imported for type checkers alone; the others hold
         hints = {}
         for name, annotation in inspect.get_annotations(function).items():
-            one = types.FunctionType((lambda: None).__code__, getattr(function, "__globals__", {}))
-            one.__annotations__ = {name: annotation}
+            one = types.SimpleNamespace(__annotations__={name: annotation})
             with suppress(NameError):
-                hints |= get_type_hints(one, include_extras=True)
+                hints |= get_type_hints(one, getattr(function, "__globals__", None), include_extras=True)
     hints.pop("return", None)
     return checks_in(hints)
 

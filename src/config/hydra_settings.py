@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from src.common.spelling import did_you_mean
 from src.config import signatures, targets
 from src.config.checks import ConfigError
 
@@ -101,7 +100,7 @@ def _check_plugin(key: str, plugin: Any) -> None:
     taken = signatures.names(str(plugin["_target_"]))
     for name in plugin:
         if taken is not None and name not in (*taken, *targets.OWN_KEYS):
-            raise ConfigError(f"{key}.{name}: {plugin['_target_']} takes no argument {name}{did_you_mean(name, taken)}")
+            raise ConfigError(f"{key}.{name}: {signatures.takes_no(name, plugin['_target_'], taken)}")
     nested = [inner for inner, _ in found if inner != key]
     if nested and plugin.get("_recursive_", True) is not False:
         raise ConfigError(f"{nested[0]}._target_: {key} makes no objects of its options, unless _recursive_ is false")

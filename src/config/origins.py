@@ -56,11 +56,11 @@ class Origins:
             if name in self.given:
                 return self.given[name]
         below = next((text for name, text in self.given.items() if name.startswith(f"{key}.")), "")
-        if below and not any(_has(content, key) for _, content in self.files):
+        if below and all(at(content, key.split(".")) is ... for _, content in self.files):
             return below
         for name in _upwards(key):
             for file, content in reversed(self.files):
-                if _has(content, name):
+                if at(content, name.split(".")) is not ...:
                     return file
         return ""
 
@@ -91,12 +91,13 @@ def _upwards(key: str) -> Iterator[str]:
         key = key.rpartition(".")[0]
 
 
-def _has(content: Any, key: str) -> bool:
-    for name in key.split("."):
+def at(content: Any, path: Sequence[str]) -> Any:
+    """What stands at a path in dicts; ... for nothing."""
+    for name in path:
         if not isinstance(content, dict) or name not in content:
-            return False
+            return ...
         content = content[name]
-    return True
+    return content
 
 
 @dataclass(frozen=True)

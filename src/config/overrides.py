@@ -16,7 +16,7 @@ from src.common.errors import ConfigError
 from src.common.ranges import shown
 from src.common.spelling import did_you_mean
 from src.config.checks import HIDDEN, OPTIONAL_GROUPS, folders_of_options, is_open, option_of
-from src.config.origins import leaves
+from src.config.origins import at, leaves
 
 # Below these keys of Hydra's, users have their own.
 OPEN_OF_HYDRA = tuple(
@@ -77,7 +77,7 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
     elif parent in keys:
         names = [k.rpartition(".")[2] for k in siblings]
         near = did_you_mean(key.rpartition(".")[2], names).replace("Did you mean ", f"Did you mean {parent}.")
-        having = [option for option in options(top) if _has_key(option_of(top, option), key.split(".")[1:])]
+        having = [option for option in options(top) if at(option_of(top, option), key.split(".")[1:]) is not ...]
         others = f". Of {top}, {', '.join(having)} {'have' if having[1:] else 'has'} it" if having else ""
         hint = others + near or f". {parent} has {', '.join(names)}"
     else:
@@ -120,11 +120,3 @@ def _check_deletion(override: Override) -> None:
     key = override.key_or_group
     if override.is_delete() and key not in OPTIONAL_GROUPS and not re.search(r"[./]", key):
         raise ConfigError(f"{override.input_line}: a run needs {key}; give another value, {key}=...")
-
-
-def _has_key(node: Any, path: list[str]) -> bool:
-    for name in path:
-        if not isinstance(node, dict) or name not in node:
-            return False
-        node = node[name]
-    return True

@@ -17,7 +17,7 @@ import os
 import pkgutil
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from src.common import ranges
 from src.common.ranges import Check, check_of
 from src.common.spelling import did_you_mean
 from src.config.moved import new_name
+from src.config.targets import OWN_KEYS
 from src.runs.code import ROOT, Module, defined, imported, spec_of
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -134,6 +135,12 @@ def definition(name: str) -> Definition | None:
     """The class or function that a dotted name leads to, through what modules import from each other."""
     found = _found(new_name(name))
     return (found[0], found[1]) if found and isinstance(found[1], Function | ast.ClassDef) else None
+
+
+def takes_no(argument: str, target: str, taken: Sequence[str]) -> str:
+    """What to say of an argument that a target does not take, with the nearest that it does."""
+    hint = did_you_mean(argument, [*taken, *OWN_KEYS]) or f"; it takes {', '.join(taken) or 'none'}"
+    return f"{target} takes no argument {argument}{hint}"
 
 
 def absent(name: str) -> str | None:

@@ -26,7 +26,7 @@ from src.config.checks import (
     option_of,
 )
 from src.config.moved import new_name
-from src.config.origins import ComposedFile, Origins, leaves, shown
+from src.config.origins import ComposedFile, Origins, at, leaves, shown
 
 MOST_LINES = 8
 
@@ -84,7 +84,7 @@ def _is_referred_to(path: tuple[str, ...], references: str) -> bool:
 
 def _is_chosen(path: tuple[str, ...], own: Sequence[ComposedFile]) -> bool:
     """Whether the chosen option of a group of the user's says it."""
-    return any(file.group == path[0] and _at(file.content, path) is not ... for file in own)
+    return any(file.group == path[0] and at(file.content, path) is not ... for file in own)
 
 
 def check_group_keys(
@@ -116,7 +116,7 @@ def _arguments(resolved: dict[str, Any], composed: Sequence[ComposedFile]) -> It
         if targets.group_of(key) is None:
             continue
         path, target = tuple(key.split(".")), node["_target_"]
-        files = [(file, content) for file in composed if isinstance(content := _at(file.content, path), dict)]
+        files = [(file, content) for file in composed if isinstance(content := at(file.content, path), dict)]
         # An option of the project's is known to fit.
         own = {
             name
@@ -132,8 +132,7 @@ def _arguments(resolved: dict[str, Any], composed: Sequence[ComposedFile]) -> It
             # null leaves an argument of an optimizer to Keras
             is_left = path == ("optimizer",) and node[name] is None and any(name in c for f, c in files if f.group)
             if name not in taken and not is_left:
-                hint = did_you_mean(name, [*taken, *targets.OWN_KEYS]) or f"; it takes {', '.join(taken) or 'none'}"
-                yield f"{key}.{name}", f": {new_name(target)} takes no argument {name}{hint}"
+                yield f"{key}.{name}", f": {signatures.takes_no(name, new_name(target), taken)}"
 
 
 def _of_trainer(resolved: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -147,9 +146,9 @@ def _of_trainer(resolved: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _members(resolved: dict[str, Any], composed: Sequence[ComposedFile]) -> Iterator[tuple[str, str]]:
     """Those that are left out with null must have been there."""
     for path in NAMED_MEMBERS:
-        members = _at(resolved, path)
+        members = at(resolved, path)
         for name in (name for name, member in members.items() if member is None) if isinstance(members, dict) else ():
-            values = [(file.group, _at(file.content, (*path, name))) for file in composed]
+            values = [(file.group, at(file.content, (*path, name))) for file in composed]
             known = list(dict.fromkeys([*(other for other in members if other != name), *_of_project(*path)]))
             if name not in known and not any(v is not ... and (v is not None or g == path[0]) for g, v in values):
                 hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
@@ -160,14 +159,5 @@ def _members(resolved: dict[str, Any], composed: Sequence[ComposedFile]) -> Iter
 def _of_project(group: str, *below: str) -> list[str]:
     """The keys that any of the project's options of a group has, in the group or in a mapping of it."""
     options = [option_of(group, path.stem) for path in sorted((CONFIG_DIR / group).glob("*.yaml"))]
-    found = [node for option in options if isinstance(node := _at(option, below), dict)]
+    found = [node for option in options if isinstance(node := at(option, below), dict)]
     return list(dict.fromkeys(str(key) for node in found for key in node if key != "defaults"))
-
-
-def _at(content: Any, path: Sequence[str]) -> Any:
-    """What stands at a path; ... for nothing."""
-    for name in path:
-        if not isinstance(content, dict) or name not in content:
-            return ...
-        content = content[name]
-    return content

@@ -26,9 +26,8 @@ import tensorflow as tf
 import yaml
 
 from src.common.machine import free_memory
-from src.common.spelling import did_you_mean
 from src.common.text import size
-from src.config import targets
+from src.config import signatures, targets
 from src.data.image_data import ImageData
 from src.training.state import TrainState, kept
 
@@ -113,8 +112,7 @@ def _unbound(
     names, all_known = accepted(found)
     unknown = [argument for argument in arguments if all_known and argument not in names]
     for argument in unknown:
-        hint = did_you_mean(argument, names) or f"; it takes {', '.join(names) or 'none'}"
-        yield f"{key}.{argument}: {name} takes no argument {argument}{hint}"
+        yield f"{key}.{argument}: {signatures.takes_no(argument, name, names)}"
     try:
         signature = inspect.signature(found)
         known = {argument: value for argument, value in arguments.items() if argument not in unknown}
