@@ -18,7 +18,7 @@ from src.runs.provenance import ABSENT, COMPUTING, NOT_COMPUTING, OPTIONS, PROJE
 
 FIRST = "0be0405"
 # What computes otherwise by intention for some data or options, whatever the configs of `bits` show: runs ask.
-MEANT = ("src.data.tfds_sets",)  # turned, deep and packed files of TensorFlow Datasets
+MEANT = ("src.data.images.tfds_sets",)  # turned, deep and packed files of TensorFlow Datasets
 HEAD = """\
 # Versions of the project's code that compute the same: `python -m benchmarks bits OLD --record` writes this file.
 # See benchmarks/same_code.py.

@@ -19,7 +19,8 @@ from src.callbacks.base import Callback
 from src.common.machine import available_cores
 from src.config import targets
 from src.config.checks import ConfigError, check_run_paths, resolved_node
-from src.data.image_data import DataError, ImageData
+from src.data.data import DataError
+from src.data.images.image_data import ImageData
 from src.runs import preflight
 from src.runs.environment import KERAS
 from src.training.trainer import Trainer

@@ -13,7 +13,7 @@ from PIL import Image
 from src import evaluate as command
 from src.callbacks.export import export
 from src.config.compose import ConfigError, compose
-from src.data.image_data import ImageData
+from src.data.images.image_data import ImageData
 from src.data.images.transforms import Noise
 from src.data.sources import digit_scenes
 from src.inspection.evaluation import WORST, Evaluation, examine, measure, write

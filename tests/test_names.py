@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.image_data import DataError
+from src.data.data import DataError
 from src.data.images.folder_layout import Example, find_layout
 from src.data.images.folders import image_folder, split_examples
 from src.verify_resume import compare

@@ -11,8 +11,9 @@ from PIL import Image
 from src.build import build_data
 from src.callbacks.export import export
 from src.config.compose import compose
+from src.data.data import DataError
 from src.data.digit_scenes.digits import load_digits
-from src.data.image_data import UNDERSTOOD, DataError, ImageData
+from src.data.images.image_data import UNDERSTOOD, ImageData
 from src.data.images.transforms import Augment, Brightness, Flip, Noise, Shift
 from src.predict import load_model
 from src.runs.preflight import probabilities_problem, shape_problem, target_problems
@@ -239,7 +240,7 @@ FEATURES = '''"""Two classes of float inputs."""
 
 import numpy as np
 
-from src.data.image_data import ImageData
+from src.data.images.image_data import ImageData
 
 
 def features(*, batch_size, seed):

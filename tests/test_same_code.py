@@ -65,6 +65,6 @@ def test_the_options_of_the_project_are_none_of_the_users():
     known = {key for key, *_ in same_code.read()}
     assert all(any(f"{key}.".startswith(f"{option}.") for key in known) for option in OPTIONS)
     assert not any(
-        is_users(name) for name in ("src.models.cnn", "src.data.tfds_sets", "src.training.trainer", "src.job")
+        is_users(name) for name in ("src.models.cnn", "src.data.images.tfds_sets", "src.training.trainer", "src.job")
     )
     assert is_users("src.models.mine") and is_users("mine.models") and not is_users("hydra_plugins.local_launcher")

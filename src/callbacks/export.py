@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from src.callbacks.base import Callback
 from src.common.files import literal, replacing
-from src.data.image_data import ImageData
+from src.data.images.image_data import ImageData
 from src.data.pipeline import to_float
 from src.training.checkpoints import best_weights
 from src.training.state import TrainState

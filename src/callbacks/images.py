@@ -22,7 +22,7 @@ from src.callbacks.events import EventCallback
 from src.common.files import replace
 from src.common.pictures import confusion_counts, confusion_picture, examples_sheet, png
 from src.common.ranges import Count, enforce_ranges
-from src.data.image_data import ImageData
+from src.data.images.image_data import ImageData
 from src.data.pipeline import to_float
 from src.training.checkpoints import best_weights
 from src.training.manifest import CheckpointError

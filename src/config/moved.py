@@ -11,6 +11,8 @@ MOVED: dict[str, str] = {
     "src.data.transforms.Shift": "src.data.images.transforms.Shift",
     "src.data.transforms.Brightness": "src.data.images.transforms.Brightness",
     "src.data.transforms.Noise": "src.data.images.transforms.Noise",
+    "src.data.image_data.ImageData": "src.data.images.image_data.ImageData",
+    "src.data.tfds_sets.tfds_images": "src.data.images.tfds_sets.tfds_images",
 }
 
 

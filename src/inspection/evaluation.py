@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from src.common.files import replacing
 from src.common.pictures import confusion_counts, confusion_picture, examples_sheet, png
-from src.data.image_data import ImageData
+from src.data.images.image_data import ImageData
 from src.data.pipeline import Batches, to_float
 from src.runs.record import nan_as_null
 from src.training.trainer import Trainer

@@ -19,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from src.common.pictures import overlay, rows_sheet
-from src.data.image_data import SPLITS, DataError, ImageData
+from src.data.data import SPLITS, DataError
+from src.data.images.image_data import ImageData
 from src.data.pipeline import Batches
 
 SHOWN = 8  # examples in the picture

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from src.data.image_data import ImageData
+from src.data.images.image_data import ImageData
 from src.training.state import Best
 
 # What answering the most frequent class to everything gives, from its share and the number of classes that occur.

@@ -46,7 +46,7 @@ from src.runs.run import Run
 from src.training.manifest import listed
 
 if TYPE_CHECKING:
-    from src.data.image_data import ImageData
+    from src.data.images.image_data import ImageData
     from src.training.trainer import Trainer
 
 log = logging.getLogger(__name__)

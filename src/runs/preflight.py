@@ -28,7 +28,7 @@ import yaml
 from src.common.machine import free_memory
 from src.common.text import size
 from src.config import signatures, targets
-from src.data.image_data import ImageData
+from src.data.images.image_data import ImageData
 from src.training.state import TrainState, kept
 
 OPTIONS = Path(__file__).resolve().parents[2] / "conf"

@@ -15,7 +15,7 @@ from src.callbacks.summaries import Summaries
 from src.common.pictures import confusion_counts, confusion_picture, examples_sheet
 from src.data.digit_scenes.digits import load_digits
 from src.data.digit_scenes.scenes import compose_scene
-from src.data.image_data import ImageData
+from src.data.images.image_data import ImageData
 from src.data.pipeline import to_float
 from src.models.unet import unet
 from src.training.checkpoints import best_weights

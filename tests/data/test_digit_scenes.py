@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.data.data import DataError
 from src.data.digit_scenes import builder as builder_module
 from src.data.digit_scenes.builder import prepare
 from src.data.digit_scenes.digits import DIGIT_SPLITS, digit_indices, load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES, SPLIT_SIZES, compose_scene
-from src.data.image_data import DataError
 from src.data.sources import digit_scenes
 
 _ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, strategies as st
 
+from src.data.data import DataError
 from src.data.digit_scenes.digits import load_digits
-from src.data.image_data import DataError
 from src.data.images.transforms import Augment, Brightness, Noise, Shift
 from src.data.pipeline import First, InMemory, Lazy, Stream, as_batches, to_float
 from src.models.cnn import cnn

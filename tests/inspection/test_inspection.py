@@ -11,7 +11,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from src.data.image_data import DataError, ImageData
+from src.data.data import DataError
+from src.data.images.image_data import ImageData
 from src.data.images.transforms import Flip
 from src.inspection.summary import batch_picture, summarize, time_batches
 from tests.support import forks

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from src.data.image_data import ImageData
+from src.data.images.image_data import ImageData
 from src.data.sources import digits
 from src.metrics import SCORES, ClassScores
 from src.runs.baseline import CONSTANT_ANSWER, learned_nothing

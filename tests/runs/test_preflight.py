@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from src.data.image_data import ImageData
+from src.data.images.image_data import ImageData
 from src.models.cnn import cnn
 from src.models.unet import unet
 from src.runs import preflight

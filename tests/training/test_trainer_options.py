@@ -13,7 +13,7 @@ from src.callbacks.base import Callback
 from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.early_stopping import EarlyStopping
 from src.callbacks.export import Export
-from src.data.image_data import ImageData
+from src.data.images.image_data import ImageData
 from src.data.pipeline import InMemory
 from src.losses import CrossEntropy
 from src.models.cnn import cnn

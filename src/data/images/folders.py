@@ -21,7 +21,7 @@ import numpy as np
 
 from src.common.ranges import Count, Flag, Positive, Share, enforce_ranges
 from src.common.text import printable, size
-from src.data.image_data import SPLITS, DataError, ImageData, Limit, label_dtype
+from src.data.data import SPLITS, DataError
 from src.data.images.files import BadImage, BitDepth, ImageSize, Reading, height_and_width
 from src.data.images.folder_check import (
     Facts,
@@ -36,6 +36,7 @@ from src.data.images.folder_check import (
 )
 from src.data.images.folder_classes import Classes, Colour, find_classes
 from src.data.images.folder_layout import Example, Kind, Layout, find_layout
+from src.data.images.image_data import ImageData, Limit, label_dtype
 from src.data.images.oddities import Oddities
 from src.data.threads import in_memory
 

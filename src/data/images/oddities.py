@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from src.common.text import counted, printable
-from src.data.image_data import DataError
+from src.data.data import DataError
 from src.data.images.files import FEW_BITS, Decoded, Reading
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from src.config.compose import ConfigError, compose
-from src.data.image_data import SPLITS, DataError
+from src.data.data import SPLITS, DataError
 from src.data.images.folder_layout import Example
 from src.data.images.folders import image_folder, split_examples
 from src.data.images.transforms import Flip

@@ -27,11 +27,12 @@ from PIL import Image
 
 from src import predict
 from src.data import sources
-from src.data.image_data import DataError, ImageData
+from src.data.data import DataError
 from src.data.images.files import BadImage, Decoded, Reading, resized, resized_nearest
 from src.data.images.folders import image_folder
+from src.data.images.image_data import ImageData
 from src.data.images.oddities import Oddities
-from src.data.tfds_sets import tfds_images
+from src.data.images.tfds_sets import tfds_images
 from tests.support.folders import png, read_image, read_mask, save
 from tests.support.prepared import write_set
 

@@ -27,8 +27,9 @@ import tensorflow_datasets as tfds
 from src.common.errors import one_line
 from src.common.ranges import Count, Flag, Positive, Share, enforce_ranges
 from src.common.text import size
-from src.data.image_data import DataError, ImageData, Limit, Pair, label_dtype, share_of
+from src.data.data import DataError
 from src.data.images.files import BitDepth, ImageSize, Reading, height_and_width
+from src.data.images.image_data import ImageData, Limit, Pair, label_dtype, share_of
 from src.data.images.oddities import Oddities
 from src.data.tfds_folders import prepared
 from src.data.tfds_records import Records

@@ -22,9 +22,10 @@ from hypothesis import given
 
 from src import build
 from src.config.compose import compose
-from src.data.image_data import DataError, ImageData
+from src.data.data import DataError
+from src.data.images.image_data import ImageData
+from src.data.images.tfds_sets import tfds_images
 from src.data.tfds_folders import prepared, unreachable
-from src.data.tfds_sets import tfds_images
 from tests.support.helpers import run_module, train
 from tests.support.prepared import draw_pet, write_labels, write_pets, write_set
 

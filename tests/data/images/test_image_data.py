@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from src.data.image_data import SPLITS, ImageData
+from src.data.data import SPLITS
+from src.data.images.image_data import ImageData
 from src.data.images.transforms import Noise, Shift
 from src.data.pipeline import to_float
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, Range, enforce_ranges
+from src.data.data import SPLITS, DataError
 from src.data.images.transforms import Augment
 from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, to_float
 
@@ -24,7 +25,6 @@ Limit = Annotated[float, Range(0, 1, above=True)]  # the share of the training e
 
 Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
 Examples: TypeAlias = Pair | Sequence[Pair] | tf.data.Dataset
-SPLITS = ("train", "val", "test")
 
 # What a run can be of; what refuses the rest is `ImageData.check`, `Augment.check` and `preflight.shape_problem`.
 UNDERSTOOD = (
@@ -32,10 +32,6 @@ UNDERSTOOD = (
     "floats of another rank; an integer label of each [n], or of each pixel [n, height, width], 0 to num_classes - 1 "
     "with num_classes at least 2; and a model that gives one logit for each class"
 )
-
-
-class DataError(ValueError):
-    """The files of a data set are not as they must be; the message says which, why, and the way out."""
 
 
 @enforce_ranges
