@@ -3,7 +3,7 @@
     arguments = parser("resume", __doc__, CAMPAIGNS).parse_args(argv)
     return run(CAMPAIGNS, arguments)
 
-A campaign is a function from an empty folder and a count to a Row.
+A campaign is a function from an empty folder and a count to a Tally.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ALL_STATE = [
 ]
 
 
-class Row(NamedTuple):
+class Tally(NamedTuple):
     """A campaign's line of the table."""
 
     campaign: str
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     remark: str
 
 
-Campaigns = Mapping[str, tuple[int, Callable[[Path, int], Row]]]
+Campaigns = Mapping[str, tuple[int, Callable[[Path, int], Tally]]]
 
 
 def parser(name: str, description: str | None, campaigns: Campaigns) -> argparse.ArgumentParser:
@@ -64,5 +64,5 @@ def run(campaigns: Campaigns, arguments: argparse.Namespace) -> int:
     return 0 if all(row.tries == row.held for row in rows) else 1
 
 
-def _line(row: Row) -> str:
+def _line(row: Tally) -> str:
     return f"{row.campaign:10} {row.held:4} of {row.tries:4} held  {row.remark}"

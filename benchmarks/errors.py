@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.campaigns import Row
+from benchmarks.campaigns import Tally
 from benchmarks.children import ask, prepare, start
 from benchmarks.pairs import BenchmarkError
 from benchmarks.power import differences
@@ -46,11 +46,11 @@ class Faults(ctypes.Structure):
     )
 
 
-def errors(folder: Path, count: int) -> Row:
+def errors(folder: Path, count: int) -> Tally:
     """EIO and ENOSPC at each call that writes below a run's directory, or at `count` of them, evenly chosen."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None or sys.platform != "linux":
-        return Row("errors", 0, 0, "skipped: needs Linux and a C compiler")
+        return Tally("errors", 0, 0, "skipped: needs Linux and a C compiler")
     library = folder / "faults.so"
     made = subprocess.run(
         [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(SOURCE), "-ldl"], capture_output=True, text=True
@@ -68,13 +68,13 @@ def errors(folder: Path, count: int) -> Row:
                 print(line, end="", flush=True)
     if child.returncode:
         raise BenchmarkError("errors: the child failed")
-    return Row(*json.loads(line))
+    return Tally(*json.loads(line))
 
 
-def inodes(folder: Path, count: int) -> Row:
+def inodes(folder: Path, count: int) -> Tally:
     """A tmpfs with room for few files, `count` sizes of it; then it has room, and the same command is typed again."""
     if os.geteuid() or not shutil.which("mount"):
-        return Row("inodes", 0, 0, "skipped: needs root")
+        return Tally("inodes", 0, 0, "skipped: needs root")
     prepare()
     straight = folder / "straight" / "run"
     _finish(straight, folder)
@@ -92,10 +92,10 @@ def inodes(folder: Path, count: int) -> Row:
         held, stopped = held + (not wrong), stopped + bool(code)
         if wrong:
             print(f"inodes {size}: {'; '.join(wrong)}", flush=True)
-    return Row("inodes", len(sizes), held, f"tmpfs with room for 1 to {needed} files; {stopped} times it did not do")
+    return Tally("inodes", len(sizes), held, f"tmpfs with room for 1 to {needed} files; {stopped} times it did not do")
 
 
-def _serve(folder: Path, count: int) -> Row:
+def _serve(folder: Path, count: int) -> Tally:
     """In a process with the library."""
     prepare()
     shared = Faults.from_buffer(mmap.mmap(-1, ctypes.sizeof(Faults)))
@@ -125,7 +125,7 @@ def _serve(folder: Path, count: int) -> Row:
             print(f"{what}: {'; '.join(wrong)}", flush=True)
         else:
             shutil.rmtree(directory.parent)
-    return Row("errors", len(tries), held, f"a run makes {calls} calls; {stopped} of these failures ended it")
+    return Tally("errors", len(tries), held, f"a run makes {calls} calls; {stopped} of these failures ended it")
 
 
 def _tried(directory: Path, straight: Path, folder: Path, mend, before=None) -> tuple[list[str], int | None]:

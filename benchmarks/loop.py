@@ -40,7 +40,7 @@ OURS, PEER, FIT = "ours", "Model.fit", "Model.fit, its defaults"
 
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """What one process does.
 
     Attributes:
@@ -149,7 +149,7 @@ def _measure(name: str, case: Case, *, repeats: int, quick: bool) -> list[str]:
     """Print a case's tables; returns its ratios and goals in words."""
     epochs = case.quick_epochs if quick else case.epochs
     peers = dict(list(case.peers.items())[: QUICK_PEERS if quick else None])
-    ours = Job((*case.overrides, f"epochs={epochs}"))
+    ours = Workload((*case.overrides, f"epochs={epochs}"))
     jobs = {OURS: ours, **{row: replace(ours, peer=True, **options) for row, options in peers.items()}}
     agreement = _agree(name, case)
     runs = interleave({row: job.command() for row, job in jobs.items()}, repeats=repeats, label=f"{name}, run")
@@ -182,7 +182,7 @@ def _agree(name: str, case: Case) -> str:
     Raises:
         Disagreement: initial weights, sizes or losses differ.
     """
-    job = Job((*case.overrides, *case.agreement, f"epochs={AGREEMENT_EPOCHS}", "data.shuffle=false"), threads=1)
+    job = Workload((*case.overrides, *case.agreement, f"epochs={AGREEMENT_EPOCHS}", "data.shuffle=false"), threads=1)
     results = {}
     for row, one in {OURS: job, PEER: replace(job, peer=True)}.items():
         print(f"{name}, agreement: {row}", file=sys.stderr, flush=True)
@@ -236,7 +236,7 @@ def _callback_table(results: list[dict[str, Any]]) -> str:
     return table(rows)
 
 
-def work(job: Job) -> dict[str, Any]:
+def work(job: Workload) -> dict[str, Any]:
     """Do one job in this process; returns what it measured."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         result = _fit_peer(job, Path(folder)) if job.peer else _fit_ours(job, Path(folder))
@@ -251,7 +251,7 @@ def work(job: Job) -> dict[str, Any]:
     }
 
 
-def _fit_ours(job: Job, folder: Path) -> dict[str, Any]:
+def _fit_ours(job: Workload, folder: Path) -> dict[str, Any]:
     """As `src.train` does it, without the export, which comes after the last epoch."""
     from src import build
     from src.callbacks.record import RecordCallback
@@ -325,7 +325,7 @@ def _open_log(cfg: Any, folder: Path) -> None:
     logging.config.dictConfig(OmegaConf.to_container(cfg.hydra.job_logging, resolve=True))
 
 
-def _fit_peer(job: Job, folder: Path) -> dict[str, Any]:
+def _fit_peer(job: Workload, folder: Path) -> dict[str, Any]:
     """As a user of Keras would write it, with the objects that the same config names."""
     import keras
     import tensorflow as tf
@@ -414,5 +414,5 @@ def _arrays(data: Any, split: str) -> tuple[Any, Any]:
 
 if __name__ == "__main__":
     described = json.loads(sys.argv[1])
-    measured = work(Job(**{**described, "overrides": tuple(described["overrides"])}))
+    measured = work(Workload(**{**described, "overrides": tuple(described["overrides"])}))
     print(json.dumps(measured), flush=True)

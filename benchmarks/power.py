@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
-from benchmarks.campaigns import ALL_STATE, Row
+from benchmarks.campaigns import ALL_STATE, Tally
 from benchmarks.children import ask, prepare, start
 from benchmarks.pairs import BenchmarkError
 from src.runs.record import Record
@@ -38,10 +38,10 @@ WITHIN_EPOCHS = ("batch_loss", "gradient_norm")  # of the summaries, with steps 
 OF_ONE_PROCESS = ("train.log", "summaries/", "checkpoints/")  # files whose number or content no config decides
 
 
-def power(folder: Path, count: int, *, seed: int = 0, without_fsync: bool = False) -> Row:
+def power(folder: Path, count: int, *, seed: int = 0, without_fsync: bool = False) -> Tally:
     """Cut the power at random moments, two a trial; the final state must equal that of the undisturbed run."""
     if reason := impossible():
-        return Row("power", 0, 0, f"skipped: {reason}")
+        return Tally("power", 0, 0, f"skipped: {reason}")
     prepare()
     straight = folder / "straight" / "run"
     began = time.monotonic()
@@ -68,7 +68,7 @@ def power(folder: Path, count: int, *, seed: int = 0, without_fsync: bool = Fals
             print(f"power {number}: cut in epochs {', '.join(str(e + 1) for e in plan)}; {said}", flush=True)
             shutil.rmtree(mounted() / f"trial-{number}", ignore_errors=True)
     failed = "".join(f"; {kind} {n}" for kind, n in sorted(kinds.items()))
-    return Row("power", count, held, f"{cuts} power cuts{', without fsync' if without_fsync else ''}{failed}")
+    return Tally("power", count, held, f"{cuts} power cuts{', without fsync' if without_fsync else ''}{failed}")
 
 
 def impossible() -> str:

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.campaigns import ALL_STATE, Campaigns, Row, parser, run
+from benchmarks.campaigns import ALL_STATE, Campaigns, Tally, parser, run
 from benchmarks.errors import errors, inodes
 from benchmarks.pairs import BenchmarkError
 from benchmarks.power import power
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     return run({**CAMPAIGNS, "power": (cuts, cut)}, arguments)
 
 
-def kills(folder: Path, count: int) -> Row:
+def kills(folder: Path, count: int) -> Tally:
     """SIGKILL at random steps, two a trial; the final state must equal the straight run's bit for bit."""
     _fork_context()
     trials, printed = max(1, count // 2), io.StringIO()
@@ -66,10 +66,10 @@ def kills(folder: Path, count: int) -> Row:
         failed = verify(ALL_STATE, folder, trials=trials, kills=2, every_steps=7, jobs=JOBS)
     *_, summary, lost = printed.getvalue().strip().splitlines()
     killed = int(re.search(r"(\d+) kills", summary)[1])
-    return Row("kills", trials, trials - failed, f"{killed} kills; {lost}")
+    return Tally("kills", trials, trials - failed, f"{killed} kills; {lost}")
 
 
-def signals(folder: Path, count: int) -> Row:
+def signals(folder: Path, count: int) -> Tally:
     """SIGINT, SIGTERM and SIGUSR1 at random moments of a run; no step lost, a quick end, equal bits at the end."""
     _fork_context()
     straight = folder / "straight" / "run"
@@ -121,7 +121,9 @@ def signals(folder: Path, count: int) -> Row:
     slowest = max([seconds for phase, seconds, _ in results if phase == "training"], default=0.0)
     phases = ", ".join(f"{phase} {n}" for phase, n in Counter(phase for phase, _, _ in results).items())
     held = sum(not wrong for _, _, wrong in results)
-    return Row("signals", count, held, f"moments: {phases}; longest from signal to exit while training {slowest:.2f} s")
+    return Tally(
+        "signals", count, held, f"moments: {phases}; longest from signal to exit while training {slowest:.2f} s"
+    )
 
 
 def _epochs(directory: Path) -> int:
@@ -146,7 +148,7 @@ def _save_seconds(directory: Path) -> float:
     return times[-1] if times else 0.0
 
 
-def saves(folder: Path, count: int) -> Row:
+def saves(folder: Path, count: int) -> Tally:
     """SIGKILL while checkpoints are being saved, one after another."""
     context, generator = _fork_context(), random.Random(0)
     inside, held, most, landed, tried = context.Value("b", 0), 0, 0, 0, 0
@@ -167,7 +169,7 @@ def saves(folder: Path, count: int) -> Row:
         checker.start()
         checker.join()
         held += ok and checker.exitcode == 0
-    return Row(
+    return Tally(
         "saves", landed, held, f"kills inside a save; at most {most} checkpoints on disk, 2 to keep; none left _temp"
     )
 
@@ -219,7 +221,7 @@ def _newest_logged_step(folder: Path) -> int:
     return max(steps)
 
 
-def damage(folder: Path, count: int) -> Row:
+def damage(folder: Path, count: int) -> Tally:
     """A file of the newest checkpoint flipped, cut, emptied or overwritten; it is named and the one before is used."""
     context = _fork_context()
     reader, writer = context.Pipe(duplex=False)
@@ -229,7 +231,7 @@ def damage(folder: Path, count: int) -> Row:
     if child.exitcode or not reader.poll():
         raise BenchmarkError("damage: the child failed")
     held, kinds = reader.recv()
-    return Row("damage", count, held, ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
+    return Tally("damage", count, held, ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
 
 
 def _damage(folder: Path, count: int, results) -> None:
@@ -278,7 +280,7 @@ def damaged(content: bytes, how: str, generator: random.Random) -> bytes:
     return bytes(changed)
 
 
-def export(folder: Path, count: int) -> Row:
+def export(folder: Path, count: int) -> Tally:
     """SIGKILL during an export; what is at the version's path loads and gives the model's own bits, or is not there."""
     context, generator = _fork_context(), random.Random(0)
     inside, held, found, landed, tried = context.Value("b", 0), 0, 0, 0, 0
@@ -300,7 +302,7 @@ def export(folder: Path, count: int) -> Row:
             checker.join()
         held += visible in ([], ["1"]) and (not visible or checker.exitcode == 0)
         shutil.rmtree(base, ignore_errors=True)
-    return Row("export", landed, held, f"kills inside an export; {found} times a whole version was there")
+    return Tally("export", landed, held, f"kills inside an export; {found} times a whole version was there")
 
 
 def _export_for_ever(base: Path, inside) -> None:
@@ -335,7 +337,7 @@ def _outputs(model) -> bytes:
     return serve(tf.constant(np.arange(192, dtype=np.uint8).reshape(3, 8, 8, 1)))["logits"].numpy().tobytes()
 
 
-def starts(folder: Path, count: int) -> Row:
+def starts(folder: Path, count: int) -> Tally:
     """Processes that start the same config at once: one trains, the others say so, or wait for its result."""
     held, remarks = 0, []
     for wait in ("false", "true"):
@@ -358,10 +360,10 @@ def starts(folder: Path, count: int) -> Row:
         held += trained == 1 and expected == count - 1
         remarks.append(f"wait={wait}: {trained} trained, {refused} refused, {reused} reused")
     directories = len(list(folder.glob("outputs/digits/*/run.json")))
-    return Row("starts", 2, held if directories == 2 else 0, f"{count} at once; {'; '.join(remarks)}")
+    return Tally("starts", 2, held if directories == 2 else 0, f"{count} at once; {'; '.join(remarks)}")
 
 
-def reuse(folder: Path, count: int) -> Row:
+def reuse(folder: Path, count: int) -> Tally:
     """A completed run's command: its recorded result in under 1.5 s, without TensorFlow."""
     directory = folder / "run"
     finish(ALL_STATE, directory)
@@ -374,7 +376,7 @@ def reuse(folder: Path, count: int) -> Row:
         seconds.append(time.monotonic() - began)
         quick = seconds[-1] < 1.5 and found.returncode == 0 and "reused" in found.stdout
         held += quick and not re.search(r"\| +(tensorflow|keras)\b", found.stderr)
-    return Row("reuse", count, held, f"median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s")
+    return Tally("reuse", count, held, f"median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s")
 
 
 def _small_state():

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks.bits import checked_out
-from src.runs.code import ROOT, digest, reach
+from src.common.code import ROOT, digest, reach
 from src.runs.provenance import ABSENT, COMPUTING, NOT_COMPUTING, OPTIONS, PROJECT, SAME_CODE
 
 FIRST = "0be0405"

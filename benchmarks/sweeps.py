@@ -31,7 +31,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.campaigns import ALL_STATE, Campaigns, Row, parser, run
+from benchmarks.campaigns import ALL_STATE, Campaigns, Tally, parser, run
 from benchmarks.pairs import (
     ROOT,
     STDERR_LINES,
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     return run({**CAMPAIGNS, "pairs": (count, timed)}, arguments)
 
 
-def pairs(folder: Path, count: int, *, epochs: int = EPOCHS, runs: int = RUNS, repeats: int | None = None) -> Row:
+def pairs(folder: Path, count: int, *, epochs: int = EPOCHS, runs: int = RUNS, repeats: int | None = None) -> Tally:
     """The wall time of a sweep against fresh processes and against joblib's workers, interleaved; results are equal."""
     try:
         metadata.version("hydra-joblib-launcher")
@@ -109,7 +109,7 @@ def pairs(folder: Path, count: int, *, epochs: int = EPOCHS, runs: int = RUNS, r
             verdicts.append(f"{ratio.median:.3f} of {side} (goal at most {goal}: {verdict})")
     print(f"{runs} runs: {' '.join(DIGITS)} epochs={epochs}; {rounds} interleaved rounds, equal results in all")
     print(f"machine: {machine()}\n\n{table(rows)}\n")
-    return Row("pairs", len(GOALS), met, "; ".join(verdicts))
+    return Tally("pairs", len(GOALS), met, "; ".join(verdicts))
 
 
 def work(side: str, *, epochs: int, runs: int) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def work(side: str, *, epochs: int, runs: int) -> dict[str, Any]:
     return {"seconds": seconds, "cpu_seconds": used.ru_utime + used.ru_stime, "results": sorted(results.items())}
 
 
-def memory(folder: Path, count: int) -> Row:
+def memory(folder: Path, count: int) -> Tally:
     """What a sweep's parent holds after each job; the growth by a linear fit, without the first tenth."""
     import numpy as np
 
@@ -156,7 +156,7 @@ def memory(folder: Path, count: int) -> Row:
     held = np.array(samples)[first:]
     growth = np.polyfit(np.arange(len(held)), held, 1)[0] * len(held)
     remark = f"parent {held[0]:.1f} to {held[-1]:.1f} MB, by a linear fit {growth:+.2f} (allowed {MOST_GROWTH_MB:+g})"
-    return Row("memory", 1, int(growth <= MOST_GROWTH_MB), f"jobs {first + 1} to {count}: {remark}")
+    return Tally("memory", 1, int(growth <= MOST_GROWTH_MB), f"jobs {first + 1} to {count}: {remark}")
 
 
 def _megabytes(pid: int) -> float:
@@ -167,7 +167,7 @@ def _megabytes(pid: int) -> float:
 
 def interrupts(
     folder: Path, count: int, *, jobs: int = 12, overrides: Sequence[str] = ALL_STATE, latest: float = 1.0
-) -> Row:
+) -> Tally:
     """SIGKILL and SIGINT to the parent at random moments, then the same command: all equals an undisturbed sweep.
 
     The moments are in the first `latest` of the undisturbed sweep's time, one in each of as many equal parts as there
@@ -211,7 +211,7 @@ def interrupts(
         when = f"{kind.name} after {moment:.1f} of {whole:.1f} s, all gone {seconds:.1f} s later"
         print(f"{when}, {len(statuses)} runs begun: {verdict}", flush=True)
     states = ", ".join(f"{n} {status}" for status, n in sorted(left.items())) or "none begun"
-    return Row(
+    return Tally(
         "interrupts",
         count,
         held,
@@ -288,7 +288,7 @@ def _processes() -> Iterator[_Process]:
             yield _Process(int(path.parent.name), state, int(parent), int(session))
 
 
-def again(folder: Path, count: int) -> Row:
+def again(folder: Path, count: int) -> Tally:
     """A finished sweep's command: all results, quickly, with nothing trained and nothing touched."""
     command = _train("--multirun", *TINY, _seeds(count), f"hydra.launcher.n_jobs={JOBS}")
     _call(command, folder)
@@ -303,10 +303,10 @@ def again(folder: Path, count: int) -> Row:
     ok = seconds <= limit and known == count and _files(folder) == before and not imported
     touched = "no file of a run touched" if _files(folder) == before else "FILES TOUCHED"
     remark = f"{count} jobs: {seconds:.1f} s of {limit:.0f} allowed, {known} known, {touched}"
-    return Row("again", 1, int(ok), remark + (", TensorFlow imported" if imported else ""))
+    return Tally("again", 1, int(ok), remark + (", TensorFlow imported" if imported else ""))
 
 
-def starts(folder: Path, count: int, *, jobs: int = 4) -> Row:
+def starts(folder: Path, count: int, *, jobs: int = 4) -> Tally:
     """The same sweep started many times at once: a record each, and every run trained once, by one of them."""
     tiny = ("epochs=2", *(override for override in TINY if override != "epochs=1"))
     command = _train("--multirun", *tiny, _seeds(jobs), f"hydra.launcher.n_jobs={JOBS}")
@@ -330,10 +330,10 @@ def starts(folder: Path, count: int, *, jobs: int = 4) -> Row:
         f"{once} of them trained once; jobs {', '.join(f'{n} {status}' for status, n in statuses.items())}; "
         f"exit codes {', '.join(f'{code} ({n}x)' for code, n in codes.items())}"
     )
-    return Row("starts", count, count if ok else 0, remark)
+    return Tally("starts", count, count if ok else 0, remark)
 
 
-def pruning(folder: Path, count: int) -> Row:
+def pruning(folder: Path, count: int) -> Tally:
     """The best value with a pruner and a third of the epochs, against all trials run to their end; a seed a try."""
     held, lines = 0, []
     for seed in range(count):
@@ -343,7 +343,7 @@ def pruning(folder: Path, count: int) -> Row:
         held += ok
         lines.append(f"{pruned:.4f} by {few_epochs} epochs, {whole:.4f} by {all_epochs}")
         print(f"seed {seed}: {lines[-1]}{'' if ok else '  WORSE'}", flush=True)
-    return Row("pruning", count, held, "best val/accuracy " + "; ".join(lines))
+    return Tally("pruning", count, held, "best val/accuracy " + "; ".join(lines))
 
 
 SPACE = (

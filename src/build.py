@@ -28,7 +28,6 @@ from src.training.trainer import Trainer
 BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback")
 # What is not in the config, and given to what is built.
 GIVEN = {"optimizer": frozenset(["learning_rate"]), "callback": frozenset(["data"])}
-MOST_LINES = 8
 # Of the trainer's options, what is none of the Trainer's own.
 OF_PROCESS_OR_DATA = ("threads", "limit_train_batches", "limit_val_batches", "overfit_batches")
 
@@ -63,8 +62,7 @@ def check(cfg: DictConfig) -> None:
     config["optimizer"] = _without_nulls(config["optimizer"])
     problems = preflight.target_problems(config, GIVEN)
     if problems:
-        left = len(problems) - MOST_LINES
-        raise ConfigError("\n".join(problems[:MOST_LINES] + ([f"and {left} more"] if left > 0 else [])))
+        raise ConfigError.of(problems)
 
 
 def build_data(cfg: DictConfig) -> ImageData:

@@ -27,11 +27,11 @@ from src.common.files import literal
 from src.common.logs import importing
 from src.common.machine import available_cores
 from src.common.text import print_table
+from src.config.identity import identity_config, register_resolvers
 from src.runs.collection import find_run
 from src.runs.commands import train_command
 from src.runs.environment import environment, environment_changes
 from src.runs.external_values import node_at, recorded_values
-from src.runs.identity import identity_config, register_resolvers
 from src.runs.provenance import changes
 from src.runs.record import Record
 from src.runs.record_schema import EMPTY
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
         print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
     evaluation = evaluate(cfg, run, split)
     _print_metrics(evaluation)
-    _print_findings(evaluation)
+    _print_class_results(evaluation)
     sys.stdout.flush()
     written = _write(evaluation, run)
     ours, exported = (evaluation.metrics.get(name, {}) for name in TITLES)
@@ -181,14 +181,14 @@ def _print_metrics(evaluation: Evaluation) -> None:
     print_table([(evaluation.split, *titles), *rows], sys.stdout, right=titles)
 
 
-def _print_findings(evaluation: Evaluation) -> None:
-    findings = evaluation.findings
-    if findings is None:
+def _print_class_results(evaluation: Evaluation) -> None:
+    results = evaluation.class_results
+    if results is None:
         print("note: the model's outputs are no classes; only the metrics are measured", file=sys.stderr)
     else:
-        _print_classes(evaluation.class_table(), of_pixels=findings.worst[0].target.ndim > 0)
-        if findings.uncounted:
-            print(f"note: {findings.uncounted} targets are none of the classes, and not counted", file=sys.stderr)
+        _print_classes(evaluation.class_table(), of_pixels=results.worst[0].target.ndim > 0)
+        if results.uncounted:
+            print(f"note: {results.uncounted} targets are none of the classes, and not counted", file=sys.stderr)
 
 
 def _write(evaluation: Evaluation, run: Path) -> bool:

@@ -38,7 +38,7 @@ from src.common.files import literal, replace
 from src.common.logs import escaped, importing
 from src.common.machine import available_cores
 from src.common.pictures import mask_png, overlay, png, strips
-from src.common.text import counted
+from src.common.text import plural
 from src.data.images.files import FEW_BITS, MODES, BadImage, Reading, count_pixels, resized
 from src.data.images.find import MASKS, OVERLAYS, RESULTS, find_images
 from src.data.threads import progress_bar
@@ -138,12 +138,12 @@ def predict(run: Path, record: RecordValues, files: Sequence[Path], *, base: Pat
     print(escaped(path))
     if read.dark:
         print(
-            f"warning: {counted(len(read.dark), 'image')} (first: {escaped(read.dark[0])}) of 16 bits have no value "
+            f"warning: {plural(len(read.dark), 'image')} (first: {escaped(read.dark[0])}) of 16 bits have no value "
             f"that needs more than {FEW_BITS}: dark as they are to the model. If they have fewer bits, save them "
             "with 8",
             file=sys.stderr,
         )
-    print(f"{counted(len(done), 'image')} in {seconds:.1f} s, {len(done) / seconds:.3g} a second", file=sys.stderr)
+    print(f"{plural(len(done), 'image')} in {seconds:.1f} s, {len(done) / seconds:.3g} a second", file=sys.stderr)
     if skipped:
         print(f"error: {len(skipped)} of {len(files)} images were skipped, listed above", file=sys.stderr)
     return 1 if skipped else 0

@@ -22,13 +22,13 @@ from src.config.compose import (
     CONFIG_DIR,
     CONFIG_NAME,
     ConfigError,
-    branch,
     check_settings,
     check_sweep,
     compose,
     parse_override,
     with_config_dir,
 )
+from src.runs.branch import branch
 from src.runs.execute import execute
 from src.runs.run import Run
 

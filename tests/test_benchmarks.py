@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import campaigns, pairs, sweeps
 from benchmarks.__main__ import find, main
-from benchmarks.campaigns import Row
+from benchmarks.campaigns import Tally
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,7 +70,7 @@ def test_a_disagreement_ends_with_exit_code_1(monkeypatch, capsys):
 
 
 def test_campaigns_do_their_share_and_fail_where_something_did_not_hold(capsys, tmp_path):
-    counts = {"good": (50, lambda folder, count: Row("good", count, count, "all")), "bad": (1, one_is_lost)}
+    counts = {"good": (50, lambda folder, count: Tally("good", count, count, "all")), "bad": (1, one_is_lost)}
     arguments = campaigns.parser("test", "Test.", counts)
     assert campaigns.run(counts, arguments.parse_args(["good", "--share", "0.1"])) == 0
     assert re.search(r"^good +5 of +5 held  all$", capsys.readouterr().out, re.M)
@@ -80,9 +80,9 @@ def test_campaigns_do_their_share_and_fail_where_something_did_not_hold(capsys, 
     assert "unknown god; there is good, bad" in capsys.readouterr().err
 
 
-def one_is_lost(folder: Path, count: int) -> Row:
+def one_is_lost(folder: Path, count: int) -> Tally:
     assert not any(folder.iterdir())
-    return Row("bad", count, count - 1, "one is lost")
+    return Tally("bad", count, count - 1, "one is lost")
 
 
 def test_without_joblib_s_launcher_the_extra_is_named(monkeypatch, capsys):

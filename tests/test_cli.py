@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from src.runs import ID_DIGITS
+from src.config.identity import ID_DIGITS
 from src.runs.record import Record
 from tests.support import forks
 from tests.support.helpers import DIGITS, ROOT, only_run, run_module, train

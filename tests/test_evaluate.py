@@ -188,7 +188,7 @@ def test_an_augmented_split_is_measured_as_it_is_stored_from_arrays_and_streams(
         assert (
             evaluation.metrics["best_weights"] == evaluation.metrics["saved_model"] == results[0].metrics["saved_model"]
         )
-    first, second = (evaluation.findings for evaluation in results)
+    first, second = (evaluation.class_results for evaluation in results)
     np.testing.assert_array_equal(first.confusion, second.confusion)
     assert [(e.index, e.loss) for e in first.worst] == [(e.index, e.loss) for e in second.worst]
     for example in first.worst:
@@ -221,8 +221,8 @@ def test_a_penalty_of_weights_is_of_the_exported_ones_where_the_checkpoints_are_
 def test_targets_that_are_no_class_are_not_counted_but_told(arrays, tmp_path):
     evaluation = measured(arrays, tmp_path)
     ignored = (arrays[1] == 255).sum()
-    assert evaluation.findings.uncounted == ignored > 0
-    assert evaluation.findings.confusion.sum() == arrays[1].size - ignored
+    assert evaluation.class_results.uncounted == ignored > 0
+    assert evaluation.class_results.confusion.sum() == arrays[1].size - ignored
     write(evaluation, tmp_path / "evaluation" / "train")
     assert json.loads((tmp_path / "evaluation" / "train" / "metrics.json").read_text())["uncounted"] == ignored
 
@@ -231,7 +231,7 @@ def test_accuracy_and_mean_iou_are_those_of_the_confusion_matrix(arrays, tmp_pat
     images, masks = arrays
     metrics = {"accuracy": keras.metrics.SparseCategoricalAccuracy(), "mean_iou": MeanIoU(num_classes=3)}
     evaluation = measured((images, np.minimum(masks, 2)), tmp_path, metrics=metrics)
-    confusion = evaluation.findings.confusion
+    confusion = evaluation.class_results.confusion
     found = evaluation.metrics["saved_model"]
     ious = np.diag(confusion) / (confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
     assert found["accuracy"] == pytest.approx(np.trace(confusion) / confusion.sum(), abs=1e-6)
@@ -243,7 +243,7 @@ def test_outputs_that_are_no_classes_leave_the_metrics(arrays, tmp_path):
     evaluation = measured(
         arrays, tmp_path, outputs=1, loss=lambda y, x: tf.reduce_mean((tf.cast(y, "float32") - x[..., 0]) ** 2)
     )
-    assert evaluation.findings is None and evaluation.class_table() == []
+    assert evaluation.class_results is None and evaluation.class_table() == []
     write(evaluation, tmp_path / "evaluation" / "train", run="x")
     assert [path.name for path in (tmp_path / "evaluation" / "train").iterdir()] == ["metrics.json"]
     values = json.loads((tmp_path / "evaluation" / "train" / "metrics.json").read_text())
@@ -270,7 +270,7 @@ def test_a_folder_that_cannot_be_completed_leaves_the_one_there(arrays, tmp_path
     folder = tmp_path / "evaluation" / "train"
     write(evaluation, folder)
     before = whole(folder.parent)
-    nameless = Evaluation(evaluation.split, evaluation.metrics, evaluation.findings, class_names=())
+    nameless = Evaluation(evaluation.split, evaluation.metrics, evaluation.class_results, class_names=())
     with pytest.raises(IndexError):
         write(nameless, folder)
     assert whole(folder.parent) == before

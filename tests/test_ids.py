@@ -22,11 +22,11 @@ from unittest import mock
 import pytest
 from omegaconf import OmegaConf
 
-from src.config import compose as config, moved, signatures, targets
-from src.config.compose import CONFIG_DIR, branch, compose, expand
-from src.runs import identity, provenance
-from src.runs.branch import Parent
-from src.runs.identity import config_hash, identity_config, run_id
+from src.config import compose as config, identity, moved, signatures, targets
+from src.config.compose import CONFIG_DIR, compose, expand
+from src.config.identity import config_hash, identity_config, run_id
+from src.runs import branch as branches, provenance
+from src.runs.branch import Parent, branch
 from src.sweeps.plan import plan
 
 FILE = Path(__file__).with_name("ids.txt")
@@ -64,7 +64,7 @@ def a_users_folder() -> Iterator[None]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(targets, "FILE", Path(folder, "targets.txt")),
-        mock.patch.object(config, "find_parent", return_value=PARENT),
+        mock.patch.object(branches, "find_parent", return_value=PARENT),
     ):
         targets.FILE.write_text("\n".join([LISTED.read_text(), *OWN_CODE]))
         os.chdir(folder)

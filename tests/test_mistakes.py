@@ -21,8 +21,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.config import checks, composition, unknown_keys
-from src.config.compose import ConfigError, branch, compose
+from src.config.compose import ConfigError, compose
 from src.config.origins import ComposedFile, Origins, shown
+from src.runs.branch import branch
 from src.runs.run import Run
 from src.train import _command
 from tests.runs.made import make_run

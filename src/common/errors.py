@@ -16,7 +16,7 @@ import os
 import re
 import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from src.common.files import is_own
@@ -25,6 +25,7 @@ from src.common.files import is_own
 UNEXPECTED = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError)
 _SYMBOLIC = re.compile(r"symbolic `?(tf\.)?Tensor|SymbolicTensor")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+MOST_PROBLEMS = 8  # lines of a message
 LONGEST_LINE = 500  # characters of a message on one line
 # What TensorFlow and Keras say of a variable that is made when it should be there already.
 _MADE_LATE = re.compile(
@@ -42,6 +43,12 @@ _PROJECT = str(Path(__file__).resolve().parents[1]) + os.sep
 
 class ConfigError(ValueError):
     """The command or the config is wrong; the message names the key, the value and the way out."""
+
+    @classmethod
+    def of(cls, problems: Sequence[str]) -> ConfigError:
+        """One error for several problems, a line each; of many, the first ones and how many are left."""
+        left = len(problems) - MOST_PROBLEMS
+        return cls("\n".join([*problems[:MOST_PROBLEMS], *([f"and {left} more"] if left > 0 else [])]))
 
 
 def described(error: BaseException) -> str:

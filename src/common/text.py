@@ -93,7 +93,7 @@ def measured(value: float) -> str:
     return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 or not math.isfinite(value) else f"{value:.1e}"
 
 
-def counted(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     """1 run, 2 runs."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 

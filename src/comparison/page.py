@@ -17,7 +17,7 @@ from importlib import resources
 from string import Template
 
 from src.common.errors import ConfigError
-from src.common.text import counted
+from src.common.text import plural
 from src.comparison import confounders
 from src.comparison.charts import MOST_CURVES, colours, curves, scatters
 from src.comparison.effects import Effect, effects
@@ -73,7 +73,7 @@ def page(groups: Sequence[Group], keys: Sequence[str], *, sort: str | None = Non
     figures += [("scatters", figure) for figure in scatters(found, groups, keys)]
     names = ", ".join(dict.fromkeys(plain(row.run.values["name"]) for row in rows))
     return Template(_file("page.html")).substitute(
-        title=escape(f"{names}: {counted(len(rows), 'run')}"),
+        title=escape(f"{names}: {plural(len(rows), 'run')}"),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         summary=escape(_summary(groups, rows)),
         style=_file("page.css"),
@@ -98,7 +98,7 @@ def _file(name: str) -> str:
 
 def _summary(groups: Sequence[Group], rows: Sequence[Row]) -> str:
     statuses = ", ".join(f"{n} {status}" for status, n in Counter(row.status for row in rows).items())
-    text = f"{counted(len(groups), 'setting')}; {statuses}."
+    text = f"{plural(len(groups), 'setting')}; {statuses}."
     best = groups[0]
     if best.averaged:
         text += f" Best: {best.best.monitor} {show('', best.mean(best.best.monitor))}"

@@ -21,10 +21,9 @@ from src.common.errors import ConfigError
 from src.common.ranges import Check, Count, Flag, Fraction, NonNegative, Positive, Range, Share, checks_in, shown
 from src.common.spelling import did_you_mean
 from src.config import signatures, targets
+from src.config.identity import identity_config
 from src.config.moved import new_name
 from src.config.origins import Origins, leaves
-from src.runs.decision import STALE
-from src.runs.identity import identity_config
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 
@@ -67,7 +66,7 @@ CHECKS = {
             **dict.fromkeys(("epochs", "batch_size", "log_every_steps"), Count),
             "seed": Annotated[int, Range(0, 2**32 - 1)],
             "mode": Literal["min", "max"],
-            "stale": Literal[STALE],
+            "stale": Literal["ask", "reuse", "rerun"],
             "max_seconds": Positive | None,
             "precision": Literal["mixed_bfloat16", "mixed_float16"] | None,
             **dict.fromkeys(("trainer.threads", "trainer.overfit_batches"), Count | None),

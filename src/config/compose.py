@@ -30,20 +30,16 @@ from yaml import YAMLError
 
 from src.config import checks, hydra_settings, unknown_keys
 from src.config.checks import CONFIG_DIR, ConfigError, check_monitor
-from src.config.command_line import parse_command, unreadable
+from src.config.command_line import unreadable
 from src.config.composition import composition_error
+from src.config.identity import register_resolvers
 from src.config.origins import ComposedFile, Origins, composed_files, leaves, shown
-from src.config.overrides import check_key, check_mode, check_option, check_setting, check_twice, refuse_filled_in
-from src.runs.branch import find_parent
-from src.runs.collection import ID, find_run
-from src.runs.commands import quoted
-from src.runs.identity import register_resolvers
+from src.config.overrides import check_key, check_mode, check_option, check_setting, check_twice
 
 __all__ = [
     "CONFIG_DIR",
     "CONFIG_NAME",
     "ConfigError",
-    "branch",
     "check_monitor",
     "check_settings",
     "check_sweep",
@@ -53,19 +49,6 @@ __all__ = [
 ]
 
 CONFIG_NAME = "train"
-
-# What a run was told once, and a branch of it is not.
-NOT_INHERITED = {
-    "resume",
-    "parent.config_hash",
-    "parent.step",
-    "parent.checkpoint",
-    "parent.epoch",
-    "rerun",
-    "stale",
-    "wait",
-    "max_seconds",
-}
 
 
 def compose(
@@ -227,7 +210,7 @@ class _Composer:
     def _composed(self, options: list[str]) -> DictConfig:
         """What Hydra composes, which looks for the root in its main folder alone."""
         if self._main != CONFIG_DIR:
-            path = f"hydra.searchpath={_quoted(list(map(str, self._folders)))}"
+            path = f"hydra.searchpath={as_override(list(map(str, self._folders)))}"
             options = [*(text for text in options if text != self._search_path), path]
         with _hydra(self._main):
             return hydra.compose(self._name, options, return_hydra_config=True)
@@ -356,51 +339,12 @@ def _first(override: Override) -> str:
     return f"{override.get_key_element()}={value}"
 
 
-def branch(overrides: list[str], *, config_name: str = CONFIG_NAME) -> list[str]:
-    """With `resume=RUN` among the overrides: RUN's own before them, where they name others, and where it stands.
-
-    Raises:
-        ConfigError: RUN is none, or several; or a key is given that a branch fills in.
-    """
-    parsed = [parse_override(text) for text in overrides]
-    for override in parsed:
-        if override.key_or_group.partition(".")[0] == "parent":
-            refuse_filled_in(override)
-    named = [override for override in parsed if override.key_or_group == "resume"]
-    if not named or named[-1].value() is None:
-        return overrides
-    if named[-1].is_sweep_override():
-        raise ConfigError(f"{named[-1].input_line}: a sweep branches from one run; type a command for each")
-    text = str(named[-1].value())
-    try:
-        if ID.fullmatch(text) and not Path(text).exists() and Path("outputs").is_dir():
-            text = str(find_run(text).directory)
-            overrides = [word for word in overrides if word != named[-1].input_line] + [f"resume={quoted(text)}"]
-        parent = find_parent(Path(text))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    own = {override.key_or_group for override in parsed} | NOT_INHERITED
-    flags = parse_command(parent.flags)
-    if (name := flags.config_name or CONFIG_NAME) != config_name:
-        raise ConfigError(f"{named[-1].input_line}: that run was made with --config-name={name}; give that too")
-    if not search_path(overrides):
-        overrides = with_config_dir([*flags.overrides, *overrides], flags.config_dir)
-    # What RUN took from outside, as from ${oc.env:DATA}, is what it was then, but of options that are replaced here.
-    recorded = {
-        key: f"++{key}={_quoted(value)}"
-        for key, value in ({} if own.intersection(checks.OPTIONAL_GROUPS) else parent.resolved).items()
-        if not any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in own)
-    }
-    inherited = [text for text in parent.overrides if parse_override(text).key_or_group not in {*own, *recorded}]
-    return [*inherited, *recorded.values(), *overrides, *parent.overrides_of_branch()]
-
-
-def _quoted(value: Any) -> str:
+def as_override(value: Any) -> str:
     """A value as an override gives it."""
     if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{_quoted(item)}' for key, item in value.items())}}}"
+        return f"{{{','.join(f'{key}:{as_override(item)}' for key, item in value.items())}}}"
     if isinstance(value, list):
-        return f"[{','.join(map(_quoted, value))}]"
+        return f"[{','.join(map(as_override, value))}]"
     return QuotedString(value, Quote.single).with_quotes() if isinstance(value, str) else json.dumps(value)
 
 
@@ -414,7 +358,7 @@ def with_config_dir(overrides: list[str], config_dir: str | None) -> list[str]:
     if given := search_path(overrides):
         folders += cast(list[Any], parse_override(given).value())
     others = [text for text in overrides if text != given]
-    return [*others, f"hydra.searchpath={_quoted(list(map(str, folders)))}"]
+    return [*others, f"hydra.searchpath={as_override(list(map(str, folders)))}"]
 
 
 def parse_override(text: str) -> Override:

@@ -22,11 +22,11 @@ from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from src.common import ranges
+from src.common.code import ROOT, Module, defined, imported, spec_of
 from src.common.ranges import Check, check_of
 from src.common.spelling import did_you_mean
 from src.config.moved import new_name
 from src.config.targets import OWN_KEYS
-from src.runs.code import ROOT, Module, defined, imported, spec_of
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = tuple[Module, Function | ast.ClassDef]

@@ -25,7 +25,7 @@ from typing import Any
 
 from src.common.errors import control_flow_on_tensor, plain_message, users_line
 from src.common.spelling import did_you_mean
-from src.common.text import counted
+from src.common.text import plural
 from src.config.moved import new_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,7 +205,7 @@ def _no_model(built: Any) -> str | None:
     except (AttributeError, ValueError):  # ValueError: of a sequential one without keras.Input
         pass
     else:
-        told = f"has {counted(counts[0], 'input')} and {counted(counts[1], 'output')}"
+        told = f"has {plural(counts[0], 'input')} and {plural(counts[1], 'output')}"
         return None if counts == (1, 1) else f"{told}: {wanted}"
     if isinstance(built, keras.Sequential):
         return f"does not know what it takes: {wanted}; let it begin with keras.Input(input_shape)"

@@ -28,8 +28,6 @@ from src.config.checks import (
 from src.config.moved import new_name
 from src.config.origins import ComposedFile, Origins, at, leaves, shown
 
-MOST_LINES = 8
-
 
 def check_top_level_keys(plain: dict[str, Any], origins: Origins, composed: Sequence[ComposedFile]) -> None:
     """Every key at the top must be a root file's, a group's, or one that another value refers to.
@@ -107,8 +105,7 @@ def check_group_keys(
         if typed or not (origins.is_typed(key) or origins.is_typed(f"{key.rpartition('.')[0]}._target_"))
     ]
     if problems:
-        left = len(problems) - MOST_LINES
-        raise ConfigError("\n".join(problems[:MOST_LINES] + ([f"and {left} more"] if left > 0 else [])))
+        raise ConfigError.of(problems)
 
 
 def _arguments(resolved: dict[str, Any], composed: Sequence[ComposedFile]) -> Iterator[tuple[str, str]]:

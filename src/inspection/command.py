@@ -22,7 +22,7 @@ from src.common.arguments import Parser
 from src.common.files import replace
 from src.common.logs import ConsoleHandler, importing
 from src.common.machine import available_cores
-from src.common.text import counted, print_table, size
+from src.common.text import plural, print_table, size
 from src.config.compose import compose
 
 if TYPE_CHECKING:  # imports TensorFlow
@@ -108,7 +108,7 @@ def _warn(summary: Summary) -> None:
         first, second = shared.splits
         example = f"{first} {shared.indices[0]} is {second} {shared.indices[1]}"
         print(
-            f"warning: {counted(shared.examples, 'image')} of {second} {'is' if shared.examples == 1 else 'are'} "
+            f"warning: {plural(shared.examples, 'image')} of {second} {'is' if shared.examples == 1 else 'are'} "
             f"in {first} as well, byte for byte: {example}",
             file=sys.stderr,
         )

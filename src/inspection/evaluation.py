@@ -2,7 +2,7 @@
 
 evaluation = measure(trainer, data, split="test", serve=loaded.signatures["serving_default"], has_best_weights=True)
 write(evaluation, Path("evaluation/test"))
-evaluation.findings.confusion, evaluation.findings.worst[0].index
+evaluation.class_results.confusion, evaluation.class_results.worst[0].index
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Tensors: TypeAlias = Callable[..., tf.Tensor]
 
 
 @dataclass(frozen=True)
-class Example:
+class MeasuredExample:
     """One example, by its place in the split's stored order, and what was predicted of it.
 
     Attributes:
@@ -46,7 +46,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Findings:
+class ClassResults:
     """Which classes were taken for which, and which examples had the highest losses.
 
     Attributes:
@@ -56,7 +56,7 @@ class Findings:
     """
 
     confusion: np.ndarray
-    worst: Sequence[Example]
+    worst: Sequence[MeasuredExample]
     uncounted: int
 
 
@@ -66,20 +66,20 @@ class Evaluation:
 
     Attributes:
         metrics: by name, of `best_weights` and `saved_model`, of each if it is there.
-        findings: of the SavedModel, or of the best weights where there is none yet; None where its outputs are no
+        class_results: of the SavedModel, or of the best weights where there is none yet; None where its outputs are no
             classes.
     """
 
     split: str
     metrics: Mapping[str, Mapping[str, float]]
-    findings: Findings | None
+    class_results: ClassResults | None
     class_names: Sequence[str]
 
     def class_table(self) -> list[dict[str, Any]]:
         """Each class's name, number of targets, recall, precision and intersection over union; None for 0 of 0."""
-        if self.findings is None:
+        if self.class_results is None:
             return []
-        confusion = self.findings.confusion
+        confusion = self.class_results.confusion
         right, targets, predictions = np.diag(confusion), confusion.sum(1), confusion.sum(0)
         columns = {"recall": targets, "precision": predictions, "iou": targets + predictions - right}
         return [
@@ -131,17 +131,17 @@ def measure(
     if not models:
         raise ValueError(f"there is neither a best checkpoint nor a SavedModel that takes the {split} split's inputs")
     metrics = {name: trainer.evaluate_outputs(predict, batches, own=own) for name, predict in models.items()}
-    findings = None
+    class_results = None
     outputs = (
         trainer.model.outputs[0] if serve is None or "saved_model" not in models else serve.structured_outputs["logits"]
     )
     if data.are_scores(outputs.shape):
         *_, predict = models.values()
-        findings = examine(predict, batches, loss=trainer.learner.loss, classes=data.num_classes)
-    return Evaluation(split, metrics, findings, data.class_names)
+        class_results = examine(predict, batches, loss=trainer.learner.loss, classes=data.num_classes)
+    return Evaluation(split, metrics, class_results, data.class_names)
 
 
-def examine(predict: Tensors, batches: Batches, *, loss: Tensors, classes: int, worst: int = WORST) -> Findings:
+def examine(predict: Tensors, batches: Batches, *, loss: Tensors, classes: int, worst: int = WORST) -> ClassResults:
     """Go through a split once; of its images, only the worst so far are kept.
 
     Args:
@@ -162,7 +162,7 @@ def examine(predict: Tensors, batches: Batches, *, loss: Tensors, classes: int, 
         return tf.argmax(scores, axis=-1, output_type=tf.int32), losses
 
     confusion, uncounted, seen = np.zeros([classes, classes], np.int64), 0, 0
-    kept: list[Example] = []
+    kept: list[MeasuredExample] = []
     cursor = batches.open(0, 0)
     for step in range(batches.steps_per_epoch):
         images, targets = batches.next(cursor, tf.constant(step))
@@ -174,10 +174,10 @@ def examine(predict: Tensors, batches: Batches, *, loss: Tensors, classes: int, 
         targets = np.where(known, targets, 0)
         for i in np.argsort(-_badness(losses), kind="stable")[:worst]:
             parts = (np.array(part[i]) for part in (images, targets, predicted))
-            kept.append(Example(seen + int(i), float(losses[i]), *parts))
+            kept.append(MeasuredExample(seen + int(i), float(losses[i]), *parts))
         kept = sorted(kept, key=lambda example: (-_badness(example.loss), example.index))[:worst]
         seen += len(images)
-    return Findings(confusion, kept, uncounted)
+    return ClassResults(confusion, kept, uncounted)
 
 
 def write(evaluation: Evaluation, folder: Path, **facts: Any) -> None:
@@ -194,15 +194,15 @@ def write(evaluation: Evaluation, folder: Path, **facts: Any) -> None:
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "metrics": {model: dict(metrics) for model, metrics in evaluation.metrics.items()},
         }
-        if findings := evaluation.findings:
+        if class_results := evaluation.class_results:
             values |= {
                 "class_names": list(evaluation.class_names),
                 "per_class": evaluation.class_table(),
-                "confusion": findings.confusion.tolist(),
-                "uncounted": findings.uncounted,
-                "worst": [{"index": example.index, "loss": example.loss} for example in findings.worst],
+                "confusion": class_results.confusion.tolist(),
+                "uncounted": class_results.uncounted,
+                "worst": [{"index": example.index, "loss": example.loss} for example in class_results.worst],
             }
-            _draw(evaluation, findings, made, title=f"{folder.parent.parent.name}, {evaluation.split}")
+            _draw(evaluation, class_results, made, title=f"{folder.parent.parent.name}, {evaluation.split}")
         (made / "metrics.json").write_text(json.dumps(nan_as_null(values), indent=2, allow_nan=False) + "\n")
 
 
@@ -211,20 +211,20 @@ def _badness(losses: Any) -> Any:
     return np.where(np.isnan(losses), np.inf, losses)
 
 
-def _draw(evaluation: Evaluation, findings: Findings, folder: Path, *, title: str) -> None:
+def _draw(evaluation: Evaluation, class_results: ClassResults, folder: Path, *, title: str) -> None:
     names = evaluation.class_names
-    (folder / "confusion.png").write_bytes(png(confusion_picture(findings.confusion, names, title=title)))
-    image = findings.worst[0].image
+    (folder / "confusion.png").write_bytes(png(confusion_picture(class_results.confusion, names, title=title)))
+    image = class_results.worst[0].image
     if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
         return
-    (folder / "worst.png").write_bytes(png(_sheet(findings.worst, names)))
+    (folder / "worst.png").write_bytes(png(_sheet(class_results.worst, names)))
     (folder / "worst").mkdir()
-    for place, example in enumerate(findings.worst, 1):
+    for place, example in enumerate(class_results.worst, 1):
         path = folder / "worst" / f"{place:02}-index-{example.index:05}.png"
         path.write_bytes(png(_sheet([example], names)))
 
 
-def _sheet(examples: Sequence[Example], class_names: Sequence[str]) -> np.ndarray:
+def _sheet(examples: Sequence[MeasuredExample], class_names: Sequence[str]) -> np.ndarray:
     images, targets, predicted = (
         np.stack([getattr(example, name) for example in examples]) for name in ("image", "target", "predicted")
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from src.common.arguments import Parser
 from src.common.command import EXIT_FAILED, run_command
-from src.common.text import counted, print_table, size
+from src.common.text import plural, print_table, size
 from src.runs.clean import Plan, Removal, make_plan
 from src.runs.collection import find_run, find_runs
 from src.runs.details import print_details
@@ -87,7 +87,7 @@ def _list(arguments: argparse.Namespace) -> int:
         print_list(summaries, sys.stdout)
     else:
         where = ", ".join(map(str, arguments.folders))
-        print(f"none of {counted(len(runs), 'run')} in {where} matches", file=sys.stderr)
+        print(f"none of {plural(len(runs), 'run')} in {where} matches", file=sys.stderr)
     return OK
 
 
@@ -144,13 +144,13 @@ def _print_plan(plan: Plan, *, keep: int) -> None:
         print_table(table, sys.stdout, right=("size",))
     for reason, runs in plan.kept.items():
         what = f"the best {keep} of each name and monitor" if reason == "best" else reason
-        print(f"kept: {counted(len(runs), 'run')}, {what}")
+        print(f"kept: {plural(len(runs), 'run')}, {what}")
 
 
 def _what(plan: Plan) -> str:
     leftovers = sum(removal.is_leftover for removal in plan.removals)
     runs = len(plan.removals) - leftovers
-    parts = [f"checkpoints of {counted(runs, 'run')}" * bool(runs), counted(leftovers, "leftover") * bool(leftovers)]
+    parts = [f"checkpoints of {plural(runs, 'run')}" * bool(runs), plural(leftovers, "leftover") * bool(leftovers)]
     return f"{size(plan.size)} of {' and '.join(filter(None, parts))}"
 
 

@@ -17,9 +17,9 @@ from typing import Any
 from src.common import files
 from src.config.checks import plain_values
 from src.config.compose import CONFIG_NAME, search_path
+from src.config.identity import derived, settings
 from src.runs.environment import environment, environment_changes
 from src.runs.external_values import outside_values
-from src.runs.identity import derived, settings
 from src.runs.record import Record
 from src.runs.record_schema import RecordValues
 from src.runs.run import Run

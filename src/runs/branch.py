@@ -1,5 +1,6 @@
 """Branching: a new run that starts from another's checkpoint.
 
+branch(["resume=1a2b3c4d", "epochs=40"])     # that run's own overrides before these, and what its checkpoint is
 parent = find_parent(Path("outputs/digits/cnn-...-1a2b3c4d"))
 parent.config_hash, parent.step     # what the branch's identity counts; never a path
 """
@@ -14,7 +15,13 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.runs.collection import SHORTEST_ID, find_runs
+from src.common.errors import ConfigError
+from src.config.checks import OPTIONAL_GROUPS
+from src.config.command_line import parse_command
+from src.config.compose import CONFIG_NAME, as_override, parse_override, search_path, with_config_dir
+from src.config.overrides import refuse_filled_in
+from src.runs.collection import ID, SHORTEST_ID, find_run, find_runs
+from src.runs.commands import quoted
 from src.runs.external_values import recorded_values
 from src.runs.lock import lock_path
 from src.runs.record import Record
@@ -31,6 +38,13 @@ log = logging.getLogger(__name__)
 
 SUGGESTED = 3  # runs that a message names
 BRANCHES = "branches"  # in a parent's folder: an empty file for each, named by its id
+
+
+# What a run was told once, and a branch of it is not.
+NOT_INHERITED = {
+    *("resume", "parent.config_hash", "parent.step", "parent.checkpoint", "parent.epoch"),
+    *("rerun", "stale", "wait", "max_seconds"),
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,45 @@ class Parent:
             f"parent.epoch={self.epoch}",
             f"parent.checkpoint='{self.checkpoint}'",
         ]
+
+
+def branch(overrides: list[str], *, config_name: str = CONFIG_NAME) -> list[str]:
+    """With `resume=RUN` among the overrides: RUN's own before them, where they name others, and where it stands.
+
+    Raises:
+        ConfigError: RUN is none, or several; or a key is given that a branch fills in.
+    """
+    parsed = [parse_override(text) for text in overrides]
+    for override in parsed:
+        if override.key_or_group.partition(".")[0] == "parent":
+            refuse_filled_in(override)
+    named = [override for override in parsed if override.key_or_group == "resume"]
+    if not named or named[-1].value() is None:
+        return overrides
+    if named[-1].is_sweep_override():
+        raise ConfigError(f"{named[-1].input_line}: a sweep branches from one run; type a command for each")
+    text = str(named[-1].value())
+    try:
+        if ID.fullmatch(text) and not Path(text).exists() and Path("outputs").is_dir():
+            text = str(find_run(text).directory)
+            overrides = [word for word in overrides if word != named[-1].input_line] + [f"resume={quoted(text)}"]
+        parent = find_parent(Path(text))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    own = {override.key_or_group for override in parsed} | NOT_INHERITED
+    flags = parse_command(parent.flags)
+    if (name := flags.config_name or CONFIG_NAME) != config_name:
+        raise ConfigError(f"{named[-1].input_line}: that run was made with --config-name={name}; give that too")
+    if not search_path(overrides):
+        overrides = with_config_dir([*flags.overrides, *overrides], flags.config_dir)
+    # What RUN took from outside, as from ${oc.env:DATA}, is what it was then, but of options that are replaced here.
+    recorded = {
+        key: f"++{key}={as_override(value)}"
+        for key, value in ({} if own.intersection(OPTIONAL_GROUPS) else parent.resolved).items()
+        if not any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in own)
+    }
+    inherited = [text for text in parent.overrides if parse_override(text).key_or_group not in {*own, *recorded}]
+    return [*inherited, *recorded.values(), *overrides, *parent.overrides_of_branch()]
 
 
 def find_parent(directory: Path) -> Parent:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from src.common.errors import ConfigError
-from src.common.text import counted
-from src.runs import ID_DIGITS
+from src.common.text import plural
+from src.config.identity import ID_DIGITS
 from src.runs.commands import python
 from src.runs.lock import holder_of, lock_path
 from src.runs.record import BadRecord, Record
@@ -114,7 +114,7 @@ def find_run(text: str, *, folder: Path = Path("outputs")) -> RecordedRun:
     if directory.is_dir():
         inside = find_runs([directory])[0]
         first = f", such as {inside[0].directory}" if inside else ""
-        raise ConfigError(f"{text} is no run but a folder with {counted(len(inside), 'run')}{first}; {ways}")
+        raise ConfigError(f"{text} is no run but a folder with {plural(len(inside), 'run')}{first}; {ways}")
     runs = [run for run in find_runs([folder])[0] if not run.set_aside] if folder.is_dir() else []
     is_id = ID.fullmatch(text)
     found = [run for run in runs if run.directory.name == text or (is_id and run.values["id"].startswith(text))]
@@ -122,7 +122,7 @@ def find_run(text: str, *, folder: Path = Path("outputs")) -> RecordedRun:
         raise ConfigError(f"{text} is no run: {ways}")
     if not found:
         there = (
-            f"of {counted(len(runs), 'run')} below {folder}" if folder.is_dir() else f"as there is no folder {folder}"
+            f"of {plural(len(runs), 'run')} below {folder}" if folder.is_dir() else f"as there is no folder {folder}"
         )
         raise ConfigError(f"there is no run with the id {text}, {there}; {python()} -m src.runs list shows all")
     if len(found) > 1:

@@ -11,7 +11,6 @@ from typing import Literal
 from src.runs.record_schema import RecordValues
 
 Action = Literal["start", "resume", "reuse"]
-STALE = ("ask", "reuse", "rerun")
 
 
 class StaleRun(RuntimeError):

@@ -16,8 +16,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from src.common.text import counted, duration, print_table, size, sparkline
-from src.runs import ID_DIGITS
+from src.common.text import duration, plural, print_table, size, sparkline
+from src.config.identity import ID_DIGITS
 from src.runs.collection import RecordedRun, find_runs
 from src.runs.commands import given_options, next_commands, train_command
 from src.runs.listing import SET_ASIDE, STYLES, local_time, newest_first, shown_status
@@ -80,7 +80,7 @@ def _reasons(run: RecordedRun) -> Iterator[str]:
     ):
         if missing:
             shown = ", ".join(map(str, missing[:EPOCHS])) + (", ..." if len(missing) > EPOCHS else "")
-            yield f"its {name} {lacks} {counted(len(missing), unit)}, lost as in a power cut: {shown}"
+            yield f"its {name} {lacks} {plural(len(missing), unit)}, lost as in a power cut: {shown}"
     if error := values["error"]:
         yield f"{error['type']}: {error['message']}"
         yield _place(error["traceback"] or "")
@@ -151,7 +151,7 @@ def _environment(environment: Environment) -> Iterator[str]:
     packages = {"python": environment["python"], **environment["packages"]}
     yield ", ".join(f"{name} {version}" for name, version in packages.items() if version)
     threads = environment["threads"]
-    parts = (environment["processor"], counted(threads, "thread") if threads else None)
+    parts = (environment["processor"], plural(threads, "thread") if threads else None)
     yield ", ".join(filter(None, parts))
     yield ", ".join(f"{name}={value}" for name, value in (environment["variables"] or {}).items())
     yield from (f"changed on the way: {change}" for change in environment["changes"])

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from src.runs.provenance import ROOT
+from src.common.code import ROOT
 from src.runs.sources import repository_state
 
 # What every run sets, so that no keras.json decides; see build.set_up_process.

@@ -27,9 +27,10 @@ from src.common.files import delete
 from src.common.logs import importing
 from src.common.machine import available_cores
 from src.common.signals import PRUNE_SIGNAL, interrupts_noted, stop_on_signals
-from src.common.text import counted
+from src.common.text import plural
 from src.config.checks import plain_values, resolved_node
 from src.config.hydra_settings import PLUGINS, check_settings
+from src.config.identity import register_resolvers
 from src.runs.begin import begin, keep_code, now
 from src.runs.branch import begin_branch
 from src.runs.commands import next_commands, print_next
@@ -37,7 +38,6 @@ from src.runs.decision import Action
 from src.runs.environment import environment, environment_changes
 from src.runs.file_access import watch
 from src.runs.hydra_job import HydraCallbacks, run_as_job
-from src.runs.identity import register_resolvers
 from src.runs.lock import hold
 from src.runs.provenance import completed, fingerprints, is_users, unfollowed
 from src.runs.record import Record
@@ -271,7 +271,7 @@ def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
         steps = data.train.steps_per_epoch
         if state.step != state.epoch * steps + state.epoch_step:
             raise ConfigError(
-                f"{run.cfg.resume} did {state.step} steps in {counted(state.epoch, 'epoch')}, and an epoch has {steps} "
+                f"{run.cfg.resume} did {state.step} steps in {plural(state.epoch, 'epoch')}, and an epoch has {steps} "
                 "here: a branch needs the batch_size and the data of its parent"
             )
         state.branch(learning_rates)

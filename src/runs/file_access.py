@@ -16,8 +16,8 @@ from importlib.util import source_from_cache
 from types import FrameType
 from typing import Any
 
+from src.common.code import keep_search_path
 from src.common.files import is_own
-from src.runs.code import keep_search_path
 
 # Of the system, and not of an experiment.
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/")

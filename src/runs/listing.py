@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, TextIO
 
-from src.common.text import counted, duration, print_table, size
+from src.common.text import duration, plural, print_table, size
 from src.runs.collection import RecordedRun
 from src.runs.record import STATUSES
 from src.runs.sizes import size_of
@@ -86,7 +86,7 @@ def _totals(summaries: Sequence[dict[str, Any]]) -> str:
     statuses = ", ".join(f"{counts[status]} {status}" for status in SHOWN_STATUSES if counts[status])
     totals = [sum(run[key] for run in summaries) for key in ("bytes", "checkpoint_bytes", "seconds")]
     return (
-        f"{counted(len(summaries), 'run')}: {statuses}; {size(totals[0])}, {size(totals[1])} of it checkpoints; "
+        f"{plural(len(summaries), 'run')}: {statuses}; {size(totals[0])}, {size(totals[1])} of it checkpoints; "
         f"trained for {duration(totals[2])}"
     )
 

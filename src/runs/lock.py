@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from src.runs import ID_DIGITS
+from src.config.identity import ID_DIGITS
 
 # Whoever looks whether a lock is held has it for that moment.
 GLANCES, GLANCE_SECONDS = 3, 0.02

@@ -28,10 +28,9 @@ import yaml
 from src.common.machine import free_memory
 from src.common.text import size
 from src.config import signatures, targets
+from src.config.checks import CONFIG_DIR
 from src.data.images.image_data import ImageData
 from src.training.state import TrainState, kept
-
-OPTIONS = Path(__file__).resolve().parents[2] / "conf"
 
 # The option for the other kind of labels of one's own images.
 OTHER_FOLDERS = {
@@ -154,7 +153,7 @@ def shape_problem(model: keras.Model, data: ImageData, *, model_option: str, dat
 
 def _takes(option: str, shape: Mapping[str, Any]) -> bool:
     """Whether a model option of the project, its other arguments as they are, can be built for such images."""
-    node = yaml.safe_load((OPTIONS / "model" / f"{option}.yaml").read_text(encoding="utf-8"))
+    node = yaml.safe_load((CONFIG_DIR / "model" / f"{option}.yaml").read_text(encoding="utf-8"))
     try:
         targets.build(node, key="model", **shape)
     except ValueError:
@@ -180,7 +179,7 @@ def probabilities_problem(inference: tf.types.experimental.ConcreteFunction) -> 
 
 def _described_options(group: str) -> Iterator[tuple[str, str]]:
     """The options of a group, each with the first sentence of its header."""
-    for path in sorted((OPTIONS / group).glob("*.yaml")):
+    for path in sorted((CONFIG_DIR / group).glob("*.yaml")):
         header = re.match(r"# (.+?)(\.\s|$)", path.read_text(encoding="utf-8"), re.M)
         yield path.stem, header[1].rstrip(".") if header else ""
 

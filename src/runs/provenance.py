@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.common import code
+from src.common.code import OF_MANY, PROJECT, ROOT, Part, digest, find, reach
 from src.common.files import walk
 from src.common.text import printable
 from src.config.moved import new_name
-from src.runs import code, file_access
-from src.runs.code import OF_MANY, PROJECT, ROOT, Part, digest, find, reach
+from src.runs import file_access
 
 VERSION = 1
 

@@ -36,7 +36,7 @@ NO_METRICS = ("epoch", "step", "seconds", "learning_rate")  # of a line of histo
 Status = Literal["running", "completed", "interrupted", "failed", "pruned"]
 
 
-class Best(TypedDict):
+class RecordedBest(TypedDict):
     """The best value of the monitored metric; `metrics` is null in a record of before."""
 
     value: float | None
@@ -60,7 +60,7 @@ class Process(TypedDict):
     host: str | None
 
 
-class Parent(TypedDict):
+class RecordedParent(TypedDict):
     """The run and the checkpoint that a branch began from."""
 
     config_hash: Required[str]
@@ -117,7 +117,7 @@ class RecordValues(TypedDict):
     status: Status
     monitor: str
     mode: Literal["min", "max"]
-    best: Best | None
+    best: RecordedBest | None
     metrics: dict[str, float | None]
     epoch: int
     step: int
@@ -137,7 +137,7 @@ class RecordValues(TypedDict):
     config_hash: str
     fingerprints: Fingerprints
     process: Process
-    parent: Parent | None
+    parent: RecordedParent | None
     error: Failure | None
     environment: Environment
     class_names: list[Any]
@@ -229,7 +229,7 @@ def best_metrics(values: RecordValues, history: list[dict[str, Any]]) -> dict[st
     return {**metrics, values["monitor"]: best and best["value"]}
 
 
-def step_within(best: Best) -> str:
+def step_within(best: RecordedBest) -> str:
     """`, step 73` where the best was measured within its epoch, "" where at its end: then training was measured too."""
     metrics = best["metrics"]
     ended = metrics is None or any(name.startswith("train/") for name in metrics)

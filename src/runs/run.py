@@ -20,9 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.common.errors import ConfigError
-from src.runs import ID_DIGITS
+from src.config.identity import ID_DIGITS, hash_of, identity_config
 from src.runs.decision import Action, decide
-from src.runs.identity import hash_of, identity_config
 from src.runs.lock import lock_path
 from src.runs.provenance import changes
 from src.runs.record import Record

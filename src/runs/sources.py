@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.common.code import ROOT, read_once
 from src.common.files import delete, is_own, replacing
-from src.runs.code import read_once
 from src.runs.external_values import SECRET
-from src.runs.provenance import ROOT
 
 MOST_BYTES = 2**20  # kept of a run in all
 PROJECT, ELSEWHERE = "project", "elsewhere"

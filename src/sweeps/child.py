@@ -15,9 +15,9 @@ from omegaconf import open_dict
 
 from src.common.logs import ConsoleHandler
 from src.common.signals import stop_on_signals
+from src.config.identity import register_resolvers
 from src.runs import provenance
 from src.runs.execute import execute
-from src.runs.identity import register_resolvers
 from src.runs.run import Run
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.compose import ConfigError, compose
-from src.runs import ID_DIGITS
+from src.config.identity import ID_DIGITS
 from src.runs.decision import Action, StaleRun
 from src.runs.lock import hold
 from src.runs.provenance import changes
@@ -151,4 +151,4 @@ def _epoch_seconds(folder: Path) -> dict[str, list[float]]:
 
 
 def _model(directory: Path) -> str:
-    return directory.name.partition("-")[0]  # as src.runs.identity.label begins
+    return directory.name.partition("-")[0]  # as src.config.identity.label begins

@@ -31,7 +31,7 @@ from src.common.files import fsync_folders
 from src.common.ranges import Check, Count, Positive, checks_of
 from src.config import targets
 from src.config.checks import ConfigError
-from src.runs import ID_DIGITS
+from src.config.identity import ID_DIGITS
 from src.sweeps.space import Space
 
 Outcome = Literal["complete", "pruned", "failed"]

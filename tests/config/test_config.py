@@ -9,7 +9,7 @@ from omegaconf import OmegaConf, open_dict
 from src.config import compose as config
 from src.config.command_line import parse_command
 from src.config.compose import ConfigError, check_sweep, compose, expand
-from src.runs.identity import config_hash
+from src.config.identity import config_hash
 
 STOP = "callback=early_stopping "
 

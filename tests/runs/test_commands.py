@@ -13,10 +13,10 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from src.config.compose import compose
+from src.config.identity import config_hash
 from src.runs.collection import find_run
 from src.runs.commands import quoted
 from src.runs.details import print_details
-from src.runs.identity import config_hash
 from tests.runs.made import make_run
 from tests.support.commands import compare as main
 from tests.support.helpers import only_run, run_module, train

@@ -12,8 +12,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from src.config.compose import ConfigError, branch, compose
+from src.config.compose import ConfigError, compose
 from src.runs import execute, provenance
+from src.runs.branch import branch
 from src.runs.run import Run
 from tests.runs.made import make_run
 from tests.support.helpers import PYTHONPATH, train
@@ -26,26 +27,27 @@ from hydra.core.hydra_config import HydraConfig
 from pathlib import Path
 from src.config import checks, compose as config, targets
 from src import train
-from src.runs import execute, identity, run
+from src.config import identity
+from src.runs import execute, run
 from src.runs.record import Record
 
 Path("targets.txt").write_text(f"{targets.FILE.read_text()}hydra.callbacks mine\\n")
 targets.FILE = Path("targets.txt").absolute()
 counts = collections.Counter()
 
-def counted(owner, name):
+def plural(owner, name):
     original = getattr(owner, name)
     def call(*args, **kwargs):
         counts[name] += 1
         return original(*args, **kwargs)
     setattr(owner, name, call)
 
-counted(hydra, "compose")
-counted(checks, "check_values")
-counted(execute, "fingerprints")
-counted(run.Run, "decide")
-counted(execute, "hold")
-counted(Record, "read")
+plural(hydra, "compose")
+plural(checks, "check_values")
+plural(execute, "fingerprints")
+plural(run.Run, "decide")
+plural(execute, "hold")
+plural(Record, "read")
 found = []
 for _ in range(2):
     counts.clear()

@@ -5,7 +5,8 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from src.config.compose import branch, compose
+from src.config.compose import compose
+from src.runs.branch import branch
 from src.runs.external_values import outside_values, recorded_values
 from src.runs.record import Record
 from tests.support import forks

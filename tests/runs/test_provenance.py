@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from src.common.code import reach
 from src.data.images.files import SUFFIXES
 from src.data.images.folder_layout import find_layout
 from src.runs import provenance
-from src.runs.code import reach
 from src.runs.provenance import COMPUTING, NOT_COMPUTING, PROJECT, changes, comparable_data, differences, fingerprints
 from tests.support.folders import write_classes
 from tests.support.helpers import ROOT

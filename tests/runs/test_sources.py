@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from src.common.code import read_once
 from src.runs import sources
-from src.runs.code import read_once
 from src.runs.record import Record
 from src.runs.sources import computing_files, find_sources, repository_state
 from tests.support.helpers import only_run, train

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from src.runs import ID_DIGITS
+from src.config.identity import ID_DIGITS
 from src.runs.provenance import fingerprints
 from src.runs.record import Record
 from src.runs.run import Run

@@ -24,7 +24,7 @@ import numpy as np
 import PIL
 
 from src.common import files
-from src.common.text import counted, printable
+from src.common.text import plural, printable
 from src.data.images.files import HAS_COLOURS, BadImage, Reading, why_too_deep
 from src.data.images.folder_classes import Classes, typed
 from src.data.images.folder_layout import Layout
@@ -109,7 +109,7 @@ def look_at_files(
             found[path] = entry
     new = [path for path in roles if path not in found]
     if new:
-        log.info("checking %s: %s", root, counted(len(new), "file"))
+        log.info("checking %s: %s", root, plural(len(new), "file"))
     try:
         with in_threads(lambda path: _look(root / path, roles[path]), new, f"checking {root}") as looks:
             for path, facts in zip(new, looks, strict=True):
@@ -164,10 +164,10 @@ def problem_list(layout: Layout, findings: Findings, *, skip: bool, cache: Path)
     bad = len(problems) - lone
     is_some_left = bad < images
     outcome = "are left out" if skip and is_some_left else "cannot be used"
-    heads = [f"{bad} of {counted(images, 'image')} in {layout.root} {outcome}"] if bad or not lone else []
+    heads = [f"{bad} of {plural(images, 'image')} in {layout.root} {outcome}"] if bad or not lone else []
     if lone:
         where = "" if bad else f" in {layout.root}"
-        heads.append(f"{counted(lone, 'mask')}{where} {'has' if lone == 1 else 'have'} no image")
+        heads.append(f"{plural(lone, 'mask')}{where} {'has' if lone == 1 else 'have'} no image")
     if is_some_left:
         way_out = "" if skip else "Mend or remove them, or data.skip_bad=true leaves them out."
     else:
@@ -189,7 +189,7 @@ def _lines(layout: Layout, problems: Sequence[tuple[str, str]], *, images: int, 
         if others and len(others) + 1 == images:
             where = f"all {images} {'masks' if path in masks else 'images'}"
         elif others:
-            where, have_all_a_line = f"{path} and {counted(len(others), 'other')}", False
+            where, have_all_a_line = f"{path} and {plural(len(others), 'other')}", False
         lines.append(f"  {where}: {reason}")
     room = MOST_LINES - 2
     if len(lines) <= room and have_all_a_line:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from src.common.text import counted, printable
+from src.common.text import plural, printable
 from src.data.data import DataError
 from src.data.images.files import FEW_BITS, Decoded, Reading
 
@@ -62,7 +62,7 @@ class Oddities:
             if any(is_deep_colour for _, is_deep_colour in self._deep.values()):  # which data.bit_depth is not for
                 way_out = "If they have fewer bits, save them with 8"
             raise DataError(
-                f"{counted(len(self._deep), 'image')} in {self._where} (first: {printable(min(self._deep))}) "
+                f"{plural(len(self._deep), 'image')} in {self._where} (first: {printable(min(self._deep))}) "
                 f"{'has' if len(self._deep) == 1 else 'have'} 16 bits, and the brightest value needs {most}: of their "
                 f"high bytes, {max(most - 8, 0)} bits are left. {way_out}; data.bit_depth=16 takes the high bytes"
             )

@@ -14,11 +14,11 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from src.config.compose import ConfigError, compose
+from src.config.identity import config_hash, settings as identity_settings
 from src.data.data import SPLITS, DataError
 from src.data.images.folder_layout import Example
 from src.data.images.folders import image_folder, split_examples
 from src.data.images.transforms import Flip
-from src.runs.identity import config_hash, settings as identity_settings
 from tests.support.folders import COLOURS, png, save, save_palette, write_classes, write_pairs
 from tests.support.helpers import train
 

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf, open_dict
 
 from src.config.compose import compose
-from src.runs.identity import (
+from src.config.identity import (
     ID_DIGITS,
     LABEL_LENGTH,
     NOT_IDENTITY,

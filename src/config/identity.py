@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.moved import old_name
-from src.runs import ID_DIGITS
 
+ID_DIGITS = 8  # of a config's hash, which a run's folder ends with
 LABEL_LENGTH = 60
 
 # What cannot change a run's result; `*` stands for one or more names.

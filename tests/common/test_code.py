@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from src.runs import code
-from src.runs.code import OF_MANY, reach
+from src.common import code
+from src.common.code import OF_MANY, reach
 from tests.support.helpers import ROOT
 
 FILES = {
