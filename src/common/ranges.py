@@ -17,7 +17,7 @@ import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from math import inf, isfinite
 from numbers import Integral, Real
 from typing import (
@@ -37,6 +37,7 @@ from typing import (
 from src.common.spelling import did_you_mean
 
 Target = TypeVar("Target", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 UNIONS = (Union, types.UnionType)
 
@@ -202,10 +203,31 @@ def enforce_ranges(target: Target) -> Target:
     It raises ValueError naming the argument, its value and what is allowed. Signature and name stay as they are.
     """
     if isinstance(target, type):
-        target.__init__ = enforce_ranges(target.__init__)  # type: ignore[misc]
+        # What a dataclass inherits is annotated in its base's module, which its own `__init__` does not know.
+        target.__init__ = _enforced(target.__init__, target if is_dataclass(target) else None)  # type: ignore[misc]
         return target
+    return _enforced(target)
+
+
+def takes(options: type) -> Callable[[Callable[[Any], Result]], Callable[..., Result]]:
+    """Decorate a function of one object of options: it is called with the object's fields, as keyword arguments."""
+
+    def decorated(function: Callable[[Any], Result]) -> Callable[..., Result]:
+        @functools.wraps(function)
+        def called(**arguments: Any) -> Result:
+            return function(options(**arguments))
+
+        called.__signature__ = inspect.signature(options)  # type: ignore[attr-defined]
+        called.__annotations__ = get_type_hints(options, include_extras=True)
+        return called
+
+    return decorated
+
+
+def _enforced(target: Target, annotated: Any = None) -> Target:
     signature = inspect.signature(target)
-    checks = functools.cache(lambda: checks_of(target))  # at the first call, when all that annotations name is there
+    # At the first call, when all that annotations name is there.
+    checks = functools.cache(lambda: checks_of(annotated or target))
 
     @functools.wraps(target)
     def checked(*args: Any, **kwargs: Any) -> Any:

@@ -63,6 +63,8 @@ def names(name: str) -> list[str] | None:
     found = definition(name)
     if found is None:
         return None
+    if (classes := _dataclasses(*found)) and all(classes):
+        return list(_written(*found))
     is_class = isinstance(found[1], ast.ClassDef)
     taken: dict[str, None] = {}
     for part in _functions(found):
@@ -84,7 +86,7 @@ def checks(name: str) -> dict[str, Check]:
     Not judged is what stands there in a way that is not followed here; the call judges it.
     """
     found = definition(name)
-    if found and "dataclasses.dataclass" in _decorators(*found):
+    if found and _dataclasses(*found):
         return _annotated(*found)
     judged: dict[str, Check] = {}
     declared: set[str] = set()
@@ -108,19 +110,34 @@ def positional(name: str) -> list[str]:
 
 @functools.cache
 def _annotated(module: Module, node: Function | ast.ClassDef) -> dict[str, Check]:
-    """The checks of a function's own arguments, or a dataclass's own fields."""
-    if isinstance(node, ast.ClassDef):
-        fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
-        written = [(part.target.id, part.annotation) for part in fields if isinstance(part.target, ast.Name)]
-    else:
-        given = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
-        written = [(argument.arg, argument.annotation) for argument in given if argument.annotation]
+    """The checks of a function's own arguments, or of a dataclass's fields, its own and inherited."""
     judged = {}
-    for name, annotation in written:
+    for name, (annotation, where) in _written(module, node).items():
         with suppress(TypeError, ValueError, SyntaxError, RecursionError):
-            if check := check_of(_type(annotation, module)):
+            if check := check_of(_type(annotation, where)):
                 judged[name] = check
     return judged
+
+
+def _written(module: Module, node: Function | ast.ClassDef) -> dict[str, tuple[ast.expr, Module]]:
+    """The annotations of a function's arguments, or of a dataclass's fields, and the modules that they stand in."""
+    if not isinstance(node, ast.ClassDef):
+        given = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        return {argument.arg: (argument.annotation, module) for argument in given if argument.annotation}
+    return {
+        part.target.id: (part.annotation, above)
+        for above, base in filter(None, _dataclasses(module, node))
+        for part in base.body
+        if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+    }
+
+
+def _dataclasses(module: Module, node: Function | ast.ClassDef) -> list[tuple[Module, ast.ClassDef] | None]:
+    """A dataclass and its bases, from the last base on, None for one unknown; none of what makes its own `__init__`."""
+    if not isinstance(node, ast.ClassDef) or "dataclasses.dataclass" not in _decorators(module, node):
+        return []
+    has_its_own = any(isinstance(part, Function) and part.name == "__init__" for part in node.body)
+    return [] if has_its_own else list(_classes(module, node))[::-1]
 
 
 def of_keras(name: str) -> bool:
@@ -132,9 +149,18 @@ def of_keras(name: str) -> bool:
 
 
 def definition(name: str) -> Definition | None:
-    """The class or function that a dotted name leads to, through what modules import from each other."""
+    """The class or function that a dotted name leads to, through what modules import from each other.
+
+    Of a function that `takes` an object of options, the object's class.
+    """
     found = _found(new_name(name))
-    return (found[0], found[1]) if found and isinstance(found[1], Function | ast.ClassDef) else None
+    if not found or not isinstance(found[1], Function | ast.ClassDef):
+        return None
+    module, node = found[0], found[1]
+    for part in node.decorator_list:
+        if isinstance(part, ast.Call) and _dotted(part.func, module) == "src.common.ranges.takes":
+            return definition(_dotted(part.args[0], module) or "")
+    return module, node
 
 
 def takes_no(argument: str, target: str, taken: Sequence[str]) -> str:

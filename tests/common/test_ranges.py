@@ -19,9 +19,10 @@ from hypothesis import given, strategies
 
 from src.common import ranges
 from src.common.errors import ConfigError
-from src.common.ranges import Count, Positive, Range, check_of, enforce_ranges
+from src.common.ranges import Count, Positive, Range, check_of, enforce_ranges, takes
 from src.config import signatures, targets
 from src.config.compose import compose
+from src.data.images.folders import image_folder
 from src.training.trainer import Trainer
 from tests.support.helpers import ROOT
 
@@ -92,6 +93,17 @@ class Shift:
     pixels: Count
 
 
+@takes(Shift)
+def blurred(options: Shift) -> int:
+    return options.pixels
+
+
+def test_a_function_that_takes_an_object_of_options_is_called_with_its_fields():
+    assert blurred(pixels=2) == 2 and list(inspect.signature(blurred).parameters) == ["pixels"]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'pixel'"):
+        blurred(pixel=2)
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
@@ -102,6 +114,8 @@ class Shift:
         (lambda: Noise(2), "stddev is 2; it must be a number at least 0 and at most 1"),
         (lambda: Noise(stddev=True), "stddev is true; it must be"),
         (lambda: Shift(0), "pixels is 0; it must be an integer at least 1"),
+        (lambda: blurred(pixels=0), "pixels is 0; it must be an integer at least 1"),
+        (lambda: image_folder(path=".", seed=0, batch_size=0), "batch_size is 0; it must be an integer at least 1"),
     ],
 )
 def test_a_call_names_argument_value_and_what_is_allowed(call, told):
@@ -159,6 +173,7 @@ from typing import Literal
 from keras import layers
 import src.common.ranges as r
 from src.common.ranges import Range, enforce_ranges
+from . import limits
 from .limits import MOST, Size
 
 Rate = typing.Annotated[float, Range(0, 1, above=True)]
@@ -188,13 +203,26 @@ def raised(rate: typing.Annotated[float, Range(0, HIGH)] = 1.0): ...
 class Blur:
     pixels: r.Count = 1
 
+@dataclass
+class Options(limits.Sized):
+    levels: Sequence[Rate] = ()
+
+@r.takes(Options)
+def painted(options): ...
+
 def unknown(rate: nowhere.Range(0, 1), size: MOST, other: typing.Annotated[int, Range(MOST + x)]): ...
 """
 LIMITS = """
+import dataclasses
 from typing import Annotated
 from src.common import ranges
 MOST = 2**5
 Size = Annotated[int, ranges.Range(1, MOST - 1)]
+Width = Size
+
+@dataclasses.dataclass
+class Sized:
+    width: Width = 1
 """
 
 
@@ -226,6 +254,8 @@ X = "+data.transforms.x={_target_:mine.nets."
         (X + "Inherits,rate:0}", "data.transforms.x.rate is 0; it must be a number above 0 and at most 1"),
         (X + "Inherits,rate:null}", "data.transforms.x.rate is null; it must be a number above 0 and at most 1"),
         (X + "Blur,pixels:0}", "data.transforms.x.pixels is 0; it must be an integer at least 1"),
+        (X + "painted,width:0}", "data.transforms.x.width is 0; it must be an integer at least 1 and at most 31"),
+        (X + "painted,levels:[2]}", "data.transforms.x.levels is [2]; it must be a list, each a number"),
         ("+callback.x={_target_:mine.nets.Inherits,rate:2}", "}: callback.x.rate is 2; it must be a number above 0"),
         ("+callback.x={_target_:mine.nets.Inherits,rate:'${seed}'} seed=5", "seed is 5; it must be a number above 0"),
         ("+loss.inner=[{_target_:mine.nets.Inherits,rate:2}]", "}]: loss.inner[0].rate is 2; it must be a number"),
@@ -236,6 +266,10 @@ def test_a_users_own_ranges_are_read_before_anything_is_imported(mine, command, 
     with pytest.raises(ConfigError) as refused:
         compose(["data=digits", "model=cnn", *own, *command.split()])
     assert told in str(refused.value) and "mine" not in sys.modules
+
+
+def test_what_a_function_of_options_takes_is_their_fields(mine):
+    assert signatures.names("mine.nets.painted") == ["width", "levels"]
 
 
 def test_what_is_right_or_not_understood_or_the_runs_own_is_left_to_the_call(mine):

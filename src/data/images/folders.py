@@ -11,18 +11,17 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 
-from src.common.ranges import Count, Flag, Positive, Share, enforce_ranges
+from src.common.ranges import Share, enforce_ranges, takes
 from src.common.text import printable, size
 from src.data.data import SPLITS, DataError
-from src.data.images.files import BadImage, BitDepth, ImageSize, Reading, height_and_width
+from src.data.images.files import BadImage, Reading
 from src.data.images.folder_check import (
     Facts,
     Findings,
@@ -36,51 +35,25 @@ from src.data.images.folder_check import (
 )
 from src.data.images.folder_classes import Classes, Colour, find_classes
 from src.data.images.folder_layout import Example, Kind, Layout, find_layout
-from src.data.images.image_data import ImageData, Limit, label_dtype
+from src.data.images.image_data import ImageData, label_dtype
 from src.data.images.oddities import Oddities
+from src.data.images.options import ImageOptions
 from src.data.threads import in_memory
 
 log = logging.getLogger(__name__)
 
 
 @enforce_ranges
-def image_folder(
-    *,
-    path: str,
-    batch_size: Count,
-    seed: int,
-    kind: Kind | None = None,
-    image_size: ImageSize | None = None,
-    channels: Literal[1, 3, 4] = 3,
-    class_names: Sequence[str] | None = None,
-    mask_colors: Mapping[str, Colour] | None = None,
-    mask_suffix: str | None = None,
-    ignore_label: int | None = None,
-    ignore_color: Colour | None = None,
-    val_share: Share = 0.15,
-    test_share: Share = 0.15,
-    split_seed: int = 0,
-    skip_bad: bool = False,
-    apply_exif: Flag | None = None,
-    bit_depth: BitDepth | None = None,
-    max_memory_gib: Positive = 4.0,
-    cache_dir: str | None = None,
-    shuffle: bool = True,
-    transforms: Mapping[str, Callable | None] = MappingProxyType({}),
-    limit: Limit | None = None,
-) -> ImageData:
-    """Images uint8 [H, W, channels] with masks [H, W], or with int32 labels.
-
-    Every file is decoded once to check it; the result is remembered until the file changes.
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions(ImageOptions):
+    """Options of a folder, beside those of all images.
 
     Args:
         path: the folder; relative to the working directory, or from the home with `~`.
         kind: `masks` refuses a folder of classes, `classes` one of images and masks; None takes either.
-        image_size: resize to this height and width, or [height, width]: images bilinear and antialiased, masks to the
-            nearest pixel. None requires images of one size.
         channels: 1 gray, 3 RGB, 4 RGB and opacity.
-        class_names: in the order of their numbers; by default the lines of `classes.txt` in the folder, else the
-            sorted class folders, or for masks as many numbers as occur.
+        class_names: by default the lines of `classes.txt` in the folder, else the sorted class folders, or for masks
+            as many numbers as occur.
         mask_colors: the colour of each class, '#rrggbb' or [red, green, blue], in the order of their numbers. By
             default a mask's gray values or palette indices are the classes.
         mask_suffix: what the masks' names have more than the images': `_mask` for 1.jpg and 1_mask.png.
@@ -89,33 +62,65 @@ def image_folder(
         val_share, test_share: of the images, or of each class's, if no folders name splits; chosen by a hash
             of their names and `split_seed`, so that few change their split when some are added.
         skip_bad: leave out what cannot be used.
-        apply_exif: False takes images and masks as they are stored, whatever orientation their EXIF data name.
-        bit_depth: gray images of 16 bits have values of so many bits, 8 to 16, and are brought to 8; by default the
-            high byte is taken.
-        max_memory_gib: above this the images are read from disk again and again; the batches are the same.
         cache_dir: where check results are remembered; by default below ~/.cache.
-        batch_size, seed, shuffle, transforms, limit: as `ImageData`'s.
+    """
+
+    path: str
+    kind: Kind | None = None
+    channels: Literal[1, 3, 4] = 3
+    mask_colors: Mapping[str, Colour] | None = None
+    mask_suffix: str | None = None
+    ignore_color: Colour | None = None
+    val_share: Share = 0.15
+    test_share: Share = 0.15
+    split_seed: int = 0
+    skip_bad: bool = False
+    cache_dir: str | None = None
+
+
+@takes(FolderOptions)
+def image_folder(options: FolderOptions) -> ImageData:
+    """Images uint8 [H, W, channels] with masks [H, W], or with int32 labels.
+
+    Every file is decoded once to check it; the result is remembered until the file changes.
 
     Raises:
         ValueError: options do not fit the folder, or one another.
         DataError: files cannot be used; all are named.
     """
-    shape = None if image_size is None else height_and_width(image_size)
-    reading = Reading(channels, shape, apply_exif, bit_depth)
-    if val_share + test_share >= 1:
-        raise ValueError(
-            f"data.val_share and data.test_share are {val_share} and {test_share}: nothing is left to train"
-        )
-    root = Path(path).expanduser()
-    layout = find_layout(root, mask_suffix="" if mask_suffix is None else str(mask_suffix), kind=kind)
+    reading = options.reading(options.channels)
+    if options.val_share + options.test_share >= 1:
+        shares = f"{options.val_share} and {options.test_share}"
+        raise ValueError(f"data.val_share and data.test_share are {shares}: nothing is left to train")
+    root = Path(options.path).expanduser()
+    suffix = "" if options.mask_suffix is None else str(options.mask_suffix)
+    layout = find_layout(root, mask_suffix=suffix, kind=options.kind)
     classes = find_classes(
         layout,
-        class_names=class_names,
-        mask_colors=mask_colors,
-        ignore_label=ignore_label,
-        ignore_color=ignore_color,
+        class_names=options.class_names,
+        mask_colors=options.mask_colors,
+        ignore_label=options.ignore_label,
+        ignore_color=options.ignore_color,
     )
-    cache = cache_file(cache_dir, root)
+    usable, sizes, num_classes = _usable(layout, classes, options, reading)
+    reading = replace(reading, size=reading.size or _only_size(root, sizes))
+    splits = split_examples(usable, val_share=options.val_share, test_share=options.test_share, seed=options.split_seed)
+    _check_splits(layout, usable, splits)
+    names = classes.names or tuple(map(str, range(num_classes)))
+    dtype = label_dtype(num_classes, classes.ignore_label, is_mask=layout.has_masks)
+    files = {split: Files(root, tuple(examples), reading, classes, dtype) for split, examples in splits.items()}
+    loaded, held = in_memory(files, str(root), max_memory_gib=options.max_memory_gib)
+    where = "on disk" if loaded == files else "in memory"
+    _log_found(layout, splits, names, f"{by(reading.size or ())}, {size(held)} {where}")
+    told = {"num_classes": num_classes, "class_names": names, "ignore_label": classes.ignore_label}
+    return options.image_data(**loaded, **told, limit=options.limit)
+
+
+def _usable(
+    layout: Layout, classes: Classes, options: FolderOptions, reading: Reading
+) -> tuple[list[Example], dict[str, tuple[int, int]], int]:
+    """The examples that can be used, their images' sizes by path, and how many classes there are."""
+    root, cache = layout.root, cache_file(options.cache_dir, layout.root)
     facts = look_at_files(root, _roles(layout, classes), cache=cache, reading=reading)
     findings = find_problems(layout, facts, classes, reading=reading)
     num_classes = _checked_count(findings, classes, root)
@@ -124,35 +129,15 @@ def image_folder(
     if findings.problems:
         if findings.need_colours and (advice := colours_to_name(layout, cache=cache)):
             findings = replace(findings, advice=[*findings.advice, advice])
-        text = problem_list(layout, findings, skip=skip_bad, cache=cache)
-        if not (skip_bad and usable):
+        text = problem_list(layout, findings, skip=options.skip_bad, cache=cache)
+        if not (options.skip_bad and usable):
             resize = " The others are of several sizes: give data.image_size too."
-            raise DataError(text + (resize if image_size is None and len(set(sizes.values())) > 1 else ""))
+            raise DataError(text + (resize if reading.size is None and len(set(sizes.values())) > 1 else ""))
         log.warning("%s", text)
     _report_oddities(usable, facts, root, reading)
     if num_classes < 2:
         raise ValueError(f"the masks in {root} have no label except 0; two classes are needed")
-    reading = replace(reading, size=shape or _only_size(root, sizes))
-    splits = split_examples(usable, val_share=val_share, test_share=test_share, seed=split_seed)
-    _check_splits(layout, usable, splits)
-
-    names = classes.names or tuple(map(str, range(num_classes)))
-    dtype = label_dtype(num_classes, classes.ignore_label, is_mask=layout.has_masks)
-    files = {split: Files(root, tuple(examples), reading, classes, dtype) for split, examples in splits.items()}
-    loaded, held = in_memory(files, str(root), max_memory_gib=max_memory_gib)
-    where = "on disk" if loaded == files else "in memory"
-    _log_found(layout, splits, names, f"{by(reading.size or ())}, {size(held)} {where}")
-    return ImageData(
-        **loaded,
-        num_classes=num_classes,
-        class_names=names,
-        ignore_label=classes.ignore_label,
-        batch_size=batch_size,
-        seed=seed,
-        shuffle=shuffle,
-        transforms=transforms,
-        limit=limit,
-    )
+    return usable, sizes, num_classes
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,21 @@ import itertools
 import logging
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from src.common.errors import one_line
-from src.common.ranges import Count, Flag, Positive, Share, enforce_ranges
+from src.common.ranges import enforce_ranges, takes
 from src.common.text import size
 from src.data.data import DataError
-from src.data.images.files import BitDepth, ImageSize, Reading, height_and_width
-from src.data.images.image_data import ImageData, Limit, Pair, label_dtype, share_of
+from src.data.images.files import Reading
+from src.data.images.image_data import ImageData, Pair, label_dtype, share_of
 from src.data.images.oddities import Oddities
+from src.data.images.options import ImageOptions
 from src.data.tfds_folders import prepared
 from src.data.tfds_records import Records
 from src.data.threads import in_memory
@@ -43,32 +43,9 @@ SPLIT_NAMES = {"train": ("train",), "val": ("validation", "val", "valid"), "test
 
 
 @enforce_ranges
-def tfds_images(
-    *,
-    dataset: str,
-    batch_size: Count,
-    seed: int,
-    data_dir: str | None = None,
-    download: bool = True,
-    splits: Mapping[str, str | None] = MappingProxyType({}),
-    val_share: Share = 0.1,
-    test_share: Share = 0.1,
-    image_key: str | None = None,
-    target_key: str | None = None,
-    image_size: ImageSize | None = None,
-    channels: Literal[1, 3] | None = None,
-    target_offset: int = 0,
-    num_classes: int | None = None,
-    class_names: Sequence[str] | None = None,
-    ignore_label: int | None = None,
-    apply_exif: Flag | None = None,
-    bit_depth: BitDepth | None = None,
-    max_memory_gib: Positive = 4.0,
-    shuffle: bool = True,
-    limit: Limit | None = None,
-    transforms: Mapping[str, Callable | None] = MappingProxyType({}),
-) -> ImageData:
-    """Images uint8 [H, W, C] with labels int32 [] or masks [H, W], uint8 where all labels are within 0 to 255.
+@dataclass(frozen=True, kw_only=True)
+class TFDSOptions(ImageOptions):
+    """Options of a set of TensorFlow Datasets, beside those of all images.
 
     Args:
         dataset: NAME, NAME:VERSION, NAME/CONFIG or NAME/CONFIG:VERSION; `*` stands for any number in a version.
@@ -76,65 +53,70 @@ def tfds_images(
         download: whether a set that is not there may be downloaded and prepared.
         splits: TFDS's expressions for train, val and test, as `train[:80%]`; by default the splits of these names.
         val_share, test_share: where the set has no such split, the share of train that is taken for it: always the
-            same examples, whatever the seed. 0 takes none.
+            same examples, whatever the seed.
         image_key, target_key: the features that are images and labels or masks; found where only one will do.
-        image_size: resize to this height and width, or [height, width]: images bilinear and antialiased, masks by
-            the nearest pixel. Needed where the set's images have no fixed size.
         channels: 1 or 3; by default as stored, without opacity. Of 16 bits the high byte is taken.
         target_offset: added to labels and masks, in int32.
         num_classes, class_names: of the targets after the offset; by default as the features say.
-        ignore_label: a target that counts nowhere, after the offset.
-        apply_exif: False takes images and masks as they are stored, whatever orientation their EXIF data name.
-        bit_depth: gray images of 16 bits have values of so many bits, 8 to 16, and are brought to 8; by default the
-            high byte is taken.
-        max_memory_gib: train and val are held in memory up to this size, else read whenever they are needed, as test
-            always is.
-        shuffle, limit, transforms, batch_size, seed: as ImageData's.
+        ignore_label: after the offset.
+        max_memory_gib: of train and val; test is always read as it is needed.
+    """
+
+    dataset: str
+    data_dir: str | None = None
+    download: bool = True
+    splits: Mapping[str, str | None] = field(default_factory=dict)
+    image_key: str | None = None
+    target_key: str | None = None
+    channels: Literal[1, 3] | None = None
+    target_offset: int = 0
+    num_classes: int | None = None
+
+
+@takes(TFDSOptions)
+def tfds_images(options: TFDSOptions) -> ImageData:
+    """Images uint8 [H, W, C] with labels int32 [] or masks [H, W], uint8 where all labels are within 0 to 255.
 
     Raises:
         ValueError: the set has no such features, splits or sizes; the message says what it has.
         DataError: the set cannot be had or read, or a target is no class; see `src.data.tfds_folders.prepared`.
     """
-    shape = None if image_size is None else height_and_width(image_size)
-    reading = Reading(3, shape, apply_exif, bit_depth)
-    option = f" {shlex.quote(f'data.image_size={image_size}'.replace(' ', ''))}" if shape else ""
-    command = f"python -m src.data data=tfds {shlex.quote(f'data.dataset={dataset}')}{option}"
-    info = prepared(dataset, data_dir=data_dir, download=download, command=command).info
-    image_key, target_key = find_keys(info, image_key, target_key)
-    num_classes, class_names = _classes(info, target_key, target_offset, num_classes, class_names)
+    reading, dataset = options.reading(3), options.dataset
+    words = [f"data.dataset={dataset}", *([f"data.image_size={options.image_size}"] if reading.size else [])]
+    command = shlex.join(["python", "-m", "src.data", "data=tfds", *(word.replace(" ", "") for word in words)])
+    info = prepared(dataset, data_dir=options.data_dir, download=options.download, command=command).info
+    image_key, target_key = find_keys(info, options.image_key, options.target_key)
+    num_classes, class_names = _classes(
+        info, target_key, options.target_offset, options.num_classes, options.class_names
+    )
     oddities = Oddities(dataset, reading)
     decode = Decoder(
         info.features,
         image_key,
         target_key,
-        reading=replace(reading, channels=_channels(info.features[image_key], channels)),
-        target_offset=target_offset,
+        reading=replace(reading, channels=_channels(info.features[image_key], options.channels)),
+        target_offset=options.target_offset,
         num_classes=num_classes,
-        ignore_label=ignore_label,
+        ignore_label=options.ignore_label,
         oddities=oddities,
     )
-    found = find_splits(info, decode, given=splits, val_share=val_share, test_share=test_share)
-    lazy: dict[str, Any] = {**found, "train": share_of(found["train"], limit)}
-    test = {name: lazy.pop(name) for name in ("test",) if name in lazy}
-    loaded, held = in_memory(lazy, dataset, max_memory_gib=max_memory_gib)
-    if loaded == lazy:
-        what = " and ".join(lazy)
-        log.info("%s would take %s, over max_memory_gib %g: read as needed", what, size(held), max_memory_gib)
-        test |= lazy
-    for examples in test.values():
-        for index in np.unique(np.linspace(0, len(examples) - 1, LOOKED_AT, dtype=int)):
-            examples[index]
-    oddities.report()
-    return ImageData(
-        **{**test, **loaded},
-        num_classes=num_classes,
-        class_names=class_names,
-        ignore_label=ignore_label,
-        batch_size=batch_size,
-        seed=seed,
-        shuffle=shuffle,
-        transforms=transforms,
+    shares = {"val_share": options.val_share, "test_share": options.test_share}
+    found: dict[str, Any] = {**find_splits(info, decode, given=options.splits, **shares)}
+    found["train"] = share_of(found["train"], options.limit)
+    loaded, held = in_memory(
+        {name: found[name] for name in found if name != "test"}, dataset, max_memory_gib=options.max_memory_gib
     )
+    splits = found | loaded
+    if splits == found:
+        what, most = " and ".join(loaded), options.max_memory_gib
+        log.info("%s would take %s, over max_memory_gib %g: read as needed", what, size(held), most)
+    for name, examples in found.items():
+        if splits[name] is examples:
+            for index in np.unique(np.linspace(0, len(examples) - 1, LOOKED_AT, dtype=int)):
+                examples[index]
+    oddities.report()
+    told = {"num_classes": num_classes, "class_names": class_names, "ignore_label": options.ignore_label}
+    return options.image_data(**splits, **told)
 
 
 @dataclass(frozen=True)
