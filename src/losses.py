@@ -11,21 +11,85 @@ classes - 1 is an error on a CPU, and makes the loss NaN elsewhere.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
 
+from src.common.internals import mask_of
 from src.common.ranges import NonNegative, Positive, Share, enforce_ranges, is_number
+from src.data.batch import Nest, is_single, part_of
 
 
 class Loss(Protocol):
     """What the trainer takes as a loss."""
 
     def __call__(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor: ...
+
+
+def mean_loss(loss: Callable[..., tf.Tensor], targets: Nest, outputs: Nest, weights: Nest = None) -> tf.Tensor:
+    """A batch's loss as Keras's `fit` computes it.
+
+    Args:
+        loss: loss(targets, outputs) -> one number, which is the batch's mean already; or values for each example, of
+            which the mean is taken. One of `keras.losses`, or one with an argument `sample_weight`, weighs by itself.
+        weights: sample weights, [n] or one for each value: values are multiplied by them, and their sum is divided
+            by how many there are, as with Keras's "sum_over_batch_size". Where the outputs have a mask, as of padding
+            that an Embedding with mask_zero names, what is masked does not count.
+
+    Raises:
+        ValueError: there are weights, and the loss gives one number and has no argument `sample_weight`.
+    """
+    of_keras = isinstance(loss, keras.losses.Loss)
+    if not (is_single(targets) and is_single(outputs)) and (of_keras or isinstance(loss, CrossEntropy | Tversky)):
+        raise ValueError("it takes one tensor of each; src.losses.PerOutput gives each output its own loss")
+    weighing = weights if of_keras else _masked(weights, outputs)
+    if weighing is not None and (of_keras or "sample_weight" in inspect.signature(loss).parameters):
+        return tf.convert_to_tensor(loss(targets, outputs, sample_weight=weighing))
+    value = tf.convert_to_tensor(loss(targets, outputs))
+    if value.shape.rank != 0 and not of_keras:
+        return _ValuesOf(loss)(targets, outputs, sample_weight=weights)
+    if weighing is not None:
+        raise ValueError(
+            "it gives one number for a batch whose examples have weights, or a mask, and has no argument "
+            "sample_weight: let it give a value for each example, or take the weights away from the data"
+        )
+    return value
+
+
+class _ValuesOf(keras.losses.Loss):
+    """The mean of a function's values, as `compile` makes it of a plain function."""
+
+    def __init__(self, function: Callable[..., tf.Tensor]) -> None:
+        super().__init__(name="loss")
+        self._function = function
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        # An axis of one that only one of them has: without this, [n] and [n, 1] would give [n, n] differences.
+        if len(y_pred.shape) == len(y_true.shape) + 1 and y_pred.shape[-1] == 1:
+            y_true = y_true[..., tf.newaxis]
+        elif len(y_true.shape) == len(y_pred.shape) + 1 and y_true.shape[-1] == 1:
+            y_true = tf.squeeze(y_true, -1)
+        return self._function(y_true, y_pred)
+
+
+def _masked(weights: tf.Tensor | None, outputs: Nest) -> tf.Tensor | None:
+    """Sample weights with which a mean over all values is that over those that the outputs' mask leaves."""
+    if (mask := mask_of(outputs)) is None:
+        return weights
+    mask = tf.cast(mask, tf.float32)
+    mask *= tf.math.divide_no_nan(tf.cast(tf.size(mask), tf.float32), tf.reduce_sum(mask))
+    return mask if weights is None else mask * expanded(weights, mask.shape.rank)
+
+
+def expanded(weights: tf.Tensor, rank: int) -> tf.Tensor:
+    """Weights float32 [n, ...] with so many axes, the new ones of 1."""
+    weights = tf.cast(weights, tf.float32)
+    return tf.reshape(weights, tf.concat([tf.shape(weights), tf.ones([rank - weights.shape.rank], tf.int32)], 0))
 
 
 @enforce_ranges
@@ -57,7 +121,8 @@ class CrossEntropy:
         self._class_weights, self._label_smoothing, self._focus = class_weights, label_smoothing, focus
         self._ignore_label = ignore_label
 
-    def __call__(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def __call__(self, targets: tf.Tensor, logits: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
+        shape = tf.shape(logits)[:-1]
         targets, logits, counted = _flattened(targets, logits, self._ignore_label)
         weights = _class_weights(self._class_weights, logits)
         balance = counted * tf.gather(weights, targets)
@@ -69,6 +134,9 @@ class CrossEntropy:
             # 1 - p as the other classes' sum keeps its digits where p is almost 1, and a gradient where it is 1.
             others = tf.nn.softmax(logits) * (1 - tf.one_hot(targets, logits.shape[-1], dtype=logits.dtype))
             losses *= tf.maximum(tf.reduce_sum(others, -1), 1e-12) ** self._focus
+        if sample_weight is not None:
+            weights = tf.broadcast_to(expanded(sample_weight, shape.shape[0]), shape)
+            losses *= tf.cast(tf.reshape(weights, [-1]), losses.dtype)
         return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.reduce_sum(balance))
 
 
@@ -148,10 +216,39 @@ class WeightedSum:
                 raise ValueError(f"weights.{name} is {weight}; it must be a finite number")
         if not chosen:
             raise ValueError("losses has none; at least one is needed")
-        self._terms = [(float(weights.get(name, 1.0)), loss) for name, loss in chosen.items()]
+        self.terms = {name: (float(weights.get(name, 1.0)), loss) for name, loss in chosen.items()}
 
-    def __call__(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return tf.add_n([weight * tf.cast(loss(targets, logits), tf.float32) for weight, loss in self._terms])
+    def __call__(self, targets: tf.Tensor, logits: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
+        terms = [(weight, mean_loss(loss, targets, logits, sample_weight)) for weight, loss in self.terms.values()]
+        return tf.add_n([weight * tf.cast(value, tf.float32) for weight, value in terms])
+
+
+class PerOutput:
+    """A weighted sum of losses, each of one output of a model that has several.
+
+    Args:
+        losses: by the output's name, or its number where the model gives a list; targets are named alike. None leaves
+            an output out.
+        weights: by the same names; 1 where one is missing.
+
+    Sample weights are those of each example for all losses, or named like the outputs.
+
+    Raises:
+        ValueError: as WeightedSum; when called, targets or outputs have no such name.
+    """
+
+    def __init__(
+        self, *, losses: Mapping[Any, Loss | None], weights: Mapping[Any, float] = MappingProxyType({})
+    ) -> None:
+        self._losses = WeightedSum(losses=losses, weights=weights).terms
+
+    def __call__(self, targets: Nest, outputs: Nest, sample_weight: Nest = None) -> tf.Tensor:
+        terms = []
+        for name, (weight, loss) in self._losses.items():
+            parts = (part_of(targets, name, "targets"), part_of(outputs, name, "outputs"))
+            of_weights = sample_weight if is_single(sample_weight) else part_of(sample_weight, name, "weights")
+            terms.append(weight * tf.cast(mean_loss(loss, *parts, of_weights), tf.float32))
+        return tf.add_n(terms)
 
 
 # Of Keras's losses, those that are a mean over all targets: not Dice, Tversky, Circle or CTC.
@@ -172,7 +269,7 @@ def is_mean(loss: Any, *, ignore_label: int | None) -> bool:
     if type(loss) is CrossEntropy:
         return loss._class_weights is None and loss._ignore_label == ignore_label
     if type(loss) is WeightedSum:
-        return all(is_mean(term, ignore_label=ignore_label) for _, term in loss._terms)
+        return all(is_mean(term, ignore_label=ignore_label) for _, term in loss.terms.values())
     return (
         type(loss) in MEANS_OF_KERAS
         and loss.reduction in ("sum_over_batch_size", "mean")

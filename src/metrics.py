@@ -18,6 +18,7 @@ import keras
 import tensorflow as tf
 
 from src.common.ranges import Range, enforce_ranges
+from src.data.batch import Nest, is_single, part_of
 
 Classes = Annotated[int, Range(2)]
 Counts = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # right, targets and predictions of each class, float64 [classes]
@@ -178,6 +179,50 @@ class ClassScores(_Confusion):
     def get_config(self) -> dict[str, Any]:
         own = {"scores": self.scores, "per_class": self.per_class, "class_names": self.class_names}
         return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="src")
+class Of(keras.metrics.Metric):
+    """A metric of one output of a model that has several.
+
+    Args:
+        output: its name, or its number where the model gives a list; targets, and weights if there are several, are
+            named alike.
+        metric: updated with this target, output and weights.
+
+    Raises:
+        ValueError: when updated, targets or outputs have no such name.
+    """
+
+    def __init__(self, *, output: str | int, metric: keras.metrics.Metric, name: str = "of", dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.output, self.metric = output, metric
+
+    def update_state(self, y_true: Nest, y_pred: Nest, sample_weight: Nest = None) -> None:
+        weights = sample_weight if is_single(sample_weight) else part_of(sample_weight, self.output, "weights")
+        more = {} if weights is None else {"sample_weight": weights}
+        parts = (part_of(y_true, self.output, "targets"), part_of(y_pred, self.output, "outputs"))
+        self.metric.update_state(*parts, **more)
+
+    def result(self) -> Any:
+        return self.metric.result()
+
+    def reset_state(self) -> None:
+        self.metric.reset_state()
+
+
+@keras.saving.register_keras_serializable(package="src")
+class Perplexity(keras.metrics.SparseCategoricalCrossentropy):
+    """e to the mean cross-entropy of integer targets [n, ...] and logits [n, ..., classes]: 1 where all is foreseen."""
+
+    def __init__(self, *, name: str = "perplexity", dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype, from_logits=True)
+
+    def result(self) -> tf.Tensor:
+        return tf.exp(super().result())
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "dtype": self.dtype}
 
 
 def _mean(score: Callable[..., tf.Tensor], counts: Counts) -> tf.Tensor:

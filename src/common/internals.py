@@ -2,16 +2,32 @@
 
 `tf_record_random_reader` reads a TFRecord at an offset and checks its CRC; the public readers go from front to back.
 `op_def_registry` tells what an operation is, such as whether it has state, of operations within nested functions, which
-are no `tf.Operation`. `averages_of` gives an optimizer's averages by the variables that they are of.
+are no `tf.Operation`. `averages_of` gives an optimizer's averages by the variables that they are of. `mask_of` is the
+mask that layers hand on with their outputs, which Keras's own losses and metrics look at.
 """
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
-__all__ = ["averages_of", "op_def_registry", "tf_record_random_reader"]
+__all__ = ["averages_of", "mask_of", "op_def_registry", "tf_record_random_reader", "with_mask"]
 
 
 def averages_of(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable | None]:
     """Of a built optimizer with `use_ema`: the average of each trained variable, in their order."""
     return optimizer._model_variables_moving_average
+
+
+def mask_of(outputs: Any) -> tf.Tensor | None:
+    """A layer's outputs' mask, bool [n, ...]; None where they have none."""
+    return getattr(outputs, "_keras_mask", None)
+
+
+def with_mask(outputs: Any, *, of: Any) -> Any:
+    """Outputs with the mask that others of the same layer have."""
+    if (mask := mask_of(of)) is not None:
+        outputs._keras_mask = mask
+    return outputs

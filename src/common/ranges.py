@@ -226,12 +226,13 @@ def takes(options: type) -> Callable[[Callable[[Any], Result]], Callable[..., Re
 
 def _enforced(target: Target, annotated: Any = None) -> Target:
     signature = inspect.signature(target)
+    named = [name for name, parameter in signature.parameters.items() if parameter.kind < parameter.VAR_POSITIONAL]
     # At the first call, when all that annotations name is there.
     checks = functools.cache(lambda: checks_of(annotated or target))
 
     @functools.wraps(target)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        for name, value in (*zip(signature.parameters, args, strict=False), *kwargs.items()):
+        for name, value in (*zip(named, args, strict=False), *kwargs.items()):
             if (check := checks().get(name)) and not check.allows(value):
                 raise ValueError(check.refusal(name, value))
         return target(*args, **kwargs)

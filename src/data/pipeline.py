@@ -1,12 +1,13 @@
 """Batches as a pure function of (seed, epoch, index), drawn inside the training graph.
 
-    train = InMemory(images, labels, batch_size=32, shuffle_seed=0, augment=Augment({"shift": shift}, seed=0))
+    train = InMemory(images, labels, batch_size=32, shuffle_seed=0)
     train = Lazy(pairs, batch_size=32, shuffle_seed=0)      # read when they are needed
     train = Stream(lambda epoch: dataset_of_batches, steps_per_epoch=63)
     train = as_batches(any_tf_data_dataset_of_batches)
 
 Since the position in the data is one number, the step, a resumed run needs no iterator state: `open(epoch, step)`
-goes there. All kinds deliver (inputs, targets) with a batch dimension; the last batch of an epoch may be shorter.
+goes there. All kinds deliver batches (inputs, targets, weights), see `src.data.batch`; the last of an epoch may be
+shorter.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, enforce_ranges
+from src.data.batch import NAMES, Batch, Nest, batch_spec_of
 
-Prepare = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+# prepare(*batch, epoch int32 [], index int32 [n]) -> batch
+Prepare = Callable[..., Batch]
 
 
 class Batches(Protocol):
@@ -29,29 +32,28 @@ class Batches(Protocol):
 
     Attributes:
         steps_per_epoch: batches an epoch, the short last one included.
-        element_spec: (inputs, targets) as tf.TensorSpec, the batch dimension None.
+        element_spec: of a batch, any number of examples: a tuple of nests of tf.TypeSpec.
     """
 
     steps_per_epoch: int
-    element_spec: tuple[tf.TensorSpec, tf.TensorSpec]
+    element_spec: Batch
 
     def open(self, epoch: int, step: int) -> Any:
         """A cursor for the epoch (from 0), at its batch number `step`: a value that a tf.function takes."""
 
-    def next(self, cursor: Any, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def next(self, cursor: Any, step: tf.Tensor) -> Batch:
         """The batch at `step` (int32 []) of the cursor's epoch; called inside a graph, in order."""
 
 
 @enforce_ranges
 class InMemory:
-    """A split held as two tensors and gathered by index inside the graph.
+    """A split held as tensors and gathered by index inside the graph.
 
     Args:
-        inputs: uint8 or float [n, ...].
-        targets: any dtype, [n, ...].
+        parts: inputs, targets and weights, the last two of which may be left out: nests of arrays [n, ...].
         batch_size: examples a step.
         shuffle_seed: orders each epoch by a permutation of (shuffle_seed, epoch); None keeps the order.
-        prepare: called in the graph as prepare(inputs, targets, epoch int32 [], index int32 [b]), as `to_float`.
+        prepare: called in the graph as prepare(*batch, epoch int32 [], index int32 [b]); gives a batch.
 
     Raises:
         ValueError: no examples, lengths that differ, or a batch size below 1.
@@ -59,24 +61,29 @@ class InMemory:
 
     def __init__(
         self,
-        inputs: np.ndarray,
-        targets: np.ndarray,
-        *,
+        *parts: Nest,
         batch_size: Count,
         shuffle_seed: int | None = None,
         prepare: Prepare | None = None,
     ) -> None:
-        if len(inputs) != len(targets) or not len(inputs):
-            raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets: both need the same number, at least 1")
-        self.examples = len(inputs)
+        lengths = [len(array) for part in parts for array in tf.nest.flatten(part)]
+        if len(set(lengths)) != 1 or not lengths[0]:
+            counts = (
+                f"{'/'.join(str(len(array)) for array in tf.nest.flatten(part))} {name}"
+                for part, name in zip(parts, NAMES, strict=False)
+            )
+            raise ValueError(f"{' and '.join(counts)}: all need the same number, at least 1")
+        self.examples = lengths[0]
         self.batch_size = batch_size
         self.steps_per_epoch = -(-self.examples // batch_size)
         self._shuffle_seed = shuffle_seed
         self._prepare = prepare or as_they_are
         with tf.device("CPU"):
-            # A copy: what tf.constant gives keeps a second one of the array for itself.
-            self._inputs, self._targets = tf.identity(tf.constant(inputs)), tf.identity(tf.constant(targets))
-        self.element_spec = batch_spec(self._prepare, self._inputs, self._targets)
+            # A copy: what tf.convert_to_tensor gives keeps a second one of the array for itself.
+            self._parts = tf.nest.map_structure(
+                lambda array: array if isinstance(array, tf.RaggedTensor) else tf.identity(tf.constant(array)), parts
+            )
+        self.element_spec = batch_spec(self._prepare, self._parts)
 
     def order(self, epoch: int) -> np.ndarray:
         """The indices of the epoch's examples in their order: int32 [examples]."""
@@ -85,10 +92,10 @@ class InMemory:
     def open(self, epoch: int, step: int) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.constant(self.order(epoch)), tf.constant(epoch, tf.int32)
 
-    def next(self, cursor: tuple[tf.Tensor, tf.Tensor], step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def next(self, cursor: tuple[tf.Tensor, tf.Tensor], step: tf.Tensor) -> Batch:
         order, epoch = cursor
         index = order[step * self.batch_size : (step + 1) * self.batch_size]
-        return self._prepare(tf.gather(self._inputs, index), tf.gather(self._targets, index), epoch, index)
+        return self._prepare(*tf.nest.map_structure(lambda part: tf.gather(part, index), self._parts), epoch, index)
 
 
 @enforce_ranges
@@ -96,8 +103,8 @@ class Lazy:
     """A split whose examples are read one by one when they are needed, in the same order as an InMemory one.
 
     Args:
-        examples: a sequence of pairs (inputs [...], target [...]) of arrays, all of the same shapes and dtypes; read
-            by several threads at once.
+        examples: a sequence of tuples (inputs, target, weight) of nests of arrays, the last two of which may be left
+            out, all of the same shapes and dtypes; read by several threads at once.
         batch_size, shuffle_seed, prepare: as InMemory's.
 
     Attributes:
@@ -109,7 +116,7 @@ class Lazy:
 
     def __init__(
         self,
-        examples: Sequence[tuple[np.ndarray, np.ndarray]],
+        examples: Sequence[Batch],
         *,
         batch_size: Count,
         shuffle_seed: int | None = None,
@@ -121,8 +128,9 @@ class Lazy:
         self._read, self.examples, self.batch_size = examples.__getitem__, len(examples), batch_size
         self.steps_per_epoch = -(-self.examples // batch_size)
         self._shuffle_seed, self._prepare = shuffle_seed, prepare or as_they_are
-        self._parts = [tf.constant(part) for part in examples[0]]
-        self.element_spec = batch_spec(self._prepare, *(part[None] for part in self._parts))
+        first = tuple(examples[0])
+        self._structure, self._tensors = first, [tf.constant(part) for part in tf.nest.flatten(first)]
+        self.element_spec = batch_spec(self._prepare, self._packed([part[None] for part in self._tensors]))
 
     def open(self, epoch: int, step: int) -> tf.data.Iterator:
         order = epoch_order(self.examples, self._shuffle_seed, epoch)[step * self.batch_size :]
@@ -130,23 +138,26 @@ class Lazy:
 
         @do_not_convert
         def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            parts = tf.numpy_function(self._arrays, [index], [part.dtype for part in self._parts], stateful=False)
-            return (index, *(tf.ensure_shape(x, part.shape) for x, part in zip(parts, self._parts, strict=True)))
+            parts = tf.numpy_function(self._arrays, [index], [part.dtype for part in self._tensors], stateful=False)
+            return (index, *(tf.ensure_shape(x, part.shape) for x, part in zip(parts, self._tensors, strict=True)))
 
         @do_not_convert
-        def prepare(index: tf.Tensor, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return self._prepare(inputs, targets, number, index)
+        def prepare(index: tf.Tensor, *parts: tf.Tensor) -> Batch:
+            return self._prepare(*self._packed(parts), number, index)
 
         parallel: dict[str, Any] = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
         examples = tf.data.Dataset.from_tensor_slices(order).map(read, **parallel)
         return iter(examples.batch(self.batch_size).map(prepare, **parallel).prefetch(2))
 
-    def next(self, cursor: tf.data.Iterator, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def next(self, cursor: tf.data.Iterator, step: tf.Tensor) -> Batch:
         return next(cursor)
+
+    def _packed(self, tensors: Sequence[tf.Tensor]) -> Batch:
+        return tf.nest.pack_sequence_as(self._structure, tensors)
 
     def _arrays(self, index: np.ndarray) -> list[np.ndarray]:
         try:
-            parts = zip(self._read(int(index)), self._parts, strict=True)
+            parts = zip(tf.nest.flatten(tuple(self._read(int(index)))), self._tensors, strict=True)
             return [np.asarray(x, part.dtype.as_numpy_dtype) for x, part in parts]
         except Exception as error:  # which TensorFlow buries in a traceback of its own
             self.failure = error
@@ -157,19 +168,19 @@ class Stream:
     """A split read through tf.data, for what does not fit in memory.
 
     Args:
-        make: the dataset of batches (inputs, targets) of an epoch (from 0), the same each time it is called.
+        make: the dataset of batches of an epoch (from 0), the same each time it is called.
         steps_per_epoch: its number of batches.
     """
 
     def __init__(self, make: Callable[[int], tf.data.Dataset], *, steps_per_epoch: int) -> None:
         self._make = make
         self.steps_per_epoch = steps_per_epoch
-        self.element_spec = tuple(tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in make(0).element_spec)
+        self.element_spec = batch_spec_of(make(0).element_spec)
 
     def open(self, epoch: int, step: int) -> tf.data.Iterator:
         return iter(self._make(epoch).skip(step))
 
-    def next(self, cursor: tf.data.Iterator, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def next(self, cursor: tf.data.Iterator, step: tf.Tensor) -> Batch:
         return next(cursor)
 
 
@@ -210,43 +221,53 @@ def epoch_order(examples: int, shuffle_seed: int | None, epoch: int) -> np.ndarr
     return np.random.default_rng([shuffle_seed, epoch]).permutation(examples).astype(np.int32)
 
 
-def as_batches(data: Batches | tf.data.Dataset) -> Batches:
-    """Take a tf.data.Dataset of batches (inputs, targets) as it is; each epoch iterates it anew.
+def as_batches(data: Batches | tf.data.Dataset, *, steps_per_epoch: int | None = None) -> Batches:
+    """Take a tf.data.Dataset of batches as it is; each epoch iterates it anew.
+
+    Args:
+        data: of elements (inputs, targets, weights), the last two of which may be left out.
+        steps_per_epoch: how many batches of it are an epoch; None takes the whole dataset.
 
     Raises:
-        ValueError: its length is not known or infinite, or its elements are not pairs of batched tensors.
+        ValueError: its length is not known or infinite and steps_per_epoch is None, it is shorter than that, or its
+            elements are not batches.
     """
     if not isinstance(data, tf.data.Dataset):
         return data
+    if not isinstance(data.element_spec, tuple):
+        data = data.map(do_not_convert(lambda inputs: (inputs,)))
     spec = data.element_spec
-    if not (isinstance(spec, tuple) and len(spec) == 2 and all(isinstance(s, tf.TensorSpec) for s in spec)):
-        raise ValueError(f"the dataset's elements are {spec}; they must be pairs of tensors (inputs, targets)")
-    if not all(s.shape.rank for s in spec):
+    if not 1 <= len(spec) <= len(NAMES):
+        raise ValueError(f"the dataset's elements are {spec}; they must be tuples ({', '.join(NAMES)}) or begin so")
+    if not all(part.shape.rank for part in tf.nest.flatten(spec)):
         raise ValueError(f"the dataset's elements are {spec}; they must be batches of known rank: use dataset.batch(n)")
     steps = int(data.cardinality())
-    if steps < 1:
+    if steps_per_epoch is None and steps < 1:
         kind = {tf.data.INFINITE_CARDINALITY: "infinite", tf.data.UNKNOWN_CARDINALITY: "unknown"}.get(steps, "0")
         raise ValueError(
-            f"the dataset's number of batches is {kind}; it must be known and at least 1: "
+            f"the dataset's number of batches is {kind}; it must be known and at least 1: give steps_per_epoch, or "
             "use dataset.take(n) or dataset.apply(tf.data.experimental.assert_cardinality(n))"
         )
-    return Stream(lambda epoch: data, steps_per_epoch=steps)
+    if steps_per_epoch is None:
+        return Stream(lambda epoch: data, steps_per_epoch=steps)
+    if 0 <= steps < steps_per_epoch:
+        raise ValueError(
+            f"steps_per_epoch is {steps_per_epoch}, and the dataset has {steps} batches; give at most these"
+        )
+    first = data.take(steps_per_epoch).apply(tf.data.experimental.assert_cardinality(steps_per_epoch))
+    return Stream(lambda epoch: first, steps_per_epoch=steps_per_epoch)
 
 
-def batch_spec(prepare: Prepare, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-    """What `prepare` makes of batches of these tensors [n, ...], the batch dimension None."""
-    args = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in (inputs, targets)]
-    index = tf.TensorSpec([None], tf.int32)
-    graph = tf.function(prepare, autograph=False).get_concrete_function(*args, tf.TensorSpec([], tf.int32), index)
-    outputs = graph.structured_outputs
-    return tuple(tf.TensorSpec([None, *output.shape[1:]], output.dtype) for output in outputs)
+def batch_spec(prepare: Prepare, batch: Batch) -> Batch:
+    """The spec of what `prepare` makes of such batches, of any number of examples."""
+    number, index = tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.int32)
+    graph = tf.function(prepare, autograph=False).get_concrete_function(*batch_spec_of(batch), number, index)
+    return batch_spec_of(graph.structured_outputs)
 
 
-def as_they_are(
-    inputs: tf.Tensor, targets: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def as_they_are(*batch_epoch_index: Nest) -> Batch:
     """A `Prepare` that changes nothing."""
-    return inputs, targets
+    return batch_epoch_index[:-2]
 
 
 def to_float(pixels: tf.Tensor) -> tf.Tensor:

@@ -135,7 +135,7 @@ def measure(
     outputs = (
         trainer.model.outputs[0] if serve is None or "saved_model" not in models else serve.structured_outputs["logits"]
     )
-    if data.are_scores(outputs.shape):
+    if trainer.learner.loss and data.are_scores(outputs.shape):
         *_, predict = models.values()
         class_results = examine(predict, batches, loss=trainer.learner.loss, classes=data.num_classes)
     return Evaluation(split, metrics, class_results, data.class_names)

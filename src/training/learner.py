@@ -4,13 +4,13 @@
     loss, gradient_norm = learner.train_step(inputs, targets)
     loss = learner.eval_step(inputs, targets)
 
-The trainer calls the steps in its graph loops. Another kind of learning overrides `forward`, what is computed of a
-batch; with several optimizers also `train_step`, which ends in `apply`, `eval_step`, and `variables`.
+The trainer calls the steps in its graph loops, each with a batch's parts: inputs, and targets and sample weights where
+the data has them, each any nest of tensors [n, ...]. Another kind of learning overrides `forward`, what is computed of
+a batch; with several optimizers also `train_step`, which ends in `apply`, `eval_step`, and `variables`.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,10 +22,12 @@ import keras
 import tensorflow as tf
 
 from src.common.errors import control_flow_on_tensor, users_line
+from src.common.internals import mask_of
 from src.common.ranges import Count, Positive, enforce_ranges
-from src.losses import is_mean
+from src.data.batch import Batch, Nest, described, examples_of, is_single
+from src.losses import expanded, is_mean, mean_loss
+from src.training.accumulation import by_outputs, changed_by_layers, in_parts
 from src.training.loss_scale import LossScale
-from src.training.side_effects import side_effects, written
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +49,13 @@ class Forward(NamedTuple):
     Attributes:
         loss: the batch's mean [], without what layers add to it.
         targets, outputs: what the metrics compare.
-        weights: of the targets in the metrics, float32; None where all count alike.
+        weights: of the targets in the metrics; None where all count alike.
     """
 
     loss: tf.Tensor
-    targets: tf.Tensor
-    outputs: tf.Tensor
-    weights: tf.Tensor | None = None
+    targets: Nest = None
+    outputs: Nest = None
+    weights: Nest = None
 
 
 @enforce_ranges
@@ -61,10 +63,12 @@ class Supervised:
     """Learns to give the targets for the inputs, with one model and one optimizer.
 
     Args:
-        model: a built Keras model: inputs [n, ...] -> outputs [n, ...].
+        model: a built Keras model: inputs -> outputs, each a nest of tensors [n, ...].
         optimizer: a Keras optimizer; built here for the model's trainable variables.
-        loss: loss(targets, outputs) -> the batch's mean, a scalar.
-        metrics: Keras metrics by name, updated with (targets, outputs); `loss` is always there. One that gives several
+        loss: loss(targets, outputs) -> the batch's mean, a scalar, or values of which the mean is taken, as `compile`
+            takes them; see `src.losses.mean_loss` for sample weights and masks. None where layers alone add losses.
+        metrics: Keras metrics by name, updated with (targets, outputs), and weighted by the data's sample weights as
+            `compile` does with its weighted_metrics; `loss` is always there. One that gives several
             numbers by name stands for as many metrics, under these names.
         ignore_label: targets that count in no metric: they have the sample weight 0. Ignoring them is the loss's own.
         gradient_accumulation_steps: parts that each batch is computed in, one after another, for batches that do not
@@ -83,7 +87,7 @@ class Supervised:
 
     Raises:
         ValueError: a metric is called `loss`; a number is out of its range; the optimizer scales the loss or
-            accumulates gradients by itself.
+            accumulates gradients by itself; the model is not built.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class Supervised:
         *,
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
-        loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        loss: Callable[[Nest, Nest], tf.Tensor] | None = None,
         metrics: Mapping[str, keras.metrics.Metric] = MappingProxyType({}),
         ignore_label: int | None = None,
         gradient_accumulation_steps: Count | None = None,
@@ -102,6 +106,8 @@ class Supervised:
             raise ValueError("the optimizer scales the loss; leave its loss_scale_factor out: loss_scaling does that")
         if optimizer.gradient_accumulation_steps:
             raise ValueError("the optimizer accumulates gradients; leave that to the trainer's own option")
+        if not model.built:
+            raise ValueError(f"{type(model).__name__} is not built: call it once with a batch, mine(inputs), before")
         if "loss" in metrics:
             raise ValueError("a metric is named 'loss'; the loss is always measured: give the metric another name")
         self.model, self.optimizer, self.loss = model, optimizer, loss
@@ -112,43 +118,76 @@ class Supervised:
         self._ignore_label, self._clip_norm = ignore_label, clip_norm
         optimizer.build(model.trainable_variables)
 
-    def train_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def train_step(self, *batch: Nest) -> tuple[tf.Tensor, tf.Tensor]:
         """One gradient step on a batch; returns as `apply`."""
-        differentiate = self._differentiate
-        if self.parts > 1:
-            differentiate = self._differentiate_in_parts if self._is_plain_mean else self._differentiate_by_outputs
-        loss, gradients = differentiate(inputs, targets)
+        if self.parts == 1:
+            loss, gradients = self.differentiate(*batch)
+        else:
+            loss, gradients = (in_parts if self._is_plain_mean else by_outputs)(self, *batch)
         return self.apply([(self.optimizer, gradients, self.model.trainable_variables)], loss)
 
-    def eval_step(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    def eval_step(self, *batch: Nest) -> tf.Tensor:
         """Measure one batch; returns its loss. Nothing is trained."""
-        return self.measure(self.forward(inputs, targets, training=False))
+        return self.measure(self.forward(*batch, training=False), *batch)
 
-    def forward(self, inputs: tf.Tensor, targets: tf.Tensor, *, training: bool) -> Forward:
+    def forward(self, inputs: Nest, targets: Nest = None, weights: Nest = None, *, training: bool) -> Forward:
         """What a step computes of a batch, before it measures and learns."""
-        return self.compare(targets, self.model(inputs, training=training))
+        outputs = self.model(inputs, training=training)
+        if self.parts > 1 and mask_of(outputs) is not None:
+            raise ValueError(
+                "gradient_accumulation_steps does not go with outputs that have a mask, whose mean is over what is "
+                "not masked; leave the parts out, or name the padding as ignore_label instead of mask_zero"
+            )
+        return self.compare(targets, outputs, weights)
 
-    def compare(self, targets: tf.Tensor, outputs: tf.Tensor) -> Forward:
+    def compare(self, targets: Nest, outputs: Nest, weights: Nest = None) -> Forward:
         """The loss of the outputs, whatever gave them, and what the metrics take.
 
         Raises:
             ValueError: the loss cannot compare them, or gives no scalar.
         """
+        mask = mask_of(outputs)
+        if mask is not None and weights is not None:
+            weights = expanded(weights, mask.shape.rank)  # Keras's metrics multiply the two
         with tf.name_scope("loss"), _errors_of("loss", targets, outputs):
-            loss = tf.convert_to_tensor(self.loss(targets, outputs))
+            loss = tf.zeros([]) if self.loss is None else mean_loss(self.loss, targets, outputs, weights)
             if loss.shape != ():
                 raise ValueError(f"it gives {loss} instead of one number")
-        return Forward(loss, targets, outputs, self._weights(targets))
+        counted = self._counted(targets)
+        if counted is not None:
+            weights = counted if weights is None else counted * expanded(weights, counted.shape.rank)
+        return Forward(loss, targets, outputs, weights)
 
-    def measure(self, forward: Forward) -> tf.Tensor:
+    def count(self, inputs: Nest, targets: Nest = None, weights: Nest = None) -> tf.Tensor:
+        """How much a batch counts in the mean of losses, float32 []: its examples, or the part that is not ignored.
+
+        Sample weights change nothing of it, as in Keras's `fit`.
+        """
+        examples, counted = tf.cast(examples_of(inputs), tf.float32), self._counted(targets)
+        return examples if counted is None else examples * tf.reduce_mean(counted)
+
+    def measure(self, forward: Forward, *batch: Nest) -> tf.Tensor:
         """Update the metrics; returns the loss with what the model's layers added in its last call, float32 [].
+
+        Args:
+            batch: which `forward` is of.
 
         Raises:
             ValueError: a metric cannot compare outputs and targets.
         """
         loss = self._total(forward)
-        self._update_metrics(loss, forward)
+        self.update_metrics(loss, forward, *batch)
         return loss
+
+    def differentiate(self, *batch: Nest) -> tuple[tf.Tensor, Gradients]:
+        """A batch's loss, float32 [], and its gradients for the model's trainable variables; metrics are updated."""
+        with tf.GradientTape() as tape:
+            forward = self.forward(*batch, training=True)
+            loss = self._total(forward)
+            scaled = self.scaled(loss)
+        gradients = self.unscaled(tape.gradient(scaled, self.model.trainable_variables))
+        self.update_metrics(loss, forward, *batch)
+        return loss, gradients
 
     def apply(self, updates: Sequence[Update], loss: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Take a step with each optimizer, if the loss and all gradients are finite.
@@ -211,12 +250,18 @@ class Supervised:
         for metric in self.metrics.values():
             metric.reset_state()
 
-    def check(self) -> None:
+    def input_spec(self, batch_spec: Batch) -> Nest:
+        """What `model` takes, of the spec of a batch: what is exported."""
+        return batch_spec[0]
+
+    def check(self, batch_spec: Batch) -> None:
         """Find out early what would train otherwise than it seems.
 
+        Args:
+            batch_spec: of the training batches.
+
         Raises:
-            ValueError: the model has its own `train_step` or the like, or several outputs; or a `forward` of one's own
-                would not be called.
+            ValueError: the model has its own `train_step` or the like; or a `forward` of one's own would not be called.
         """
         of_keras = {name: getattr(keras.Model, name) for name in STEPS_OF_KERAS}
         own = [name for name, step in of_keras.items() if getattr(getattr(self.model, name), "__func__", None) != step]
@@ -226,8 +271,6 @@ class Supervised:
                 "steps of its own. Give a model of its outputs, keras.Model(inputs, mine(inputs)), with what these "
                 "compute in the loss, the metrics or layers"
             )
-        if len(getattr(self.model, "outputs", None) or []) != 1:
-            raise ValueError("the model must be a functional or sequential one with a single output tensor")
         if self.parts > 1 and type(self).forward is not Supervised.forward and not self._is_plain_mean:
             raise ValueError(
                 f"gradient_accumulation_steps={self.parts} does not go with {type(self).__name__}.forward and this "
@@ -235,105 +278,18 @@ class Supervised:
                 "mean, or leave the parts out"
             )
         if self.parts > 1:
-            self._warn_of_layers_that_mix_examples()
+            self._warn_of_layers_that_mix_examples(self.input_spec(batch_spec))
 
     def _total(self, forward: Forward) -> tf.Tensor:
         with tf.name_scope("loss"):
             return tf.add_n([tf.cast(term, tf.float32) for term in (forward.loss, *self.model.losses)])
 
-    # A batch's loss and gradients, with the metrics updated: at once, or in parts.
-
-    def _differentiate(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-        with tf.GradientTape() as tape:
-            forward = self.forward(inputs, targets, training=True)
-            loss = self._total(forward)
-            scaled = self._scaled(loss)
-        gradients = self._unscaled(tape.gradient(scaled, self.model.trainable_variables))
-        self._update_metrics(loss, forward)
-        return loss, gradients
-
-    def _differentiate_in_parts(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-        """With the activations of only a part of the batch in memory at a time."""
-        examples, whole = tf.shape(inputs)[0], _count(targets, self._weights(targets))
-
-        def of_part(inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-            loss, gradients = self._differentiate(inputs, targets)
-            # Where nothing counts, what is left of the loss, as a regulariser, does.
-            by_examples = tf.cast(tf.shape(targets)[0] / examples, tf.float32)
-            share = tf.where(whole > 0, _count(targets, self._weights(targets)) / whole, by_examples)
-            return share * loss, [
-                None if g is None else tf.cast(share, g.dtype) * tf.convert_to_tensor(g) for g in gradients
-            ]
-
-        return self._sum_over_parts(of_part, tf.zeros([]), inputs, targets)
-
-    def _differentiate_by_outputs(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-        """In parts, for any loss: its gradient for the whole batch's outputs, which have been computed part by part,
-        goes back through each part, computed once more."""
-        examples, one = tf.shape(inputs)[0], self._scaled(tf.ones([]))
-        outputs = self._outputs_of_parts(inputs)
-        with tf.GradientTape() as tape:
-            tape.watch(outputs)
-            forward = self.compare(targets, outputs)
-            loss = tf.cast(forward.loss, tf.float32)
-            scaled = self._scaled(loss)
-        slopes = tape.gradient(scaled, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-
-        def of_part(inputs: tf.Tensor, slopes: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-            share = tf.cast(tf.shape(inputs)[0] / examples, tf.float32)
-            with tf.GradientTape() as back:
-                outputs = self.model(inputs, training=True)
-                added = share * tf.add_n([tf.zeros([]), *(tf.cast(term, tf.float32) for term in self.model.losses)])
-            variables = self.model.trainable_variables
-            return added, self._unscaled(back.gradient([outputs, added], variables, output_gradients=[slopes, one]))
-
-        loss, gradients = self._sum_over_parts(of_part, loss, inputs, slopes)
-        self._update_metrics(loss, forward)
-        return loss, gradients
-
-    def _sum_over_parts(
-        self, of_part: Callable[..., tuple[tf.Tensor, Gradients]], loss: tf.Tensor, *batch: tf.Tensor
-    ) -> tuple[tf.Tensor, Gradients]:
-        """`loss`, and gradients of 0, with what `of_part` gives of each part of the batch added to them."""
-        examples, size = self._sizes(batch[0])
-
-        def add(start, loss, totals):
-            added, gradients = of_part(*(tensor[start : start + size] for tensor in batch))
-            pairs = zip(totals, gradients, strict=True)
-            totals = [total if g is None else total + tf.convert_to_tensor(g) for total, g in pairs]
-            return start + size, loss + added, totals
-
-        begin = (tf.constant(0), loss, [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables])
-        _, loss, gradients = tf.while_loop(lambda start, *_: start < examples, add, begin)
-        return loss, gradients
-
-    def _outputs_of_parts(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The whole batch's outputs; what layers keep is as it was before, so that the same is computed again."""
-        examples, size = self._sizes(inputs)
-        before = [tf.identity(v.value) for v in self._changed_by_layers]
-        shape = [None, *self.model.output.shape[1:]]
-
-        def add(start, outputs):
-            part = self.model(inputs[start : start + size], training=True)
-            return start + size, outputs.write(start // size, part)
-
-        growing = {"size": 0, "dynamic_size": True, "infer_shape": False}
-        parts = tf.TensorArray(self.model.output.dtype, element_shape=shape, **growing)
-        _, parts = tf.while_loop(lambda start, _: start < examples, add, (tf.constant(0), parts))
-        outputs = tf.ensure_shape(parts.concat(), shape)
-        for variable, value in zip(self._changed_by_layers, before, strict=True):
-            variable.assign(value)
-        return outputs
-
-    def _sizes(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Examples of a batch, and of each of its parts but a shorter last one: int32 []."""
-        examples = tf.shape(inputs)[0]
-        return examples, -(-examples // self.parts)
-
-    def _scaled(self, loss: tf.Tensor) -> tf.Tensor:
+    def scaled(self, loss: tf.Tensor) -> tf.Tensor:
+        """The loss by the scale that keeps its float16 gradients from vanishing."""
         return loss * self.loss_scale.value if self.loss_scale else loss
 
-    def _unscaled(self, gradients: Gradients) -> Gradients:
+    def unscaled(self, gradients: Gradients) -> Gradients:
+        """Gradients of a `scaled` loss as those of the loss."""
         if self.loss_scale is None:
             return gradients
         scale = self.loss_scale.value
@@ -346,21 +302,9 @@ class Supervised:
             self.model.losses and self._ignore_label is not None
         )
 
-    @functools.cached_property
-    def _changed_by_layers(self) -> list[keras.Variable]:
-        """The model's variables that a forward pass changes while training."""
-        (inputs,) = self.model.inputs
-
-        def call(x: tf.Tensor) -> tf.Tensor:
-            return self.model(x, training=True)
-
-        with tf.init_scope():
-            spec = tf.TensorSpec([None, *inputs.shape[1:]], inputs.dtype)
-            graph = tf.function(call, autograph=False).get_concrete_function(spec)
-        return written(side_effects(graph), self.model.variables)
-
-    def _warn_of_layers_that_mix_examples(self) -> None:
-        layers = [v.path.rpartition("/")[0] for v in self._changed_by_layers if not v.path.endswith(SEED)]
+    def _warn_of_layers_that_mix_examples(self, input_spec: Nest) -> None:
+        changed = changed_by_layers(self.model, input_spec)
+        layers = [v.path.rpartition("/")[0] for v in changed if not v.path.endswith(SEED)]
         if layers:
             log.warning(
                 "gradient_accumulation_steps=%d: training differs from that in whole batches: %s would see all of a "
@@ -368,23 +312,25 @@ class Supervised:
                 *(self.parts, ", ".join(dict.fromkeys(layers))),
             )
 
-    # Metrics
-
-    def _weights(self, targets: tf.Tensor) -> tf.Tensor | None:
-        """1.0 for each target that counts, 0.0 for those that are ignored; None where all count."""
-        return None if self._ignore_label is None else tf.cast(targets != self._ignore_label, tf.float32)
-
-    def _update_metrics(self, loss: tf.Tensor, forward: Forward) -> None:
+    def update_metrics(self, loss: tf.Tensor, forward: Forward, *batch: Nest) -> None:
+        """Take a batch into the metrics; see `measure`."""
         with tf.name_scope("metrics"):
-            self.metrics["loss"].update_state(loss, sample_weight=_count(forward.targets, forward.weights))
+            self.metrics["loss"].update_state(loss, sample_weight=self.count(*batch))
             for name, metric in self._compared.items():
                 with _errors_of(name, forward.targets, forward.outputs):
+                    is_of_one = type(metric).__module__.startswith("keras.")
+                    if is_of_one and not (is_single(forward.targets) and is_single(forward.outputs)):
+                        raise ValueError("it takes one tensor of each; src.metrics.Of is a metric of one output")
                     more = {} if forward.weights is None else {"sample_weight": forward.weights}  # some take none
                     metric.update_state(forward.targets, forward.outputs, **more)
 
+    def _counted(self, targets: Nest) -> tf.Tensor | None:
+        """1.0 for each target that counts, 0.0 for those that are ignored; None where all count."""
+        return None if self._ignore_label is None else tf.cast(targets != self._ignore_label, tf.float32)
+
 
 @contextmanager
-def _errors_of(name: str, targets: tf.Tensor, outputs: tf.Tensor) -> Iterator[None]:
+def _errors_of(name: str, targets: Nest, outputs: Nest) -> Iterator[None]:
     """What a loss or metric raises while the graph is made is told with its name, and what it was given."""
     try:
         yield
@@ -395,12 +341,6 @@ def _errors_of(name: str, targets: tf.Tensor, outputs: tf.Tensor) -> Iterator[No
         if line := users_line(error):
             reason = f"{reason}; {line}"
         raise ValueError(
-            f"{name} cannot compare the model's outputs {outputs.dtype.name} {outputs.shape} with the "
-            f"targets {targets.dtype.name} {targets.shape}; choose what fits together ({reason})"
+            f"{name} cannot compare the model's outputs {described(outputs)} with the targets {described(targets)}; "
+            f"choose what fits together ({reason})"
         ) from error
-
-
-def _count(targets: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
-    """How much a batch counts, float32 []: its examples, or the part of them that its targets' weights are."""
-    examples = tf.cast(tf.shape(targets)[0], tf.float32)
-    return examples if weights is None else examples * tf.reduce_mean(weights)

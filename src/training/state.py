@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from src.common.internals import averages_of
 from src.common.ranges import enforce_ranges
+from src.data.batch import Nest
 from src.training.learner import Supervised
 
 Mode: TypeAlias = Literal["min", "max"]
@@ -69,6 +70,7 @@ class TrainState:
         holds_averages: whether the model's weights are those that are measured, where the optimizer keeps averages;
             else they are those that are trained.
         losses: float32 [n], the loss of each step of the last graph call; the last of them belongs to `step`.
+        input_spec: of what the model takes, any number of them; the trainer sets it.
         gradient_norms: float32 [n], the global norm of each of these steps' gradients, before they are clipped.
     """
 
@@ -83,8 +85,9 @@ class TrainState:
         self.monitor, self.mode = monitor, mode
         self.holds_averages = False
         self.losses = self.gradient_norms = np.zeros(0, np.float32)
+        self.input_spec: Nest = None
 
-        def infer(inputs: tf.Tensor) -> tf.Tensor:
+        def infer(inputs: Nest) -> Nest:
             return self.model(inputs, training=False)
 
         self._infer = tf.function(infer, autograph=False)
@@ -94,10 +97,9 @@ class TrainState:
     @property
     def inference(self) -> tf.types.experimental.ConcreteFunction:
         """The model with `training=False` as a graph, of any number of inputs; made once."""
-        (inputs,) = self.model.inputs
-        return self._infer.get_concrete_function(tf.TensorSpec([None, *inputs.shape[1:]], inputs.dtype))
+        return self._infer.get_concrete_function(self.input_spec)
 
-    def predict(self, inputs: tf.Tensor) -> tf.Tensor:
+    def predict(self, inputs: Nest) -> Nest:
         """The model's outputs [n, ...] for inputs [n, ...], with `measured_weights`.
 
         Nothing is changed, seeds of random layers neither.

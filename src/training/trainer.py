@@ -26,7 +26,9 @@ import tensorflow as tf
 
 from src.callbacks.base import Callback
 from src.common.errors import control_flow_on_tensor
+from src.common.internals import with_mask
 from src.common.ranges import Count, enforce_ranges
+from src.data.batch import Nest
 from src.data.pipeline import Batches, as_batches, errors_of_reading
 from src.training.learner import Supervised
 from src.training.side_effects import check_resumable, constants, side_effects, written
@@ -107,7 +109,8 @@ class Trainer:
         """Train up to `epochs` epochs in all, validating after each, from wherever the state stands.
 
         Args:
-            train, val: batches of (inputs, targets); a tf.data.Dataset of known length, or `src.data.pipeline`'s.
+            train, val: batches (inputs, targets, weights), the last two of which may be left out; a tf.data.Dataset of
+                known length, or `src.data.pipeline`'s.
 
         Raises:
             NonFiniteLoss: naming the step.
@@ -152,10 +155,10 @@ class Trainer:
 
     def evaluate_outputs(
         self,
-        predict: Callable[[tf.Tensor], tf.Tensor],
+        predict: Callable[[Nest], Nest],
         data: Batches | tf.data.Dataset,
         *,
-        own: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        own: Callable[[Nest], Nest] | None = None,
     ) -> dict[str, float]:
         """As `evaluate`, of the outputs of any other `predict(inputs)` than the model's own: an exported one's.
 
@@ -165,10 +168,10 @@ class Trainer:
         """
         own = own or functools.partial(self.model, training=False)
 
-        def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-            outputs = predict(inputs)
-            own(inputs)
-            return self.learner.measure(self.learner.compare(targets, outputs))
+        def step(inputs: Nest, targets: Nest = None, weights: Nest = None) -> tf.Tensor:
+            like = own(inputs)
+            outputs = with_mask(predict(inputs), of=like)
+            return self.learner.measure(self.learner.compare(targets, outputs, weights), inputs, targets)
 
         batches = self._batches(data)
         run = self._measuring_loop(batches, step)
@@ -192,7 +195,8 @@ class Trainer:
             ValueError: as the learner; a step changes what no checkpoint holds or draws what no seed brings back; or
                 the monitor is no metric of this training. Nothing has been computed or changed.
         """
-        self.learner.check()
+        self.learner.check(train.element_spec)
+        self.state.input_spec = self.learner.input_spec(train.element_spec)
         self._loop(train, self._training_loop)
         if val is not None:
             self._loop(val, self._measuring_loop)

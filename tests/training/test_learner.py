@@ -53,7 +53,7 @@ class Rivals(Supervised):
             rivals = tf.reduce_mean(tf.sqrt(tf.abs(self.rival(inputs))))
         pairs = [(self.optimizer, forward.loss, self.model), (self.rival_optimizer, rivals, self.rival)]
         updates = [(optimizer, tape.gradient(loss, m.weights), m.weights) for optimizer, loss, m in pairs]
-        return self.apply(updates, self.measure(forward))
+        return self.apply(updates, self.measure(forward, inputs, targets))
 
 
 def test_model_optimizer_loss_and_metrics_are_a_supervised_learner():

@@ -1,0 +1,68 @@
+"""A batch: a tuple (inputs, targets, weights), each a nest of tensors [n, ...]; the last two may be left out.
+
+A nest is a tensor, or a dict, list or tuple of nests. Tensors may be ragged, and of strings.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+Nest: TypeAlias = Any
+Batch: TypeAlias = tuple[Nest, ...]
+NAMES = ("inputs", "targets", "weights")
+
+
+def examples_of(batch: Nest) -> tf.Tensor:
+    """How many examples it has: int32 []."""
+    first = tf.nest.flatten(batch)[0]
+    return tf.cast(first.nrows(), tf.int32) if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
+
+
+def batch_spec_of(batch: Nest) -> Nest:
+    """The tf.TypeSpec of each of its tensors, for any number of examples.
+
+    Args:
+        batch: tensors, arrays or specs [n, ...].
+    """
+
+    def spec_of(part: Any) -> tf.TypeSpec:
+        shape = [None, *part.shape[1:]]
+        if isinstance(part, tf.RaggedTensor | tf.RaggedTensorSpec):
+            return tf.RaggedTensorSpec(
+                shape,
+                part.dtype,
+                part.ragged_rank,
+                part.row_splits.dtype if isinstance(part, tf.RaggedTensor) else part.row_splits_dtype,
+            )
+        return tf.TensorSpec(shape, part.dtype)
+
+    return tf.nest.map_structure(spec_of, batch)
+
+
+def is_single(nest: Nest) -> bool:
+    """Whether it is one tensor, or nothing, and no dict, list or tuple."""
+    return not isinstance(nest, dict | list | tuple)
+
+
+def part_of(nest: Nest, name: Any, what: str) -> Nest:
+    """The part of this name, or of this number where it is a list.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = list(nest) if isinstance(nest, dict) else [] if is_single(nest) else list(range(len(nest)))
+    if name not in names:
+        known = ", ".join(map(str, names)) or "no names, being a single tensor"
+        raise ValueError(f"{what} have no {name!r}; they have {known}")
+    return nest[name]
+
+
+def described(nest: Nest) -> str:
+    """Dtypes and shapes, by name where there are several: `float32 (None, 3)`, `{'age': float32 (None,), ...}`."""
+    if isinstance(nest, dict):
+        return "{" + ", ".join(f"{key!r}: {described(part)}" for key, part in nest.items()) + "}"
+    if isinstance(nest, list | tuple):
+        return "[" + ", ".join(map(described, nest)) + "]"
+    return "nothing" if nest is None else f"{tf.as_dtype(nest.dtype).name} {nest.shape}"

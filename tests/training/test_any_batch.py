@@ -1,0 +1,254 @@
+"""Batches of any nest, with sample weights and masks: the same numbers as Keras's `fit`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from src.callbacks.base import Callback
+from src.data.pipeline import InMemory, Lazy, as_batches
+from src.losses import CrossEntropy, PerOutput, WeightedSum
+from src.metrics import Of, Perplexity
+from src.training.learner import Supervised
+from src.training.trainer import Trainer
+
+EXAMPLES, BATCH, STEPS, WORDS = 22, 8, 6, 11
+RANDOM = np.random.default_rng(0)
+X = {"age": RANDOM.normal(size=(EXAMPLES, 3)).astype(np.float32), "kind": RANDOM.integers(0, 4, EXAMPLES)}
+Y = RANDOM.normal(size=EXAMPLES).astype(np.float32)
+LABELS = RANDOM.integers(0, 3, EXAMPLES)
+WEIGHTS = RANDOM.uniform(0, 2, EXAMPLES).astype(np.float32)
+TOKENS = RANDOM.integers(1, WORDS, (EXAMPLES, STEPS)) * (np.arange(STEPS) < RANDOM.integers(2, 7, (EXAMPLES, 1)))
+
+
+def of_table(outputs):
+    age, kind = keras.Input((3,), name="age"), keras.Input((), dtype="int64", name="kind")
+    hidden = keras.layers.Concatenate()([age, keras.layers.CategoryEncoding(4, output_mode="one_hot")(kind)])
+    hidden = keras.layers.Dense(8, activation="tanh")(hidden)
+    made = {name: keras.layers.Dense(units, name=name)(hidden) for name, units in outputs.items()}
+    return keras.Model({"age": age, "kind": kind}, made if len(made) > 1 else next(iter(made.values())))
+
+
+def of_tokens():
+    tokens = keras.Input((STEPS,), dtype="int64")
+    hidden = keras.layers.Embedding(WORDS, 5, mask_zero=True)(tokens)
+    return keras.Model(tokens, keras.layers.Dense(WORDS)(keras.layers.LSTM(6, return_sequences=True)(hidden)))
+
+
+def regression():
+    mse = keras.losses.MeanSquaredError()
+    return of_table({"y": 1}), (X, Y, WEIGHTS), (mse, mse), [("mae", keras.metrics.MeanAbsoluteError)]
+
+
+def function_of_values():
+    loss = keras.losses.mean_absolute_error
+    return of_table({"y": 1}), (X, Y, WEIGHTS), (loss, loss), [("mse", keras.metrics.MeanSquaredError)]
+
+
+def own_loss_weighted():
+    """This project's cross-entropy with weights is Keras's."""
+    of_keras = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    ours = WeightedSum(losses={"cross_entropy": CrossEntropy()})
+    accuracy = keras.metrics.SparseCategoricalAccuracy
+    return of_table({"y": 3}), (X, LABELS, WEIGHTS), (of_keras, ours), [("accuracy", accuracy)]
+
+
+def padding():
+    of_keras = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    accuracy = keras.metrics.SparseCategoricalAccuracy
+    return of_tokens(), (TOKENS, TOKENS), (of_keras, of_keras), [("accuracy", accuracy)]
+
+
+def padding_and_own_loss():
+    of_keras = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    accuracy = keras.metrics.SparseCategoricalAccuracy
+    weights = np.repeat(WEIGHTS[:, np.newaxis], STEPS, axis=1)  # Keras's metrics take no other with a mask
+    return of_tokens(), (TOKENS, TOKENS, weights), (of_keras, CrossEntropy()), [("accuracy", accuracy)]
+
+
+ONE_HEAD = [regression, function_of_values, own_loss_weighted, padding, padding_and_own_loss]
+
+
+@pytest.mark.parametrize("case", ONE_HEAD, ids=lambda case: case.__name__)
+def test_losses_metrics_and_weights_are_those_of_fit(case):
+    model, arrays, (loss_of_keras, loss), metrics = case()
+    theirs = keras.models.clone_model(model)
+    theirs.set_weights(model.get_weights())
+    theirs.compile(
+        keras.optimizers.SGD(0.1), loss=loss_of_keras, weighted_metrics=[made(name=n) for n, made in metrics]
+    )
+    history = theirs.fit(as_dataset(arrays), epochs=3, verbose=0, shuffle=False).history
+    trainer = Trainer(
+        model=model,
+        optimizer=keras.optimizers.SGD(0.1),
+        loss=loss,
+        metrics={n: made(name=n) for n, made in metrics},
+        callbacks={},
+    )
+    ours = fitted(trainer, arrays, epochs=3)
+    for name, values in history.items():
+        np.testing.assert_allclose(ours[name], values, rtol=1e-5)
+    for mine, of_keras in zip(model.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, of_keras, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_of_examples_go_with_a_mask():
+    results = []
+    for weights in (WEIGHTS, np.repeat(WEIGHTS[:, np.newaxis], STEPS, axis=1)):
+        metrics = {"accuracy": keras.metrics.SparseCategoricalAccuracy()}
+        keras.utils.set_random_seed(0)
+        trainer = Trainer(model=of_tokens(), optimizer=keras.optimizers.SGD(0.1), loss=CrossEntropy(), metrics=metrics)
+        results.append(trainer.evaluate(InMemory(TOKENS, TOKENS, weights, batch_size=BATCH)))
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+def test_two_heads_are_those_of_fit():
+    model = of_table({"size": 1, "label": 3})
+    theirs = keras.models.clone_model(model)
+    theirs.set_weights(model.get_weights())
+    losses = {
+        "size": keras.losses.MeanSquaredError(),
+        "label": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    }
+    theirs.compile(
+        keras.optimizers.SGD(0.1),
+        loss=losses,
+        loss_weights={"size": 1.0, "label": 0.5},
+        weighted_metrics={"label": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]},
+    )
+    arrays = (X, {"size": Y, "label": LABELS}, {"size": WEIGHTS, "label": WEIGHTS[::-1].copy()})
+    history = theirs.fit(as_dataset(arrays), epochs=3, verbose=0, shuffle=False).history
+    trainer = Trainer(
+        model=model,
+        optimizer=keras.optimizers.SGD(0.1),
+        loss=PerOutput(losses=losses, weights={"label": 0.5}),
+        metrics={"accuracy": Of(output="label", metric=keras.metrics.SparseCategoricalAccuracy())},
+        callbacks={},
+    )
+    ours = fitted(trainer, arrays, epochs=3)
+    np.testing.assert_allclose(ours["loss"], history["loss"], rtol=1e-5)
+    np.testing.assert_allclose(ours["accuracy"], history["label_accuracy"], rtol=1e-5)
+    for mine, of_keras in zip(model.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, of_keras, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_of_a_batch_of_any_kind_train_as_the_whole():
+    """By a plain mean, and by the gradient for several outputs."""
+    mse = keras.losses.MeanSquaredError()
+    of_each = PerOutput(losses={"size": mse, "label": CrossEntropy(class_weights=[1, 2, 3])})
+    for outputs, arrays, loss in (
+        ({"y": 1}, (X, Y, WEIGHTS), mse),
+        ({"size": 1, "label": 3}, (X, {"size": Y, "label": LABELS}, WEIGHTS), of_each),
+    ):
+        first = of_table(outputs)
+        weights = first.get_weights()
+        for parts in (1, 3):
+            model = keras.models.clone_model(first)
+            model.set_weights(weights)
+            trainer = Trainer(
+                model=model, optimizer=keras.optimizers.SGD(0.1), loss=loss, gradient_accumulation_steps=parts
+            )
+            trainer.fit(InMemory(*arrays, batch_size=BATCH), epochs=2)
+            if parts == 1:
+                whole = model.get_weights()
+        for one, other in zip(whole, model.get_weights(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_every_kind_of_split_gives_the_same_batches():
+    arrays = (X, {"size": Y, "label": LABELS}, WEIGHTS)
+    examples = [tf.nest.map_structure(lambda array: array[i], arrays) for i in range(EXAMPLES)]  # noqa: B023
+    splits = [InMemory(*arrays, batch_size=BATCH), Lazy(examples, batch_size=BATCH), as_batches(as_dataset(arrays))]
+    for split in splits:
+        cursor = split.open(0, 1)
+        for step in (1, 2):
+            given = split.next(cursor, tf.constant(step))
+            wanted = tf.nest.map_structure(lambda array: array[step * BATCH : (step + 1) * BATCH], arrays)  # noqa: B023
+            for mine, array in zip(tf.nest.flatten(given), tf.nest.flatten(wanted), strict=True):
+                np.testing.assert_array_equal(mine, array)
+        assert str(split.element_spec) == str(splits[0].element_spec)
+
+
+def test_an_infinite_pipeline_trains_for_steps_per_epoch():
+    dataset = as_dataset((X, Y)).repeat()
+    assert as_batches(dataset, steps_per_epoch=5).steps_per_epoch == 5
+    with pytest.raises(ValueError, match=r"number of batches is infinite; .* give steps_per_epoch"):
+        as_batches(dataset)
+    with pytest.raises(ValueError, match="steps_per_epoch is 5, and the dataset has 3 batches"):
+        as_batches(as_dataset((X, Y)), steps_per_epoch=5)
+
+
+def test_perplexity():
+    logits = RANDOM.normal(size=(4, 5, WORDS)).astype(np.float32)
+    targets = RANDOM.integers(0, WORDS, (4, 5))
+    metric = Perplexity()
+    metric.update_state(targets, logits)
+    shares = np.take_along_axis(logits - np.log(np.exp(logits).sum(-1, keepdims=True)), targets[..., None], -1)
+    np.testing.assert_allclose(metric.result(), np.exp(-shares.mean()), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "arrays", "options", "message"),
+    [
+        ({"a": 1, "b": 1}, (X, Y), {"loss": keras.losses.MeanSquaredError()}, "PerOutput gives each output its own"),
+        (
+            {"a": 1, "b": 1},
+            (X, {"a": Y, "c": Y}),
+            {"loss": PerOutput(losses={"a": keras.losses.MeanSquaredError(), "b": keras.losses.MeanSquaredError()})},
+            "targets have no 'b'; they have a, c",
+        ),
+        (
+            {"a": 1, "b": 1},
+            (X, {"a": Y, "b": Y}),
+            {
+                "loss": PerOutput(losses={"a": keras.losses.MeanSquaredError()}),
+                "metrics": {"mae": keras.metrics.MeanAbsoluteError()},
+            },
+            "mae .*Of is a metric of one output",
+        ),
+        ({"a": 1}, (X, Y, WEIGHTS), {"loss": lambda y, p: tf.reduce_mean(p)}, "no argument sample_weight"),
+        ({"a": 1}, (X,), {"loss": keras.losses.MeanSquaredError()}, "targets nothing"),
+    ],
+)
+def test_what_does_not_fit_together_is_told_before_a_step(outputs, arrays, options, message):
+    trainer = Trainer(model=of_table(outputs), optimizer=keras.optimizers.SGD(0.1), **options)
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(InMemory(*arrays, batch_size=BATCH), epochs=1)
+
+
+def test_a_subclassed_model_trains_when_it_is_built():
+    class Mine(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(1)
+
+        def call(self, inputs):
+            return self.dense(inputs["age"])
+
+    model = Mine()
+    with pytest.raises(ValueError, match="Mine is not built: call it once with a batch"):
+        Supervised(model=model, optimizer=keras.optimizers.SGD(0.1), loss=keras.losses.MeanSquaredError())
+    model({name: array[:1] for name, array in X.items()})
+    trainer = Trainer(model=model, optimizer=keras.optimizers.SGD(0.1), loss=keras.losses.MeanSquaredError())
+    before = trainer.evaluate(InMemory(X, Y, batch_size=BATCH))["loss"]
+    trainer.fit(InMemory(X, Y, batch_size=BATCH), epochs=3)
+    assert trainer.evaluate(InMemory(X, Y, batch_size=BATCH))["loss"] < before
+
+
+def as_dataset(arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(BATCH)
+
+
+def fitted(trainer, arrays, *, epochs):
+    """Loss and metrics of each epoch, by name."""
+    trainer.callbacks["keep"] = keep = Keep()
+    trainer.fit(InMemory(*arrays, batch_size=BATCH), epochs=epochs)
+    return {name: [metrics[f"train/{name}"] for metrics in keep.epochs] for name in trainer.learner.metrics}
+
+
+class Keep(Callback):
+    def __init__(self):
+        self.epochs = []
+
+    def on_epoch_end(self, state, metrics):
+        self.epochs.append(dict(metrics))
