@@ -113,6 +113,11 @@ BEFORE_TENSORFLOW = {
     "hydra.searchpath=3": ["hydra.searchpath=3", "hydra.searchpath=[my_conf]"],
     "+hydra.job.nme=x": ["+hydra.job.nme=x: Hydra has no setting", "Did you mean hydra.job.name?"],
     "+hydra.sweeper.nope=3": ["hydra.sweeper.nope", "takes no argument nope"],
+    "model.num_classes=${run.num_classs}": [
+        "model.num_classes is '${run.num_classs}'",
+        "Did you mean run.num_classes?",
+    ],
+    "optimizer._target_=SGD": ["optimizer._target_ is 'SGD'", "optimizer=sgd", "`- override /optimizer: sgd`"],
     "name=${hydra.job.num}": ["name", "'hydra.job.num'", "give a value"],
 }
 
@@ -151,7 +156,11 @@ OF_FILES = {
         ("model: {_target_: nowhere.net}", ["x.yaml: model._target_ is 'nowhere.net'", "line in conf/targets.txt"]),
         ("data: {shuffle: 'no'}", ["x.yaml: data.shuffle is 'no'", "a boolean"]),
         ("data: {batch_size: many}", ["x.yaml: data.batch_size is 'many'", "a whole number", "32"]),
-        ("defaults: [{override /model: unte}]", ["model=unte", "Did you mean unet?"]),
+        ("defaults: [{override /model: unte}]", ["x.yaml: model=unte", "Did you mean unet?"]),
+        ("model: {num_classes: '${run.num_classs}'}", ["x.yaml: model.num_classes is '${run", "run.num_classes?"]),
+        ("epochs: ${oc.env:NOT_THERE}", ["x.yaml: epochs is '${oc.env:NOT_THERE}': ", "not found"]),
+        ("optimizer: {_target_: SGD}", ["x.yaml: optimizer._target_ is 'SGD'", "`- override /optimizer: sgd`"]),
+        ("optimizer: SGD", ["x.yaml: optimizer is 'SGD'", "`- override /optimizer: SGD`"]),
         ("epochs: [1", ["x.yaml, line 3 cannot be read", "expected ',' or ']'"]),
         ("callback: {export: {directory: /home/x}}", ["x.yaml: callback.export.directory is '/home/x'", "run.dir"]),
         ("hydra: {job: {env_set: {PATH: here}}}", ["hydra.job.env_set.PATH", "your shell"]),
@@ -498,7 +507,7 @@ def test_the_file_without_override_is_named(tmp_path):
         f"{os.path.relpath(tmp_path / 'experiment' / 'mine.yaml')}: optimizer has an option already, "
         "so the line of its defaults must be `- override /optimizer: sgd`"
     )
-    without = str(composition.composition_error(error, folders=[tmp_path / "experiment"]))
+    without = str(composition.composition_error(error, folders=[tmp_path / "nowhere"]))
     assert without.startswith("optimizer has an option already: give optimizer=sgd without +, ")
 
 

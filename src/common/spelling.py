@@ -6,7 +6,7 @@ did_you_mean("lerning_rate", ["learning_rate", "momentum"])     # ". Did you mea
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -23,7 +23,11 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 def _abbreviates(short: str, name: str) -> bool:
-    """Whether these are the first letters of the name's words, as lr, or some of its letters in order, as lrate."""
-    rest, words = iter(name), name.split("_")
-    some = len(short) > 2 and short[:1] == name[:1] and all(letter in rest for letter in short)
-    return len(words) > 1 and (some or (len(short) > 1 and short == "".join(word[:1] for word in words)))
+    """Whether these are letters of the name in order, the first of each of its words among them: lr, lrate."""
+    initials = [word[:1] for word in name.split("_")]
+    return len(initials) > 1 and _in_order(initials, short) and _in_order(short, name) and short[:1] == name[:1]
+
+
+def _in_order(letters: Iterable[str], text: str) -> bool:
+    rest = iter(text)
+    return all(letter in rest for letter in letters)

@@ -21,9 +21,9 @@ from src.common.errors import ConfigError
 from src.common.ranges import Check, Count, Flag, Fraction, NonNegative, Positive, Range, Share, checks_in, shown
 from src.common.spelling import did_you_mean
 from src.config import signatures, targets
-from src.config.identity import identity_config
+from src.config.identity import resolved_config
 from src.config.moved import new_name
-from src.config.origins import Origins, leaves
+from src.config.origins import Origins, at, leaves
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 
@@ -124,10 +124,23 @@ def check_targets(config: dict[str, Any], origins: Origins) -> None:
         targets.check_names(config)
     except targets.TargetError as error:
         key = str(error).partition(" ")[0].rstrip(":")
-        raise ConfigError(f"{origins.named(key)}{error}") from error
+        raise ConfigError(f"{origins.named(key)}{error}{_option_meant(key, at(config, key.split('.')))}") from error
     for key, node in targets.nodes(config):
         if targets.group_of(key) and (absent := signatures.absent(node["_target_"])):
             raise ConfigError(f"{origins.named(f'{key}._target_')}{key}._target_ is {node['_target_']!r}: {absent}")
+
+
+def _option_meant(key: str, target: Any) -> str:
+    """How to choose the option of a group that a `_target_` is called after, as by SGD."""
+    group, word = key.partition(".")[0], str(target).replace("_", "").lower()
+    options = [path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem.replace("_", "") == word]
+    return f"; {_way_to_choose(group, options[0])}" if options and key == f"{group}._target_" else ""
+
+
+def _way_to_choose(group: str, option: str) -> str:
+    return (
+        f"an option is chosen by {group}={option}, in a file by a line of its defaults, `- override /{group}: {option}`"
+    )
 
 
 def check_types(config: dict[str, Any], origins: Origins) -> None:
@@ -152,7 +165,7 @@ def _wrong_type(path: tuple[str, ...], value: Any, default: Any, origins: Origin
     key = ".".join(path)
     example = " of options, or null" if isinstance(default, dict) else f", such as its default {shown(default)}"
     if isinstance(value, str) and path[1:] == () and key in folders_of_options():
-        example += f"; an option is chosen by a line of the defaults, `- override /{key}: {value}`"
+        example += f"; {_way_to_choose(key, value)}"
     return ConfigError(
         f"{origins.origin(key) or key}: {key} is {shown(value)}{'' if value is None else f', {_kind(value)}'}; "
         f"it must be {_kind(default)}{example}"
@@ -165,10 +178,6 @@ def check_values(cfg: DictConfig, config: dict[str, Any], origins: Origins = NOW
     Args:
         config: the same resolved.
     """
-    try:
-        identity_config(cfg)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
     if missing := {".".join(path) for path, value in leaves(config) if value == "???"}:
         first = min(missing)
         raise ConfigError(f"{origins.named(first)}{', '.join(sorted(missing))} must be given: {first}=...")
@@ -355,15 +364,26 @@ def resolved_node(cfg: DictConfig, key: str) -> Any:
         raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """A config without `hydra`, as dicts and lists with their final values."""
-    plain = plain_values(cfg)
-    plain.pop("hydra", None)
+def resolved(cfg: DictConfig, origins: Origins) -> dict[str, Any]:
+    """As `resolved_config`; ConfigError names what cannot be resolved, and where it comes from."""
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(plain), resolve=True))
+        return resolved_config(cfg)
     except OmegaConfBaseException as error:
-        hint = "; what a run computes cannot depend on Hydra's settings, so give a value" * ("'hydra." in str(error))
-        raise ConfigError(f"{error.full_key}: {first_line(error)}{hint}") from error
+        key, plain = str(error.full_key), plain_values(cfg)
+        for name, value in plain.items():
+            if not isinstance(value, dict | None) and isinstance(default := origins.default((name,)), dict):
+                raise _wrong_type((name,), value, default, origins) from error
+        value, reason = (
+            at(plain, key.split(".")),
+            first_line(error).rpartition(" raised while resolving interpolation: ")[2],
+        )
+        if missing := re.fullmatch(r"Interpolation key '(.+)' not found", reason):
+            known = [".".join(path) for path, _ in leaves(plain, branches=True) if path[0] != "hydra"]
+            reason = f"there is no key {missing[1]}{did_you_mean(missing[1], known)}"
+        if "'hydra." in str(error):
+            reason = f"{first_line(error)}; what a run computes cannot depend on Hydra's settings, so give a value"
+        written = f" is {shown(value)}" if isinstance(value, str) else ""
+        raise ConfigError(f"{origins.named(key)}{key}{written}: {reason}") from error
 
 
 def is_open(value: Any) -> bool:

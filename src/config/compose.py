@@ -6,10 +6,10 @@ jobs = expand(["optimizer=adam,sgd"])       # [["optimizer=adam"], ["optimizer=s
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 import json
+import pickle
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,6 +100,7 @@ class _Base:
     """A config of options only: what Hydra composes before single values are changed."""
 
     cfg: DictConfig
+    pickled: bytes  # the same, from which a copy is made faster than by deepcopy
     plain: dict[str, Any]
     origins: Origins
     composed: list[ComposedFile]
@@ -125,7 +126,7 @@ class _Composer:
             raise ConfigError(f"{', '.join(map(repr, sweeps))} names several runs; sweep with --multirun{hint}")
         for override in parsed:
             if options := self._options(override.key_or_group):
-                check_option(override, options, has_others=self._search_path is not None)
+                check_option(override, options)
         if any(_adds_setting(override) for override in parsed):
             self._check_settings([o for o in parsed if o not in self._values(parsed)])
         base = self._base(parsed)
@@ -135,7 +136,7 @@ class _Composer:
         cfg = self.compose_unchecked(parsed)
         origins = base.origins.with_overrides({o.key_or_group: str(o.input_line) for o in values})
         unknown_keys.check_top_level_keys(checks.plain_values(cfg), origins, base.composed)
-        resolved = checks.resolved(cfg)
+        resolved = checks.resolved(cfg, origins)
         checks.check_targets(resolved, origins)
         unknown_keys.check_group_keys(resolved, origins, base.composed, typed=starts)
         checks.check_run_paths(resolved, origins)
@@ -166,7 +167,7 @@ class _Composer:
 
     def compose_unchecked(self, overrides: list[Override]) -> DictConfig:
         """What Hydra gives for all overrides at once, from the base of their options."""
-        cfg = copy.deepcopy(self._base(overrides).cfg)
+        cfg = cast(DictConfig, pickle.loads(self._base(overrides).pickled))
         for override in self._values(overrides):
             try:
                 _apply(override, cfg)
@@ -174,10 +175,9 @@ class _Composer:
                 raise composition_error(error) from error
         task = [override for override in overrides if not override.is_hydra_override()]
         cfg.hydra.overrides.task = [str(override.input_line) for override in task]
-        if not OmegaConf.is_interpolation(cfg.hydra.job, "override_dirname"):  # as which Hydra 1.4 has it
-            form = cfg.hydra.job.config.override_dirname
-            kept = sorted(str(o.input_line) for o in task if o.key_or_group not in form.exclude_keys)
-            cfg.hydra.job.override_dirname = form.item_sep.join(kept).replace("=", form.kv_sep)
+        form = cfg.hydra.job.config.override_dirname
+        kept = sorted(str(o.input_line) for o in task if o.key_or_group not in form.exclude_keys)
+        cfg.hydra.job.override_dirname = form.item_sep.join(kept).replace("=", form.kv_sep)
         return cfg
 
     def _values(self, overrides: list[Override]) -> list[Override]:
@@ -204,7 +204,9 @@ class _Composer:
             hydra_settings.check_settings(plain["hydra"], plugins)
             composed = composed_files(self._name, plain["hydra"]["runtime"]["choices"], self._folders)
             origins = Origins([(shown(file.path), file.content) for file in composed])
-            self._bases[key] = _Base(cfg=cfg, plain=plain, origins=origins, composed=composed)
+            self._bases[key] = _Base(
+                cfg=cfg, pickled=pickle.dumps(cfg), plain=plain, origins=origins, composed=composed
+            )
         return self._bases[key]
 
     def _composed(self, options: list[str]) -> DictConfig:
@@ -361,6 +363,7 @@ def with_config_dir(overrides: list[str], config_dir: str | None) -> list[str]:
     return [*others, f"hydra.searchpath={as_override(list(map(str, folders)))}"]
 
 
+@functools.cache
 def parse_override(text: str) -> Override:
     """One `key=value`, `+key=value`, `++key=value` or `~key`; ConfigError says how to write it."""
     try:

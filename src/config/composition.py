@@ -42,11 +42,6 @@ def composition_error(
         return ConfigError(f"{_file_in(message)}: a setting of Hydra's is {scalar[1]}, and must be a mapping of keys")
     if "Cannot merge DictConfig with ListConfig" in message:
         return ConfigError(f"{_file_in(message)}: a list stands where a mapping of keys is, key: value")
-    message = re.sub(
-        r"Invalid Defaults List override .*\nNo earlier Group Default for '([^']+)' exists to override",
-        r"Could not override '\1'. No match",
-        message,
-    )  # as Hydra 1.4 says it
     if there := re.search(r"An item is already at '([^']+)'", message):
         return ConfigError(f"+{there[1]}: {there[1]} is there already; write it without +, {there[1]}=...")
     if missing := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
@@ -55,8 +50,10 @@ def composition_error(
         inner = group.rpartition("/")[2]
         if not known and inner != group and inner in folders_of_options():  # it has been looked for beside the file
             return ConfigError(f"{_file_in(message)}: for an option of {inner}, {_way_to_override(inner, option)}")
+        chosen = _files_with(group, option, folders, overrides=True)
         return ConfigError(
-            f"{group}={option} is chosen, and {group} has no option {option!r}; it has {', '.join(known) or 'none'}"
+            f"{f'{chosen}: ' if chosen else ''}{group}={option} is chosen, and {group} has no option {option!r}; "
+            f"it has {', '.join(known) or 'none'}"
             f"{did_you_mean(option, known)}"
         )
     if twice := re.search(
@@ -86,16 +83,19 @@ def _way_to_override(group: str, option: str = "...") -> str:
     return f"the line of its defaults must be `- override /{group}: {option}`"
 
 
+def _files_with(group: str, option: str, folders: Iterable[str | Path], *, overrides: bool) -> str:
+    """The files whose defaults choose this option, with `override` or without; Hydra does not say which file does."""
+    start = r"^(?=.*\boverride\b).*" if overrides else r"^(?!.*\boverride\b).*/"
+    line = re.compile(rf"""{start}\b{group}(@[\w.]+)?["']?\s*:.*\b{re.escape(option)}\b""", re.MULTILINE)
+    paths = [path for folder in folders for path in sorted(Path(folder).glob("**/*.yaml"))]
+    found = [path for path in paths if line.search(path.read_text(encoding="utf-8", errors="replace"))]
+    return ", ".join(os.path.relpath(path) for path in found)
+
+
 def _chosen_twice(group: str, option: str, folders: Iterable[str | Path]) -> ConfigError:
-    """A file's defaults, or +, choose an option of a group that has one already; Hydra does not say which file."""
-    lines = re.compile(
-        rf"""^(?!.*\boverride\b).*[-\s{{[,"']/{group}(@[\w.]+)?["']?\s*:.*\b{re.escape(option)}\b""", re.MULTILINE
-    )
-    paths = [path for folder in folders for path in sorted(Path(folder).glob("*/**/*.yaml"))]
-    files = [path for path in paths if lines.search(path.read_text(encoding="utf-8", errors="replace"))]
-    if files:
-        shown = ", ".join(os.path.relpath(path) for path in files)
-        return ConfigError(f"{shown}: {group} has an option already, so {_way_to_override(group, option)}")
+    """A file's defaults, or +, choose an option of a group that has one already."""
+    if files := _files_with(group, option, folders, overrides=False):
+        return ConfigError(f"{files}: {group} has an option already, so {_way_to_override(group, option)}")
     return ConfigError(
         f"{group} has an option already: give {group}={option} without +, and in a file of options, "
         f"{_way_to_override(group, option)}"

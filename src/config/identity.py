@@ -65,15 +65,32 @@ def identity_config(cfg: DictConfig) -> dict[str, Any]:
     Nulls and empty mappings are left out, so a new option with a null default keeps old ids; 1.0 counts as 1. It is
     shared between callers and not to be changed.
     """
+    return _identity(_pickled(cfg))
+
+
+def resolved_config(cfg: DictConfig) -> dict[str, Any]:
+    """A config without `hydra` as dicts and lists with their final values; what the run fills in is null.
+
+    It is shared between callers and not to be changed.
+    """
+    return _resolved(_pickled(cfg))
+
+
+def _pickled(cfg: DictConfig) -> bytes:
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     plain.pop("hydra", None)
     plain["run"] = dict.fromkeys(plain.get("run") or {})
-    return _identity(pickle.dumps(plain))
+    return pickle.dumps(plain)
 
 
 @functools.lru_cache(maxsize=16)  # a command asks for the same one again and again
+def _resolved(pickled: bytes) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(pickle.loads(pickled)), resolve=True))
+
+
+@functools.lru_cache(maxsize=16)
 def _identity(pickled: bytes) -> dict[str, Any]:
-    resolved = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(pickle.loads(pickled)), resolve=True))
+    resolved = _resolved(pickled)
     is_dataset = (resolved.get("data") or {}).get("dataset") is not None
     return _canonical(resolved, (), NOT_IDENTITY + (NOT_IDENTITY_OF_A_DATASET if is_dataset else ()))
 

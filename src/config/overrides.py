@@ -24,15 +24,15 @@ OPEN_OF_HYDRA = tuple(
 )
 
 
-def check_option(override: Override, options: list[str], *, has_others: bool) -> None:
-    """An option must be one of its group's; with other folders of configs (`has_others`) Hydra judges."""
+def check_option(override: Override, options: list[str]) -> None:
+    """An option must be one of its group's."""
     group = override.key_or_group
     if override.is_delete():
         _check_deletion(override)
         return
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
-        if not isinstance(option, str) or (option not in options and "/" not in option and not has_others):
+        if not isinstance(option, str) or (option not in options and "/" not in option):
             named = isinstance(option, str) and re.fullmatch(r"[A-Za-z][\w-]*", option)
             missing = f". Perhaps pip install hydra-{option}-launcher" if named and group == "hydra/launcher" else ""
             raise ConfigError(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
+from src.common.spelling import did_you_mean
 from src.common.text import print_table, table_lines
 
 
@@ -20,3 +23,17 @@ def test_a_table_is_printed_as_wide_as_it_is_and_without_markup():
     rows, stream = [("name", "path"), ("[red]x[/red]", "p" * 300)], io.StringIO()
     print_table(rows, stream, styles=["red"])
     assert stream.getvalue().splitlines() == table_lines(rows)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("lr", "learning_rate"), ("lrr", "learning_rate"), ("lrate", "learning_rate"), ("wdecay", "weight_decay")],
+)
+def test_an_abbreviation_has_the_first_letter_of_each_word(word, meant):
+    known = ["loss.from_logits", "learning_rate", "weight_decay", "batch_size"]
+    assert did_you_mean(word, known) == f". Did you mean {meant}?"
+
+
+@pytest.mark.parametrize("word", ["foo", "foo.bar", "bare", "lt", "bs.x", "wey"])
+def test_what_has_only_some_letters_in_common_is_not_meant(word):
+    assert did_you_mean(word, ["loss.from_logits", "learning_rate", "weight_decay", "batch_size"]) == ""

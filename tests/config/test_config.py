@@ -88,7 +88,7 @@ STOP = "callback=early_stopping "
         ("~model", ["~model", "model=..."]),
         ("~epochs", ["~epochs", "epochs=..."]),
         ("seed=???", ["seed", "issing"]),
-        ("epochs=${nope}", ["epochs", "'nope'"]),
+        ("epochs=${nope}", ["epochs is '${nope}'", "no key nope"]),
         ("epochs=${nope:1}", ["epochs", "nope"]),
         # null, where a missing key would mean something else; a member that is no object; another monitor's mode
         ("data.shuffle=null", ["data.shuffle is null", "a boolean"]),
@@ -154,7 +154,7 @@ def test_an_option_from_a_folder_of_the_users(tmp_path):
     command = ["model=mine", "model.width=4"]
     by_flag, by_key = compose(command, config_dir=str(tmp_path)), compose([*command, f"hydra.searchpath=[{tmp_path}]"])
     assert by_flag.model == by_key.model == {"_target_": "src.models.mlp.mlp", "width": 4}
-    with pytest.raises(ConfigError, match=r"model=unte is chosen.*Did you mean unet\?"):
+    with pytest.raises(ConfigError, match=r"model=unte: model has no option.*Did you mean unet\?"):
         compose(["model=unte"], config_dir=str(tmp_path))
 
 
