@@ -142,10 +142,7 @@ def _with_facts(cfg: DictConfig, data: ImageData, run_dir: Path | None = None) -
     steps = data.train.steps_per_epoch
     cfg.run = {
         "dir": None if run_dir is None else str(run_dir),
-        "input_shape": list(data.input_shape),
-        "num_classes": data.num_classes,
-        "class_names": list(data.class_names),
-        "ignore_label": data.ignore_label,
+        **data.facts,
         "steps_per_epoch": steps,
         "total_steps": steps * cfg.epochs,
     }

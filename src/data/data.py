@@ -1,9 +1,256 @@
-"""What all data sets have in common, of images or of anything else."""
+"""Splits of examples of any kind, as batches: what a run is trained, validated and tested on.
+
+data = Data(train=({"age": ages, "kind": kinds}, labels), val=..., batch_size=32, seed=0, facts={"num_classes": 2})
+data.train          # batches in an order that is the seed's and the epoch's, as the model takes them
+data.raw("val")     # the same order each time, as they are stored: what an exported model takes
+
+`src.data.images.image_data.ImageData` is the kind whose inputs are images.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.autograph.experimental import do_not_convert
+
+from src.common.ranges import Count, Range, enforce_ranges
+from src.data.batch import Batch, batch_spec_of
+from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are
+
 SPLITS = ("train", "val", "test")
+BUFFER = 4096  # examples of a stream that are shuffled at a time
+
+Limit = Annotated[float, Range(0, 1, above=True)]  # the share of the training examples
+Examples: TypeAlias = Batch | Sequence[Batch] | tf.data.Dataset
 
 
 class DataError(ValueError):
     """The files of a data set are not as they must be; the message says which, why, and the way out."""
+
+
+@enforce_ranges
+class Data:
+    """Splits of examples (inputs, targets, weights) as batches; the last two may be left out, each is any nest.
+
+    A kind of data is a class of this one that overrides `prepare`, `augment`, `look` and `check_examples`.
+
+    Args:
+        train, val, test: each a tuple of nests of arrays or ragged tensors [n, ...]; or a sequence of n tuples of nests
+            of arrays, each read when it is needed, by several threads; or a tf.data.Dataset of such tuples, of known
+            length and always in one order. val and test may be None.
+        batch_size: examples a step.
+        seed: decides order and augmentation of the training split, with the epoch.
+        shuffle: whether epochs are permuted.
+        limit: the share of the training examples that is used, above 0 to 1: always the same ones, and those of a
+            smaller share among those of a larger one.
+        facts: what options may refer to as `${run.<name>}`, beside what every run has.
+
+    Attributes:
+        train, val, test: batches as the model takes them; None where there is no such split.
+
+    Raises:
+        ValueError: a split is empty, its parts differ in length, or limit is out of its range.
+    """
+
+    num_classes: int | None = None
+    ignore_label: int | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        *,
+        train: Examples,
+        val: Examples | None = None,
+        test: Examples | None = None,
+        batch_size: Count,
+        seed: int,
+        shuffle: bool = True,
+        limit: Limit | None = None,
+        facts: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        examples = dict(zip(SPLITS, (share_of(train, limit), val, test), strict=True))
+        self._examples = {name: given for name, given in examples.items() if given is not None}
+        self._batch_size, self._shuffle_seed, self._facts = batch_size, seed if shuffle else None, facts
+        self.check_examples()
+        self.train: Batches = self._batches("train", self._augmented, self._shuffle_seed)
+        self.val = self._batches("val", self._prepared) if "val" in self._examples else None
+        self.test = self._batches("test", self._prepared) if "test" in self._examples else None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What options may refer to as `${run.<name>}`: the shape of an example's inputs, and what was given."""
+        shapes = tf.nest.map_structure(lambda spec: list(spec.shape[1:]), self.train.element_spec[0])
+        return {"input_shape": shapes, **self._facts}
+
+    # What a kind of data overrides.
+
+    def prepare(self, inputs: Any) -> Any:
+        """Raw inputs, as an exported model takes them, as the model takes them; in a graph."""
+        return inputs
+
+    def augment(self, *batch_and_place: Any) -> Batch:
+        """A prepared training batch changed at random: a function of what it is given, as `Prepare` is."""
+        return batch_and_place[:-2]
+
+    def look(self, name: str, inputs: Any) -> Any:
+        """Raw inputs of a split that is not held in memory, after an assertion of what they must be; in a graph."""
+        return inputs
+
+    def check_examples(self) -> None:
+        """Refuse examples that are not of the kind, before batches are made of them."""
+
+    def check(self) -> None:
+        """Look at what a model would be given; raises DataError where it is nothing that is understood."""
+
+    # Splits.
+
+    def splits(self) -> list[str]:
+        """The names of those that are there."""
+        return list(self._examples)
+
+    def split(self, name: str) -> Batches:
+        """The split's batches as the model takes them.
+
+        Raises:
+            ValueError: there is no such split.
+        """
+        self._stored(name)
+        return getattr(self, name)
+
+    def raw(self, name: str) -> Batches:
+        """The split's batches in their stored order, as they are stored.
+
+        Raises:
+            ValueError: there is no such split.
+        """
+        return self._batches(name, as_they_are)
+
+    def unaugmented(self) -> Batches:
+        """The training split's batches in the same order, without augmentation."""
+        return self._batches("train", self._prepared, self._shuffle_seed)
+
+    def count(self, name: str) -> int:
+        """The number of the split's examples.
+
+        Raises:
+            ValueError: there is no such split.
+        """
+        return _length(self._stored(name))
+
+    def is_in_memory(self, name: str) -> bool:
+        """Whether the split is held as arrays; else it is read whenever it is needed."""
+        return isinstance(self._stored(name), tuple)
+
+    def stored_spec(self, name: str) -> Any:
+        """Of a split's batches as they are stored, the batch dimension None.
+
+        Raises:
+            ValueError: there is no such split.
+        """
+        examples = self._stored(name)
+        if isinstance(examples, tuple):
+            return batch_spec_of(examples)
+        if isinstance(examples, tf.data.Dataset):
+            return batch_spec_of(examples.batch(1).element_spec)
+        return batch_spec_of(tf.nest.map_structure(lambda part: np.asarray(part)[None], tuple(examples[0])))
+
+    def limit_batches(self, *, train: int | None = None, val: int | None = None) -> None:
+        """Use only the first batches of each epoch, of the training or of the val split."""
+        if train is not None:
+            self.train = First(self.train, steps=train)
+        if val is not None and self.val is not None:
+            self.val = First(self.val, steps=val)
+
+    def overfit(self, *, batches: int) -> None:
+        """Train on the first batches of the training split alone, as they are stored, and validate on them."""
+        self.train = self.val = First(self._batches("train", self._prepared), steps=batches)
+
+    def _stored(self, name: str) -> Any:
+        if name not in self._examples:
+            raise ValueError(f"split is {name!r}; this data has {', '.join(self._examples)}")
+        return self._examples[name]
+
+    def _prepared(self, inputs: Any, *others: Any) -> Batch:
+        return (self.prepare(inputs), *others[:-2])
+
+    def _augmented(self, *batch_and_place: Any) -> Batch:
+        return self.augment(*self._prepared(*batch_and_place), *batch_and_place[-2:])
+
+    def _batches(
+        self, name: str, prepare: Prepare, shuffle_seed: int | None = None, *, is_looked_at: bool = True
+    ) -> Batches:
+        examples = self._stored(name)
+        if isinstance(examples, tuple):
+            return InMemory(*examples, batch_size=self._batch_size, shuffle_seed=shuffle_seed, prepare=prepare)
+
+        def looked_at(inputs: Any, *others: Any) -> Batch:
+            return prepare(self.look(name, inputs) if is_looked_at else inputs, *others)
+
+        if isinstance(examples, tf.data.Dataset):
+            return _stream(examples, self._batch_size, shuffle_seed, looked_at)
+        return Lazy(examples, batch_size=self._batch_size, shuffle_seed=shuffle_seed, prepare=looked_at)
+
+
+class Subset(Sequence):
+    """Some of a sequence's examples."""
+
+    def __init__(self, examples: Sequence[Any], chosen: np.ndarray) -> None:
+        self._examples, self._chosen = examples, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index):
+        return self._examples[int(self._chosen[index])]
+
+
+def share_of(examples: Examples, limit: float | None) -> Examples:
+    """A share of the examples in their order, at least one; None is all of them."""
+    if limit is None or limit == 1:
+        return examples
+    count = _length(examples)
+    chosen = np.sort(np.random.default_rng(0).permutation(count)[: math.ceil(round(limit * count, 6))])
+    if isinstance(examples, tuple):
+        return tf.nest.map_structure(
+            lambda part: part[chosen] if isinstance(part, np.ndarray) else tf.gather(part, chosen), examples
+        )
+    if not isinstance(examples, tf.data.Dataset):
+        return Subset(examples, chosen)
+    is_chosen = np.zeros(count, bool)
+    is_chosen[chosen] = True
+    # In batches of one, since a single example of a ragged tensor would leave `map` as a plain one.
+    kept = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(is_chosen), examples.batch(1))
+    kept = kept.filter(do_not_convert(lambda is_kept, batch: is_kept))
+    kept = kept.map(do_not_convert(lambda is_kept, batch: batch)).unbatch()
+    return kept.apply(tf.data.experimental.assert_cardinality(len(chosen)))
+
+
+def _length(examples: Examples) -> int:
+    return int(tf.nest.flatten(examples)[0].shape[0]) if isinstance(examples, tuple) else len(examples)
+
+
+def _stream(examples: tf.data.Dataset, batch_size: int, shuffle_seed: int | None, prepare: Prepare) -> Stream:
+    """Batches of a data set too large for memory; a buffer of examples is shuffled anew each epoch."""
+    count = int(examples.cardinality())
+    if count < 1:
+        raise ValueError("a streamed split needs a known number of examples, at least 1")
+
+    def make(epoch: int) -> tf.data.Dataset:
+        numbered = examples.enumerate()
+        if shuffle_seed is not None:
+            seed = int(np.random.default_rng([shuffle_seed, epoch]).integers(2**31))
+            numbered = numbered.shuffle(min(count, BUFFER), seed=seed, reshuffle_each_iteration=False)
+        batches = numbered.batch(batch_size)
+        epoch_number = tf.constant(epoch, tf.int32)
+        return batches.map(
+            do_not_convert(lambda index, batch: prepare(*batch, epoch_number, tf.cast(index, tf.int32))),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        ).prefetch(2)
+
+    return Stream(make, steps_per_epoch=-(-count // batch_size))

@@ -66,10 +66,10 @@ class InMemory:
         shuffle_seed: int | None = None,
         prepare: Prepare | None = None,
     ) -> None:
-        lengths = [len(array) for part in parts for array in tf.nest.flatten(part)]
+        lengths = [int(array.shape[0]) for part in parts for array in tf.nest.flatten(part)]
         if len(set(lengths)) != 1 or not lengths[0]:
             counts = (
-                f"{'/'.join(str(len(array)) for array in tf.nest.flatten(part))} {name}"
+                f"{'/'.join(str(array.shape[0]) for array in tf.nest.flatten(part))} {name}"
                 for part, name in zip(parts, NAMES, strict=False)
             )
             raise ValueError(f"{' and '.join(counts)}: all need the same number, at least 1")

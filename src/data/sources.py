@@ -14,11 +14,11 @@ import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, enforce_ranges
-from src.data.data import SPLITS
+from src.data.data import SPLITS, Limit
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES
 from src.data.images.files import ImageSize, Reading, height_and_width
-from src.data.images.image_data import ImageData, Limit
+from src.data.images.image_data import ImageData
 
 
 @enforce_ranges

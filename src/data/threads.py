@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from src.common.machine import available_cores
 
 if TYPE_CHECKING:  # imports TensorFlow
-    from src.data.images.image_data import Examples, Pair
+    from src.data.data import Examples
 
 AT_ONCE = 4096  # items that wait for a thread
 
@@ -52,7 +52,7 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) 
 
 
 def in_memory(
-    splits: Mapping[str, Sequence[Pair]], what: str, *, max_memory_gib: float
+    splits: Mapping[str, Sequence[Any]], what: str, *, max_memory_gib: float
 ) -> tuple[dict[str, Examples], float]:
     """The splits as arrays, or as they are where these would be too large; and how many bytes those have.
 
@@ -66,7 +66,7 @@ def in_memory(
     return {name: _arrays(examples, f"reading {what}, {name}") for name, examples in splits.items()}, held
 
 
-def _arrays(examples: Sequence[Pair], what: str) -> Pair:
+def _arrays(examples: Sequence[Any], what: str) -> tuple[np.ndarray, np.ndarray]:
     image, target = examples[0]
     images = np.empty((len(examples), *image.shape), image.dtype)
     targets = np.empty((len(examples), *target.shape), target.dtype)

@@ -19,7 +19,6 @@ import numpy as np
 import tensorflow as tf
 
 from src.common.pictures import overlay, rows_sheet
-from src.data.data import SPLITS, DataError
 from src.data.images.image_data import ImageData
 from src.data.pipeline import Batches
 
@@ -127,7 +126,7 @@ def summarize(data: ImageData, *, examples: int = 10_000) -> Summary:
     Raises:
         DataError: a file cannot be read, or a target is no class.
     """
-    passes = {name: _Pass(data, name, examples) for name in SPLITS if getattr(data, name) is not None}
+    passes = {name: _Pass(data, name, examples) for name in data.splits()}
     train = passes["train"]
     seconds, batch_size = time_batches(data.train)
     return Summary(
@@ -208,14 +207,9 @@ class _Pass:
             looked_at += len(images)
             is_classes = np.issubdtype(targets.dtype, np.integer) and targets.ndim in (1, 3)
             if is_classes:
-                counted = targets.ravel() if data.ignore_label is None else targets[targets != data.ignore_label]
-                if counted.size and not 0 <= counted.min() <= counted.max() < data.num_classes:
-                    raise DataError(
-                        f"the {name} split has labels from {counted.min()} to {counted.max()}; "
-                        f"with class count {data.num_classes} they must be 0 to {data.num_classes - 1}"
-                    )
-                ignored += targets.size - counted.size
-                counts += np.bincount(counted.astype(np.int64), minlength=data.num_classes)
+                found = data.count_labels(targets, f"the {name} split has")
+                ignored += int(targets.size - found.sum())
+                counts += found
             flat = images.reshape(-1, images.shape[-1]) / (255 if images.dtype == np.uint8 else 1.0)
             pixels += len(flat)
             total, squares = total + flat.sum(0, dtype=np.float64), squares + np.square(flat, dtype=np.float64).sum(0)

@@ -191,6 +191,11 @@ def height_and_width(size: ImageSize) -> tuple[int, int]:
     return height, width
 
 
+def by(size: tuple[int, ...]) -> str:
+    """Height by width, for eyes."""
+    return f"{size[0]} x {size[1]}"
+
+
 def resized(image: np.ndarray, shape: tuple[int, int], *, rows: slice | None = None) -> np.ndarray:
     """An image uint8 [H, W, C], or scores float32 [H, W], at another height and width: bilinear, antialiased.
 

@@ -25,7 +25,7 @@ import PIL
 
 from src.common import files
 from src.common.text import plural, printable
-from src.data.images.files import HAS_COLOURS, BadImage, Reading, why_too_deep
+from src.data.images.files import HAS_COLOURS, BadImage, Reading, by, why_too_deep
 from src.data.images.folder_classes import Classes, typed
 from src.data.images.folder_layout import Layout
 from src.data.threads import in_threads
@@ -217,11 +217,6 @@ def colours_to_name(layout: Layout, *, cache: Path) -> str:
     named = ",".join(f"{name}:{colour}" for name, colour in zip(("background", *"abcdefg"), shown, strict=False))
     some = f", here the {len(shown)} most frequent of {len(pixels):,}" if len(pixels) > len(shown) else ""
     return f"Name the colours{some}: 'data.mask_colors={{{named}}}'."
-
-
-def by(size: tuple[int, ...]) -> str:
-    """Height by width, for eyes."""
-    return f"{size[0]} x {size[1]}"
 
 
 def _look(path: Path, role: Role) -> Facts:

@@ -21,12 +21,11 @@ import numpy as np
 from src.common.ranges import Share, enforce_ranges, takes
 from src.common.text import printable, size
 from src.data.data import SPLITS, DataError
-from src.data.images.files import BadImage, Reading
+from src.data.images.files import BadImage, Reading, by
 from src.data.images.folder_check import (
     Facts,
     Findings,
     Role,
-    by,
     cache_file,
     colours_to_name,
     find_problems,

@@ -10,21 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.autograph.experimental import do_not_convert
 
-from src.common.ranges import Count, Range, enforce_ranges
-from src.data.data import SPLITS, DataError
+from src.common.ranges import Count, enforce_ranges
+from src.data.batch import Batch
+from src.data.data import Data, DataError, Examples, Limit
 from src.data.images.transforms import Augment
-from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, to_float
-
-Limit = Annotated[float, Range(0, 1, above=True)]  # the share of the training examples
+from src.data.pipeline import Batches, as_they_are, to_float
 
 Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
-Examples: TypeAlias = Pair | Sequence[Pair] | tf.data.Dataset
 
 # What a run can be of; what refuses the rest is `ImageData.check`, `Augment.check` and `preflight.shape_problem`.
 UNDERSTOOD = (
@@ -35,7 +32,7 @@ UNDERSTOOD = (
 
 
 @enforce_ranges
-class ImageData:
+class ImageData(Data):
     """Splits of (image, target) examples as batches.
 
     Args:
@@ -57,6 +54,8 @@ class ImageData:
             is empty, or a transform moves pixels and the targets are neither labels nor masks of the images' size.
         DataError: labels of arrays are neither classes nor the ignored one, or examples are no pairs.
     """
+
+    num_classes: int
 
     def __init__(
         self,
@@ -84,23 +83,42 @@ class ImageData:
         self.class_names = tuple(class_names or map(str, range(num_classes)))
         if len(self.class_names) != num_classes:
             raise ValueError(f"{len(self.class_names)} class names for {num_classes} classes")
-        train = share_of(train, limit)
-        self._examples = dict(zip(SPLITS, (train, val, test), strict=True))
-        self._batch_size, self._shuffle_seed = batch_size, seed if shuffle else None
-        for name in self._there():
-            spec, examples = self.stored_spec(name), self._examples[name]
-            if isinstance(examples, tuple) and not self._not_understood(*spec):
-                self._check_labels(examples[1], f"the {name} split has")
         chosen = {name: transform for name, transform in (transforms or {}).items() if transform is not None}
-        augment = Augment(chosen, seed=seed)
-        augment.check(*self.stored_spec("train"))
+        self._augment = Augment(chosen, seed=seed) if chosen else None
+        super().__init__(
+            train=train, val=val, test=test, batch_size=batch_size, seed=seed, shuffle=shuffle, limit=limit
+        )
 
-        def prepare_train(images, targets, epoch, index):
-            return augment(to_float(images), targets, epoch, index)
+    def check_examples(self) -> None:
+        for name, examples in self._examples.items():
+            spec = self.stored_spec(name)
+            if isinstance(examples, tuple) and not self._not_understood(*spec):
+                self.count_labels(examples[1], f"the {name} split has")
+        if self._augment:
+            self._augment.check(*self.stored_spec("train"))
 
-        self.train = self._batches("train", prepare_train if chosen else _prepare, self._shuffle_seed)
-        self.val = None if val is None else self._batches("val", _prepare)
-        self.test = None if test is None else self._batches("test", _prepare)
+    def prepare(self, inputs: tf.Tensor) -> tf.Tensor:
+        return to_float(inputs)
+
+    def augment(self, images: tf.Tensor, targets: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> Batch:
+        return self._augment(images, targets, epoch, index) if self._augment else (images, targets)
+
+    def look(self, name: str, inputs: tf.Tensor) -> tf.Tensor:
+        if not inputs.dtype.is_floating:
+            return inputs
+        good = (inputs >= 0) & (inputs <= 1) if inputs.shape.rank == 4 else tf.math.is_finite(inputs)
+        told = f"the {name} split has other inputs. {UNDERSTOOD}"
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(good), [told])]):
+            return tf.identity(inputs)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {
+            "input_shape": list(self.input_shape),
+            "num_classes": self.num_classes,
+            "class_names": list(self.class_names),
+            "ignore_label": self.ignore_label,
+        }
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -114,19 +132,12 @@ class ImageData:
             ValueError: there is no such split.
             DataError: its examples are no pairs of single tensors.
         """
-        self._check(name)
-        examples: Any = self._examples[name]
-        if isinstance(examples, tuple):
-            return tuple(tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in examples)
-        is_dataset = isinstance(examples, tf.data.Dataset)
-        parts = examples.element_spec if is_dataset else tuple(map(np.asarray, examples[0]))
+        parts = super().stored_spec(name)
         if not (
-            isinstance(parts, tuple)
-            and len(parts) == 2
-            and all(isinstance(part, tf.TensorSpec | np.ndarray) for part in parts)
+            isinstance(parts, tuple) and len(parts) == 2 and all(isinstance(part, tf.TensorSpec) for part in parts)
         ):
             raise DataError(f"an example of the {name} split is {parts}. {UNDERSTOOD}")
-        return tuple(tf.TensorSpec(tf.TensorShape([None]).concatenate(part.shape), part.dtype) for part in parts)
+        return parts
 
     def are_scores(self, outputs: tf.TensorShape) -> bool:
         """Whether outputs of this shape are class scores: [n, classes] for labels, [n, H, W, classes] for masks."""
@@ -134,48 +145,13 @@ class ImageData:
         known = targets.dtype.is_integer and targets.shape.rank in (1, 3)
         return known and len(outputs) == targets.shape.rank + 1 and outputs[-1] == self.num_classes >= 2
 
-    def split(self, name: str) -> Batches:
-        """The split's batches as the model takes them.
-
-        Raises:
-            ValueError: there is no such split.
-        """
-        self._check(name)
-        return getattr(self, name)
-
-    def raw(self, name: str) -> Batches:
-        """The split's batches in their stored order, images as raw uint8 pixels.
-
-        Raises:
-            ValueError: there is no such split.
-        """
-        self._check(name)
-        return self._batches(name, None)
-
-    def unaugmented(self) -> Batches:
-        """The training split's batches in the same order, without augmentation."""
-        return self._batches("train", _prepare, self._shuffle_seed)
-
-    def count(self, name: str) -> int:
-        """The number of the split's examples.
-
-        Raises:
-            ValueError: there is no such split.
-        """
-        self._check(name)
-        return _length(self._examples[name])
-
-    def is_in_memory(self, name: str) -> bool:
-        """Whether the split is held as arrays; else it is read whenever it is needed."""
-        return isinstance(self._examples[name], tuple)
-
     def check(self) -> None:
         """Look at what a model would be given: shapes and dtypes; the values of arrays, else of each first batch.
 
         Raises:
             DataError: it is nothing that is understood, or a label is neither a class nor the ignored one.
         """
-        specs = {name: self.stored_spec(name) for name in self._there()}
+        specs = {name: self.stored_spec(name) for name in self.splits()}
         for name, (images, targets) in specs.items():
             if reason := self._not_understood(images, targets) or _differing(specs["train"], (images, targets)):
                 raise DataError(
@@ -185,9 +161,9 @@ class ImageData:
         for name in specs:
             values = self._examples[name]
             if not isinstance(values, tuple):
-                batches = self._unlooked_at(name, as_they_are)
+                batches = self._batches(name, as_they_are, is_looked_at=False)
                 values = tuple(part.numpy() for part in batches.next(batches.open(0, 0), tf.constant(0)))
-                self._check_labels(values[1], f"the first batch of the {name} split has")
+                self.count_labels(values[1], f"the first batch of the {name} split has")
             if specs[name][0].dtype.is_floating:
                 low, high = float(values[0].min()), float(values[0].max())  # NaN where one is
                 if not (0 <= low <= high <= 1 if values[0].ndim == 4 else -math.inf < low <= high < math.inf):
@@ -218,9 +194,7 @@ class ImageData:
         batches, counts = batches or self.raw("train"), np.zeros(self.num_classes, np.int64)
         cursor = batches.open(0, 0)
         for step in range(batches.steps_per_epoch):
-            targets = batches.next(cursor, tf.constant(step))[1].numpy().astype(np.int64).reshape(-1)
-            self._check_labels(targets, "the train split has")
-            counts += np.bincount(targets[targets != self.ignore_label], minlength=self.num_classes)
+            counts += self.count_labels(batches.next(cursor, tf.constant(step))[1].numpy(), "the train split has")
         return counts / max(counts.sum(), 1)
 
     def balanced_class_weights(self) -> list[float]:
@@ -232,19 +206,16 @@ class ImageData:
         occurring = int((shares > 0).sum())
         return [float(1 / (occurring * share)) if share else 0.0 for share in shares]
 
-    def limit_batches(self, *, train: int | None = None, val: int | None = None) -> None:
-        """Use only the first batches of each epoch, of the training or of the val split."""
-        if train is not None:
-            self.train = First(self.train, steps=train)
-        if val is not None and self.val is not None:
-            self.val = First(self.val, steps=val)
+    def count_labels(self, targets: np.ndarray, what: str) -> np.ndarray:
+        """How often each class occurs among targets: int64 [num_classes]; those of ignore_label do not count.
 
-    def overfit(self, *, batches: int) -> None:
-        """Train on the first batches of the training split alone, as they are stored, and validate on them."""
-        self.train = self.val = First(self._batches("train", _prepare), steps=batches)
+        Args:
+            what: what has them, for the message.
 
-    def _check_labels(self, targets: np.ndarray, what: str) -> None:
-        counted = targets if self.ignore_label is None else targets[targets != self.ignore_label]
+        Raises:
+            DataError: one is neither a class nor the ignored one.
+        """
+        counted = targets.reshape(-1) if self.ignore_label is None else targets[targets != self.ignore_label]
         low, high = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
         if low < 0 or high >= self.num_classes:
             ignored = "" if self.ignore_label is None else f", or {self.ignore_label}, which is ignored"
@@ -253,65 +224,13 @@ class ImageData:
                 f"0 to {self.num_classes - 1}{ignored}. Mend the labels, or name all classes"
                 + (", or ignore one with ignore_label" if self.ignore_label is None else "")
             )
-
-    def _check(self, name: str) -> None:
-        if name not in self._there():
-            raise ValueError(f"split is {name!r}; this data has {', '.join(self._there())}")
-
-    def _there(self) -> list[str]:
-        return [name for name, examples in self._examples.items() if examples is not None]
-
-    def _batches(self, name: str, prepare: Prepare | None, shuffle_seed: int | None = None) -> Batches:
-        if not self.is_in_memory(name) and self.stored_spec(name)[0].dtype.is_floating:
-            prepare = _looked_at(prepare or as_they_are, f"the {name} split")
-        return self._unlooked_at(name, prepare, shuffle_seed)
-
-    def _unlooked_at(self, name: str, prepare: Prepare | None, shuffle_seed: int | None = None) -> Batches:
-        examples = self._examples[name]
-        assert examples is not None
-        if isinstance(examples, tf.data.Dataset):
-            return _stream(examples, self._batch_size, shuffle_seed, prepare or as_they_are)
-        if not isinstance(examples, tuple):
-            return Lazy(examples, batch_size=self._batch_size, shuffle_seed=shuffle_seed, prepare=prepare)
-        images, targets = examples
-        return InMemory(images, targets, batch_size=self._batch_size, shuffle_seed=shuffle_seed, prepare=prepare)
-
-
-class _Subset(Sequence):
-    """Some of a sequence's examples."""
-
-    def __init__(self, examples: Sequence[Pair], chosen: np.ndarray) -> None:
-        self._examples, self._chosen = examples, chosen
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, index):
-        return self._examples[int(self._chosen[index])]
+        return np.bincount(counted.astype(np.int64), minlength=self.num_classes)
 
 
 def label_dtype(num_classes: int, ignore_label: int | None, *, is_mask: bool) -> np.dtype:
     """The smallest of uint8 and int32 that holds all labels of masks; int32 for those of images."""
     ends = (num_classes - 1, ignore_label or 0)
     return np.dtype(np.uint8 if is_mask and min(ends) >= 0 and max(ends) <= 255 else np.int32)
-
-
-def share_of(examples: Examples, limit: float | None) -> Examples:
-    """A share of the examples in their order, at least one; None is all of them."""
-    if limit is None or limit == 1:
-        return examples
-    count = _length(examples)
-    chosen = np.sort(np.random.default_rng(0).permutation(count)[: math.ceil(round(limit * count, 6))])
-    if isinstance(examples, tuple):
-        return examples[0][chosen], examples[1][chosen]
-    if not isinstance(examples, tf.data.Dataset):
-        return _Subset(examples, chosen)
-    is_chosen = np.zeros(count, bool)
-    is_chosen[chosen] = True
-    kept = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(is_chosen), examples)
-    kept = kept.filter(do_not_convert(lambda is_kept, pair: is_kept))
-    kept = kept.map(do_not_convert(lambda is_kept, pair: pair))
-    return kept.apply(tf.data.experimental.assert_cardinality(len(chosen)))
 
 
 def _differing(train: tuple[tf.TensorSpec, ...], other: tuple[tf.TensorSpec, ...]) -> str | None:
@@ -323,45 +242,3 @@ def _differing(train: tuple[tf.TensorSpec, ...], other: tuple[tf.TensorSpec, ...
 
 def _described(spec: tf.TensorSpec) -> str:
     return f"{spec.dtype.name} [{', '.join(['n', *('?' if size is None else str(size) for size in spec.shape[1:])])}]"
-
-
-def _length(examples: Examples) -> int:
-    return len(examples[0]) if isinstance(examples, tuple) else len(examples)
-
-
-def _prepare(images, targets, epoch, index):
-    return to_float(images), targets
-
-
-def _looked_at(prepare: Prepare, split: str) -> Prepare:
-    """Floats that are only read when they are needed are looked at then, as `ImageData.check` does at first."""
-
-    def looked_at(images, targets, epoch, index):
-        good = (images >= 0) & (images <= 1) if images.shape.rank == 4 else tf.math.is_finite(images)
-        looked = tf.debugging.Assert(tf.reduce_all(good), [f"{split} has other inputs. {UNDERSTOOD}"])
-        with tf.control_dependencies([looked]):
-            return prepare(tf.identity(images), targets, epoch, index)
-
-    return looked_at
-
-
-def _stream(examples: tf.data.Dataset, batch_size: int, shuffle_seed: int | None, prepare: Prepare) -> Stream:
-    """Batches of a data set too large for memory; a buffer of 4,096 examples is shuffled anew each epoch."""
-    count = int(examples.cardinality())
-    if count < 1:
-        raise ValueError("a streamed split needs a known number of examples, at least 1")
-
-    def make(epoch: int) -> tf.data.Dataset:
-        numbered = examples.enumerate()
-        if shuffle_seed is not None:
-            seed = int(np.random.default_rng([shuffle_seed, epoch]).integers(2**31))
-            numbered = numbered.shuffle(min(count, 4096), seed=seed, reshuffle_each_iteration=False)
-        batches = numbered.batch(batch_size)
-        epoch_number = tf.constant(epoch, tf.int32)
-        return batches.map(
-            do_not_convert(lambda index, pair: prepare(pair[0], pair[1], epoch_number, tf.cast(index, tf.int32))),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        ).prefetch(2)
-
-    return Stream(make, steps_per_epoch=-(-count // batch_size))

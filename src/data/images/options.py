@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from src.common.ranges import Count, Flag, Positive, Share, enforce_ranges
+from src.data.data import Limit
 from src.data.images.files import BitDepth, ImageSize, Reading, height_and_width
-from src.data.images.image_data import ImageData, Limit
+from src.data.images.image_data import ImageData
 
 
 @enforce_ranges

@@ -26,9 +26,9 @@ import tensorflow_datasets as tfds
 from src.common.errors import one_line
 from src.common.ranges import enforce_ranges, takes
 from src.common.text import size
-from src.data.data import DataError
-from src.data.images.files import Reading
-from src.data.images.image_data import ImageData, Pair, label_dtype, share_of
+from src.data.data import DataError, Subset, share_of
+from src.data.images.files import Reading, by
+from src.data.images.image_data import ImageData, label_dtype
 from src.data.images.oddities import Oddities
 from src.data.images.options import ImageOptions
 from src.data.tfds_folders import prepared
@@ -121,28 +121,21 @@ def tfds_images(options: TFDSOptions) -> ImageData:
 
 @dataclass(frozen=True)
 class Examples(Sequence):
-    """Some records of a split as pairs of image and target, decoded when they are asked for.
-
-    Attributes:
-        name: what they are called in messages.
-        chosen: the records' numbers.
-    """
+    """The records of a split as pairs of image and target, decoded when they are asked for; in messages by `name`."""
 
     name: str
     records: Records
-    chosen: np.ndarray
     decode: Decoder
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self.records)
 
     def __getitem__(self, index: Any) -> Any:
-        number = int(self.chosen[index])
-        record = self.records[number]
+        record = self.records[index]
         try:
-            return self.decode(record, f"example {number} of {self.name}")
+            return self.decode(record, f"example {index} of {self.name}")
         except Exception as error:  # Pillow's decoders raise whatever they meet
-            raise DataError(f"example {number} of {self.name}: {one_line(str(error))}") from error
+            raise DataError(f"example {index} of {self.name}: {one_line(str(error))}") from error
 
 
 class Decoder:
@@ -181,7 +174,7 @@ class Decoder:
             )
         self._dtype = label_dtype(num_classes, ignore_label, is_mask=bool(features[target_key].shape))
 
-    def __call__(self, record: bytes, name: str) -> Pair:
+    def __call__(self, record: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The image uint8 [H, W, C] and the target, [] or [H, W]; `name` is the example's.
 
         Raises:
@@ -197,10 +190,10 @@ class Decoder:
         shape, is_upright = image.pixels.shape[:2], self._reading.is_upright
         if target.ndim and target.shape != shape:
             turned = f"; {AS_STORED}" if is_upright and image.turn != mask_turn else ""
-            raise ValueError(f"the image is {_by(shape)} and its mask {_by(target.shape)}{turned}")
+            raise ValueError(f"the image is {by(shape)} and its mask {by(target.shape)}{turned}")
         if self._reading.size is None and shape != self._stored:
             turned = f", or {AS_STORED}" if is_upright and image.turn != 1 else ""
-            raise ValueError(f"the image is {_by(shape)}, not as the set says; give data.image_size{turned}")
+            raise ValueError(f"the image is {by(shape)}, not as the set says; give data.image_size{turned}")
         self._check(target)
         self._oddities.add(name, image, mask_turn=mask_turn)
         pixels, target = self._reading.resize(image.pixels, target)
@@ -259,7 +252,7 @@ def find_keys(info: Any, image_key: str | None, target_key: str | None) -> tuple
 
 def find_splits(
     info: Any, decode: Decoder, *, given: Mapping[str, str | None], val_share: float, test_share: float
-) -> dict[str, Examples]:
+) -> dict[str, Sequence]:
     """The examples of train, val and test, of those that exist.
 
     Raises:
@@ -277,7 +270,7 @@ def find_splits(
         if len(there) != 1:
             raise ValueError(f"the set has no split train, but {listed}; choose with data.splits.train=...")
         chosen["train"] = next(iter(there))
-    found: dict[str, Examples] = {}
+    found: dict[str, Sequence] = {}
     ranges: dict[str, list[Any]] = {}
     for name, expression in chosen.items():
         try:
@@ -287,7 +280,7 @@ def find_splits(
         if not ranges[name]:
             raise ValueError(f"data.splits.{name} is {expression!r}, which has no example; the set has {listed}")
         records = Records(ranges[name], info.file_format.value)
-        examples = Examples(f"{info.name}'s {expression}", records, np.arange(len(records)), decode)
+        examples = Examples(f"{info.name}'s {expression}", records, decode)
         if name == "test" and not given.get(name) and decode.is_unlabelled(records[0]):
             log.info("the split %s of %s has no labels, and is left out", expression, info.name)
             continue
@@ -301,18 +294,18 @@ def has(features: Any) -> str:
     return "the set has " + ", ".join(f"{key}: {_described(feature)}" for key, feature in sorted(features.items()))
 
 
-def _with_shares(found: dict[str, Examples], shares: Mapping[str, float]) -> dict[str, Examples]:
+def _with_shares(found: dict[str, Sequence], shares: Mapping[str, float]) -> dict[str, Sequence]:
     """Take missing splits from train: always the same examples."""
     train = found["train"]
     order, start = np.random.default_rng(0).permutation(len(train)), 0
     for name, share in shares.items():
         if name not in found and share:
             stop = start + math.ceil(share * len(train))
-            found[name] = replace(train, chosen=np.sort(train.chosen[order[start:stop]]))
+            found[name] = Subset(train, np.sort(order[start:stop]))
             start = stop
     if start >= len(train):
         raise ValueError(f"val_share and test_share leave none of {len(train)} examples to train with")
-    found["train"] = replace(train, chosen=np.sort(train.chosen[order[start:]]))
+    found["train"] = Subset(train, np.sort(order[start:]))
     return found
 
 
@@ -374,7 +367,3 @@ def _described(feature: Any) -> str:
     shape = "x".join("?" if n is None else str(n) for n in getattr(feature, "shape", None) or ())
     classes = getattr(feature, "num_classes", None)
     return " ".join(filter(None, [type(feature).__name__, shape, f"of {classes} classes" if classes else ""]))
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]} x {shape[1]}"

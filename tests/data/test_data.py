@@ -1,0 +1,138 @@
+"""Data of any kind: nests of inputs, targets and weights give the same batches however they are held."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from src.data.data import Data
+from src.data.pipeline import as_batches
+
+COUNT = 11
+AGES = np.arange(COUNT, dtype=np.float32)
+INPUTS = {"age": AGES, "words": np.array([[f"word {i}", "é"] for i in range(COUNT)])}
+TARGETS = (AGES.astype(np.int64), np.stack([AGES, -AGES], 1))
+WEIGHTS = AGES / 10
+
+
+class Rows(list):
+    """Examples that are read one by one."""
+
+
+def rows(parts):
+    picked = [tf.nest.map_structure(lambda leaf, i=i: leaf[i], parts) for i in range(COUNT)]
+    return Rows(picked)
+
+
+def as_held(parts, how):
+    return {"arrays": lambda: parts, "rows": lambda: rows(parts), "dataset": lambda: dataset(parts)}[how]()
+
+
+def dataset(parts):
+    return tf.data.Dataset.from_tensor_slices(parts)
+
+
+def made(parts, how, **options):
+    return Data(train=as_held(parts, how), val=as_held(parts, how), batch_size=4, **{"seed": 0, **options})
+
+
+def read(batches, epoch=0, step=0):
+    """The rest of an epoch as one batch, drawn in a graph."""
+    draw, cursor = tf.function(batches.next, autograph=False), batches.open(epoch, step)
+    drawn = [draw(cursor, tf.constant(number)) for number in range(step, batches.steps_per_epoch)]
+    for batch in drawn:
+        tf.nest.map_structure(lambda spec, leaf: assert_fits(spec, leaf), batches.element_spec, batch)
+    return tf.nest.map_structure(lambda *leaves: tf.concat(leaves, 0), *drawn)
+
+
+def assert_fits(spec, leaf):
+    assert spec.is_compatible_with(leaf), (spec, leaf)
+
+
+def assert_same(ours, others):
+    tf.nest.assert_same_structure(ours, others)
+    for mine, other in zip(tf.nest.flatten(ours), tf.nest.flatten(others), strict=True):
+        np.testing.assert_array_equal(mine.numpy(), tf.constant(other).numpy())
+
+
+@pytest.mark.parametrize("how", ["arrays", "rows", "dataset"])
+@pytest.mark.parametrize("parts", [(INPUTS,), (INPUTS, TARGETS), (INPUTS, TARGETS, WEIGHTS), (AGES, AGES, WEIGHTS)])
+def test_nests_come_as_they_are_given_with_or_without_targets_and_weights(parts, how):
+    data = made(parts, how)
+    assert_same(read(data.val), parts)
+    assert data.count("train") == COUNT and data.train.steps_per_epoch == 3
+    tf.nest.assert_same_structure(data.train.element_spec, parts)
+    assert data.stored_spec("val") == data.raw("val").element_spec == data.val.element_spec
+    whole = read(data.train, epoch=3)
+    assert_same(read(data.train, epoch=3, step=2), tf.nest.map_structure(lambda leaf: leaf[8:], whole))
+    order = tf.nest.flatten(whole)[0].numpy().astype(int)
+    assert sorted(order) == list(range(COUNT)) and list(order) != sorted(order), "shuffled"
+    assert_same(whole, tf.nest.map_structure(lambda leaf: leaf[order], parts))
+    if how != "dataset":  # which is shuffled by another rule
+        assert_same(whole, read(made(parts, "rows" if how == "arrays" else "arrays").train, epoch=3))
+
+
+def test_ragged_text_stays_ragged():
+    words = tf.ragged.constant([["a"] * (i % 3) for i in range(COUNT)])
+    for held in ((words, AGES), dataset((words, AGES))):
+        data = Data(train=held, batch_size=4, seed=0, limit=0.5)
+        assert isinstance(data.train.element_spec[0], tf.RaggedTensorSpec)
+        inputs, numbers = read(data.train)
+        assert inputs.to_list() == [words[int(i)].numpy().tolist() for i in numbers] and len(numbers) == 6
+
+
+@pytest.mark.parametrize("how", ["arrays", "rows", "dataset"])
+def test_a_share_is_the_same_however_examples_are_held(how):
+    few, more = (sorted(read(made((AGES, AGES), how, limit=limit).train)[0].numpy()) for limit in (0.2, 0.5))
+    assert set(few) < set(more) and len(few) == 3 and len(more) == 6
+    assert few == sorted(read(made((AGES, AGES), "arrays", limit=0.2).train)[0].numpy())
+
+
+def test_what_options_may_refer_to():
+    data = made((INPUTS, TARGETS), "arrays", facts={"vocabulary": 7})
+    assert data.facts == {"input_shape": {"age": [], "words": [2]}, "vocabulary": 7}
+
+
+class Halved(Data):
+    def prepare(self, inputs):
+        return inputs / 2
+
+    def augment(self, inputs, targets, epoch, index):
+        return inputs + tf.cast(index + 100 * epoch, tf.float32), targets
+
+
+@pytest.mark.parametrize("how", ["arrays", "rows", "dataset"])
+def test_a_kind_of_data_prepares_its_inputs_and_augments_training_alone(how):
+    data = Halved(train=as_held((AGES, AGES), how), val=as_held((AGES, AGES), how), batch_size=4, seed=0)
+    inputs, targets = read(data.train, epoch=2)
+    assert_same(inputs, 200 + 1.5 * targets.numpy())
+    assert_same(read(data.val)[0], AGES / 2)
+    assert_same(read(data.raw("train"))[0], AGES)
+    data.overfit(batches=1)
+    assert_same(read(data.train)[0], AGES[:4] / 2)
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ((INPUTS, AGES[:5]), "11 inputs and 5 targets: all need the same number"),
+        (({"a": AGES, "b": AGES[:5]},), "11/5 inputs: all need the same number"),
+        ((AGES, AGES, AGES[:5]), "11 inputs and 11 targets and 5 weights"),
+        ((AGES[:0],), "0 inputs: .* at least 1"),
+    ],
+)
+def test_parts_of_several_lengths_are_refused(parts, told):
+    with pytest.raises(ValueError, match=told):
+        Data(train=parts, batch_size=4, seed=0)
+
+
+def test_a_split_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="split is 'test'; this data has train, val"):
+        made((AGES,), "arrays").raw("test")
+
+
+@pytest.mark.parametrize("parts", [(INPUTS,), (INPUTS, TARGETS, WEIGHTS)])
+def test_a_dataset_of_batches_of_nests_is_taken_as_it_is(parts):
+    batches = as_batches(dataset(parts).batch(4))
+    assert_same(read(batches), parts)
