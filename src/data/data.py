@@ -9,6 +9,7 @@ data.raw("val")     # the same order each time, as they are stored: what an expo
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -20,13 +21,15 @@ from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, Range, enforce_ranges
 from src.data.batch import Batch, batch_spec_of
-from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are
+from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, is_repeatable
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 BUFFER = 4096  # examples of a stream that are shuffled at a time
 
 Limit = Annotated[float, Range(0, 1, above=True)]  # the share of the training examples
-Examples: TypeAlias = Batch | Sequence[Batch] | tf.data.Dataset
+Examples: TypeAlias = Batch | Sequence[Batch] | tf.data.Dataset | Batches
 
 
 class DataError(ValueError):
@@ -42,7 +45,8 @@ class Data:
     Args:
         train, val, test: each a tuple of nests of arrays or ragged tensors [n, ...]; or a sequence of n tuples of nests
             of arrays, each read when it is needed, by several threads; or a tf.data.Dataset of such tuples, of known
-            length and always in one order. val and test may be None.
+            length and always in one order; or batches, as `as_batches` makes of a tf.data.Dataset of batches, which
+            are taken as they are: batch_size, shuffle and limit do not hold for them. val and test may be None.
         batch_size: examples a step.
         seed: decides order and augmentation of the training split, with the epoch.
         shuffle: whether epochs are permuted.
@@ -105,7 +109,14 @@ class Data:
         """Refuse examples that are not of the kind, before batches are made of them."""
 
     def check(self) -> None:
-        """Look at what a model would be given; raises DataError where it is nothing that is understood."""
+        """Look at what a model would be given; a kind raises DataError where it is nothing that is understood."""
+        for name, examples in self._examples.items():
+            if isinstance(examples, Batches) and not is_repeatable(examples):
+                log.warning(
+                    "the %s split gives other batches each time that it is opened: an interrupted run goes on, but not "
+                    "to the same bits; give what shuffles or draws random numbers a seed",
+                    name,
+                )
 
     # Splits.
 
@@ -135,7 +146,7 @@ class Data:
         return self._batches("train", self._prepared, self._shuffle_seed)
 
     def count(self, name: str) -> int:
-        """The number of the split's examples.
+        """The number of the split's examples; of batches that are taken as they are, theirs.
 
         Raises:
             ValueError: there is no such split.
@@ -157,6 +168,8 @@ class Data:
             return batch_spec_of(examples)
         if isinstance(examples, tf.data.Dataset):
             return batch_spec_of(examples.batch(1).element_spec)
+        if isinstance(examples, Batches):
+            return examples.element_spec
         return batch_spec_of(tf.nest.map_structure(lambda part: np.asarray(part)[None], tuple(examples[0])))
 
     def limit_batches(self, *, train: int | None = None, val: int | None = None) -> None:
@@ -185,6 +198,8 @@ class Data:
         self, name: str, prepare: Prepare, shuffle_seed: int | None = None, *, is_looked_at: bool = True
     ) -> Batches:
         examples = self._stored(name)
+        if isinstance(examples, Batches):
+            return examples
         if isinstance(examples, tuple):
             return InMemory(*examples, batch_size=self._batch_size, shuffle_seed=shuffle_seed, prepare=prepare)
 
@@ -211,7 +226,7 @@ class Subset(Sequence):
 
 def share_of(examples: Examples, limit: float | None) -> Examples:
     """A share of the examples in their order, at least one; None is all of them."""
-    if limit is None or limit == 1:
+    if limit is None or limit == 1 or isinstance(examples, Batches):
         return examples
     count = _length(examples)
     chosen = np.sort(np.random.default_rng(0).permutation(count)[: math.ceil(round(limit * count, 6))])
@@ -231,6 +246,8 @@ def share_of(examples: Examples, limit: float | None) -> Examples:
 
 
 def _length(examples: Examples) -> int:
+    if isinstance(examples, Batches):
+        return examples.steps_per_epoch
     return int(tf.nest.flatten(examples)[0].shape[0]) if isinstance(examples, tuple) else len(examples)
 
 

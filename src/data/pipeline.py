@@ -12,9 +12,10 @@ shorter.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -23,10 +24,12 @@ from tensorflow.autograph.experimental import do_not_convert
 from src.common.ranges import Count, enforce_ranges
 from src.data.batch import NAMES, Batch, Nest, batch_spec_of
 
+HASHED_BATCHES = 3
 # prepare(*batch, epoch int32 [], index int32 [n]) -> batch
 Prepare = Callable[..., Batch]
 
 
+@runtime_checkable
 class Batches(Protocol):
     """What the trainer needs of a split.
 
@@ -222,11 +225,12 @@ def epoch_order(examples: int, shuffle_seed: int | None, epoch: int) -> np.ndarr
 
 
 def as_batches(data: Batches | tf.data.Dataset, *, steps_per_epoch: int | None = None) -> Batches:
-    """Take a tf.data.Dataset of batches as it is; each epoch iterates it anew.
+    """Take a tf.data.Dataset of batches as it is.
 
     Args:
         data: of elements (inputs, targets, weights), the last two of which may be left out.
-        steps_per_epoch: how many batches of it are an epoch; None takes the whole dataset.
+        steps_per_epoch: how many batches of it are an epoch, each of which goes on where the one before ended, and
+            passes over what came before. None takes the whole dataset, and iterates it anew each epoch.
 
     Raises:
         ValueError: its length is not known or infinite and steps_per_epoch is None, it is shorter than that, or its
@@ -254,8 +258,27 @@ def as_batches(data: Batches | tf.data.Dataset, *, steps_per_epoch: int | None =
         raise ValueError(
             f"steps_per_epoch is {steps_per_epoch}, and the dataset has {steps} batches; give at most these"
         )
-    first = data.take(steps_per_epoch).apply(tf.data.experimental.assert_cardinality(steps_per_epoch))
-    return Stream(lambda epoch: first, steps_per_epoch=steps_per_epoch)
+
+    def make(epoch: int) -> tf.data.Dataset:
+        following = data.repeat().skip(epoch * steps_per_epoch).take(steps_per_epoch)
+        return following.apply(tf.data.experimental.assert_cardinality(steps_per_epoch))
+
+    return Stream(make, steps_per_epoch=steps_per_epoch)
+
+
+def is_repeatable(batches: Batches) -> bool:
+    """Whether an epoch's first batches are the same, to the last bit, each time that it is opened.
+
+    Else an interrupted run cannot go on exactly; a dataset that is shuffled needs a seed for it.
+    """
+
+    def hashed() -> list[bytes]:
+        cursor = batches.open(0, 0)
+        steps = range(min(batches.steps_per_epoch, HASHED_BATCHES))
+        drawn = [tf.nest.flatten(batches.next(cursor, tf.constant(step)), expand_composites=True) for step in steps]
+        return [hashlib.sha256(repr(part.numpy().tolist()).encode()).digest() for batch in drawn for part in batch]
+
+    return hashed() == hashed()
 
 
 def batch_spec(prepare: Prepare, batch: Batch) -> Batch:

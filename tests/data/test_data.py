@@ -136,3 +136,23 @@ def test_a_split_that_is_not_there_is_named():
 def test_a_dataset_of_batches_of_nests_is_taken_as_it_is(parts):
     batches = as_batches(dataset(parts).batch(4))
     assert_same(read(batches), parts)
+
+
+@pytest.mark.parametrize("endless", [lambda data: data.repeat(), lambda data: data.filter(lambda *_: True)])
+def test_epochs_of_an_endless_or_unknown_dataset_go_on_where_the_one_before_ended(endless):
+    batches = as_batches(endless(dataset((AGES[:10], AGES[:10]))).batch(2), steps_per_epoch=3)
+    seen = [number for epoch in range(4) for number in read(batches, epoch)[0].numpy()]
+    assert seen == [number % 10 for number in range(24)]
+    assert_same(read(batches, epoch=1, step=2)[0], np.float32([0, 1]))
+
+
+@pytest.mark.parametrize(("seed", "told"), [(None, 1), (3, 0)])
+def test_a_pipeline_of_ones_own_is_taken_as_it_is_and_told_where_it_does_not_repeat(seed, told, caplog):
+    shuffled = dataset((INPUTS, TARGETS, WEIGHTS)).shuffle(COUNT, seed=seed, reshuffle_each_iteration=False)
+    if seed is None:
+        shuffled = dataset((INPUTS, TARGETS, WEIGHTS)).map(lambda x, *y: ({**x, "age": tf.random.uniform([])}, *y))
+    data = Data(train=as_batches(shuffled.batch(4)), val=dataset((INPUTS, TARGETS)), batch_size=1, seed=0)
+    data.check()
+    assert data.train.steps_per_epoch == 3 and data.count("train") == 3 and not data.is_in_memory("train")
+    assert data.stored_spec("train") == data.train.element_spec
+    assert caplog.text.count("the train split gives other batches each time") == told and "val" not in caplog.text
