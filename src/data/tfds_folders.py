@@ -151,10 +151,7 @@ def quiet() -> Iterator[None]:
 
 
 def unreachable(urls: Iterable[str]) -> str:
-    """Why none of the hosts of these addresses answers, through the proxies that are set; "" where one does.
-
-    TFDS itself tries for minutes.
-    """
+    """Why none of the first hosts of these addresses answers; "" where one does. TFDS itself tries for minutes."""
     addresses = {urllib.parse.urlsplit(url).netloc: url for url in urls if "://" in url}
     reasons: dict[str, object] = {}
     for host, url in list(addresses.items())[:HOSTS]:

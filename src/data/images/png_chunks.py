@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import zlib
 
+from PIL import PngImagePlugin
+
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_ORIENTATION = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # keywords of texts that may hold it
-PNG_TEXT_BYTES = 1 << 20  # the longest text that Pillow takes
+PNG_TEXT_BYTES = 1 << 20  # the longest text that is looked at, packed
+PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26  # unpacked
 
 
 def without_metadata(content: bytes) -> bytes:
@@ -42,16 +45,8 @@ def without_metadata(content: bytes) -> bytes:
 
 def _tells_orientation(name: bytes, data: memoryview) -> bytes | None:
     """The keyword under which a PNG chunk may give an orientation that Pillow reads; None if it gives none."""
-    if name not in (b"tEXt", b"zTXt", b"iTXt"):
-        return name if name == b"eXIf" else None
-    keyword, _, text = bytes(data).partition(b"\0")
-    if keyword not in PNG_ORIENTATION or len(text) > PNG_TEXT_BYTES:
-        return None
-    if name == b"zTXt" or (name == b"iTXt" and text[:1] == b"\1"):
-        unpacked = zlib.decompressobj()
-        try:
-            unpacked.decompress(text[1:] if name == b"zTXt" else text[2:].split(b"\0", 2)[2], PNG_TEXT_BYTES)
-        except (zlib.error, IndexError):
-            return None
-        return keyword if unpacked.eof else None
-    return keyword
+    if name == b"eXIf":
+        return name
+    keyword = bytes(data[: max(map(len, PNG_ORIENTATION)) + 1]).partition(b"\0")[0]
+    is_read = name in (b"tEXt", b"zTXt", b"iTXt") and keyword in PNG_ORIENTATION and len(data) <= PNG_TEXT_BYTES
+    return keyword if is_read else None

@@ -90,16 +90,8 @@ def tfds_images(options: TFDSOptions) -> ImageData:
         info, target_key, options.target_offset, options.num_classes, options.class_names
     )
     oddities = Oddities(dataset, reading)
-    decode = Decoder(
-        info.features,
-        image_key,
-        target_key,
-        reading=replace(reading, channels=_channels(info.features[image_key], options.channels)),
-        target_offset=options.target_offset,
-        num_classes=num_classes,
-        ignore_label=options.ignore_label,
-        oddities=oddities,
-    )
+    reading = replace(reading, channels=_channels(info.features[image_key], options.channels))
+    decode = Decoder(info.features, image_key, target_key, num_classes, options, reading, oddities)
     shares = {"val_share": options.val_share, "test_share": options.test_share}
     found: dict[str, Any] = {**find_splits(info, decode, given=options.splits, **shares)}
     found["train"] = share_of(found["train"], options.limit)
@@ -143,7 +135,7 @@ class Decoder:
 
     Args:
         features: the set's.
-        reading: of which `size` None leaves images as they are.
+        num_classes: of the targets after the offset.
         oddities: where is noted what is odd about them.
 
     Raises:
@@ -155,15 +147,13 @@ class Decoder:
         features: Any,
         image_key: str,
         target_key: str,
-        *,
-        reading: Reading,
-        target_offset: int,
         num_classes: int,
-        ignore_label: int | None,
+        options: TFDSOptions,
+        reading: Reading,
         oddities: Oddities,
     ) -> None:
         self._image_key, self._target_key, self._reading, self._oddities = image_key, target_key, reading, oddities
-        self._offset, self._num_classes, self._ignore_label = target_offset, num_classes, ignore_label
+        self._offset, self._num_classes, self._ignore_label = options.target_offset, num_classes, options.ignore_label
         self._features = tfds.features.FeaturesDict({key: features[key] for key in (image_key, target_key)})
         encoded = [key for key, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
         self._skip = {key: tfds.decode.SkipDecoding() for key in encoded}
@@ -172,7 +162,7 @@ class Decoder:
             raise ValueError(
                 f"the set's images have no fixed size; give data.image_size=128 or [height,width]; {has(features)}"
             )
-        self._dtype = label_dtype(num_classes, ignore_label, is_mask=bool(features[target_key].shape))
+        self._dtype = label_dtype(num_classes, options.ignore_label, is_mask=bool(features[target_key].shape))
 
     def __call__(self, record: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The image uint8 [H, W, C] and the target, [] or [H, W]; `name` is the example's.
