@@ -40,7 +40,7 @@ class DataError(ValueError):
 class Data:
     """Splits of examples (inputs, targets, weights) as batches; the last two may be left out, each is any nest.
 
-    A kind of data is a class of this one that overrides `prepare`, `augment`, `look` and `check_examples`.
+    A kind of data is a class of this one that overrides what stands under "What a kind of data overrides".
 
     Args:
         train, val, test: each a tuple of nests of arrays or ragged tensors [n, ...]; or a sequence of n tuples of nests
@@ -104,6 +104,10 @@ class Data:
     def look(self, name: str, inputs: Any) -> Any:
         """Raw inputs of a split that is not held in memory, after an assertion of what they must be; in a graph."""
         return inputs
+
+    def are_scores(self, outputs: tf.TensorShape) -> bool:
+        """Whether outputs of this shape are scores of `num_classes` classes for each target."""
+        return False
 
     def check_examples(self) -> None:
         """Refuse examples that are not of the kind, before batches are made of them."""

@@ -59,25 +59,28 @@ def main(argv: list[str]) -> None:
     data = build.build_data(cfg)
     summary = summarize(data, examples=arguments.examples)
     path = arguments.output or Path("outputs", cfg.name, "data.png")
-    are_images = len(summary.image[0]) == 3
     if arguments.json:
-        print(json.dumps(summary.as_json() | {"picture": str(path) if are_images else None}, indent=2))
+        print(json.dumps(summary.as_json() | {"picture": str(path) if summary.are_images else None}, indent=2))
     else:
         show(summary)
     _warn(summary)
-    if are_images:
+    if summary.are_images:
         _write(path, png(batch_picture(data)))
         print(path, file=sys.stderr if arguments.json else sys.stdout)
 
 
 def show(summary: Summary) -> None:
     """Print a summary to standard output."""
-    shape, dtype = summary.image
-    kind = f"masks {summary.target[1]}" if summary.target[0] else f"labels {summary.target[1]}"
-    name = "images  " if len(shape) == 3 else "inputs  "
-    print(f"{name} {' x '.join(map(str, shape))} {dtype}, {kind}, {len(summary.class_names)} classes")
-    mean, deviation = (" ".join(f"{value:.3f}" for value in values) for values in (summary.mean, summary.deviation))
-    print(f"pixels   mean {mean}, deviation {deviation} (training split)")
+    if summary.class_names:
+        shape, dtype = summary.image
+        kind = f"masks {summary.target[1]}" if summary.target[0] else f"labels {summary.target[1]}"
+        name = "images  " if len(shape) == 3 else "inputs  "
+        print(f"{name} {' x '.join(map(str, shape))} {dtype}, {kind}, {len(summary.class_names)} classes")
+    else:
+        print(f"inputs   {summary.image}\ntargets  {summary.target}")
+    if summary.mean:
+        mean, deviation = (" ".join(f"{value:.3f}" for value in values) for values in (summary.mean, summary.deviation))
+        print(f"pixels   mean {mean}, deviation {deviation} (training split)")
     print(
         f"time     {summary.batch_seconds * 1000:.3g} ms a batch of {summary.batch_size}, "
         f"{summary.images_a_second:,.0f} images a second (training pipeline)\n"

@@ -19,6 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from src.common.pictures import overlay, rows_sheet
+from src.data.batch import examples_of
+from src.data.data import Data
 from src.data.images.image_data import ImageData
 from src.data.pipeline import Batches
 
@@ -80,15 +82,19 @@ class Summary:
     """A data set.
 
     Attributes:
-        image, target: shape and dtype as stored, such as ((48, 48, 3), "uint8").
-        mean, deviation: of the training images' pixels, by channel, in [0, 1] for uint8.
+        image, target: shape and dtype of an example's inputs and targets as stored, such as ((48, 48, 3), "uint8"); a
+            nest of these where there are several, and None where there are no targets.
+        are_images: whether there is a picture of them.
+        mean, deviation: of the training inputs, by channel or feature, in [0, 1] for uint8; none where inputs are not a
+            single array of numbers.
         batch_seconds: the median time that the training pipeline takes for a full batch.
     """
 
     splits: dict[str, SplitSummary]
     class_names: tuple[str, ...]
-    image: tuple[tuple[int, ...], str]
-    target: tuple[tuple[int, ...], str]
+    are_images: bool
+    image: Any
+    target: Any
     mean: list[float]
     deviation: list[float]
     batch_size: int
@@ -117,7 +123,7 @@ class Summary:
         return found | {"missing": self.missing, "images_a_second": self.images_a_second}
 
 
-def summarize(data: ImageData, *, examples: int = 10_000) -> Summary:
+def summarize(data: Data, *, examples: int = 10_000) -> Summary:
     """Read a data set once.
 
     Args:
@@ -132,6 +138,7 @@ def summarize(data: ImageData, *, examples: int = 10_000) -> Summary:
     return Summary(
         splits={name: one.summary for name, one in passes.items()},
         class_names=data.class_names,
+        are_images=isinstance(data, ImageData) and len(data.input_shape) == 3,
         image=train.image,
         target=train.target,
         mean=train.mean.tolist(),
@@ -152,9 +159,9 @@ def time_batches(batches: Batches) -> tuple[float, int]:
         cursor = batches.open(epoch, 0)
         for step in range(min(batches.steps_per_epoch, TIMED_BATCHES)):
             start = time.perf_counter()
-            images, _ = draw(cursor, tf.constant(step))
+            batch = draw(cursor, tf.constant(step))
             seconds.append(time.perf_counter() - start)
-            sizes.append(int(images.shape[0]))
+            sizes.append(int(examples_of(batch)))
             if time.perf_counter() - began > TIMED_SECONDS and len(seconds) >= 2:
                 break
         epoch += 1
@@ -194,39 +201,54 @@ class _Pass:
         digests: of images, with the number of the first that has it.
     """
 
-    def __init__(self, data: ImageData, name: str, most: int) -> None:
+    def __init__(self, data: Data, name: str, most: int) -> None:
         batches = data.raw(name)
         cursor = batches.open(0, 0)
-        counts, ignored, looked_at = np.zeros(data.num_classes, np.int64), 0, 0
+        counts, ignored, looked_at = np.zeros(data.num_classes or 0, np.int64), 0, 0
         pixels, total, squares = 0, np.zeros(()), np.zeros(())
         self.digests: dict[bytes, int] = {}
         for step in range(batches.steps_per_epoch):
-            images, targets = (part.numpy()[: most - looked_at] for part in batches.next(cursor, tf.constant(step)))
-            for number, image in enumerate(images, start=looked_at):
-                self.digests.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), number)
-            looked_at += len(images)
-            is_classes = np.issubdtype(targets.dtype, np.integer) and targets.ndim in (1, 3)
-            if is_classes:
+            batch = tf.nest.map_structure(lambda part: part.numpy(), batches.next(cursor, tf.constant(step)))
+            inputs: Any = batch[0]
+            targets: Any = batch[1] if len(batch) > 1 else None
+            parts = [part[: most - looked_at] for part in tf.nest.flatten(inputs)]
+            for number, example in enumerate(zip(*parts, strict=True), start=looked_at):
+                content = b"".join(map(_bytes, example))
+                self.digests.setdefault(hashlib.blake2b(content, digest_size=16).digest(), number)
+            if is_classes := isinstance(data, ImageData) and targets.dtype.kind in "iu" and targets.ndim in (1, 3):
+                targets = targets[: most - looked_at]
                 found = data.count_labels(targets, f"the {name} split has")
                 ignored += int(targets.size - found.sum())
                 counts += found
-            flat = images.reshape(-1, images.shape[-1]) / (255 if images.dtype == np.uint8 else 1.0)
-            pixels += len(flat)
-            total, squares = total + flat.sum(0, dtype=np.float64), squares + np.square(flat, dtype=np.float64).sum(0)
+            looked_at += len(parts[0])
+            if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "iuf" and inputs.ndim > 1:
+                flat = parts[0].reshape(-1, inputs.shape[-1]) / (255 if inputs.dtype == np.uint8 else 1.0)
+                pixels += len(flat)
+                total = total + flat.sum(0, dtype=np.float64)
+                squares = squares + np.square(flat, dtype=np.float64).sum(0)
             if looked_at >= most:
                 break
-        self.mean = total / pixels
-        self.deviation = np.sqrt(np.maximum(squares / pixels - self.mean**2, 0))
-        self.image, self.target = ((part.shape[1:], str(part.dtype)) for part in (images, targets))
+        self.mean = total / pixels if pixels else np.zeros(0)
+        self.deviation = np.sqrt(np.maximum(squares / (pixels or 1) - self.mean**2, 0))
+        self.image, self.target = (
+            None if part is None else tf.nest.map_structure(lambda x: (x.shape[1:], str(x.dtype)), part)
+            for part in (inputs, targets)
+        )
         self.summary = SplitSummary(
             examples=data.count(name),
             looked_at=looked_at,
             batches=data.split(name).steps_per_epoch,
             in_memory=data.is_in_memory(name),
-            bytes=data.count(name) * (images[0].nbytes + targets[0].nbytes),
+            bytes=data.count(name) * sum(len(_bytes(part[0])) for part in tf.nest.flatten(batch)),
             counts=counts if is_classes else None,
             ignored=ignored,
         )
+
+
+def _bytes(part: Any) -> bytes:
+    """An example's array, number or text, as bytes that are equal where it is."""
+    array = np.asarray(part)
+    return repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
 
 
 def _shared(first: str, second: str, passes: dict[str, _Pass]) -> Shared | None:

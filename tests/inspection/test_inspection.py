@@ -11,10 +11,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from src.data.data import DataError
+from src.data.data import Data, DataError
 from src.data.images.image_data import ImageData
 from src.data.images.transforms import Flip
-from src.inspection.summary import batch_picture, summarize, time_batches
+from src.inspection.command import show
+from src.inspection.summary import Shared, batch_picture, summarize, time_batches
 from tests.support import forks
 from tests.support.helpers import ROOT, run_module
 from tests.support.prepared import write_pets
@@ -59,6 +60,23 @@ def test_floats_have_a_mean_too():
     found = summarize(ImageData(train=(floats, np.arange(30) % 2), num_classes=2, batch_size=8, seed=0))
     np.testing.assert_allclose(found.mean, floats.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(found.deviation, floats.std((0, 1, 2)), rtol=1e-5)
+
+
+def test_data_of_any_kind_are_counted_and_compared(capsys):
+    ages, names = np.float32([[0], [1], [2], [3]]), np.array(["a", "b", "c", "d"])
+    data = Data(
+        train=({"age": ages[:3], "name": names[:3]}, ages[:3]),
+        val=({"age": ages[2:], "name": names[2:]}, ages[2:]),
+        batch_size=2,
+        seed=0,
+    )
+    found = summarize(data)
+    assert found.shared == [Shared(("train", "val"), 1, (2, 0))] and not found.are_images
+    assert found.image == {"age": ((1,), "float32"), "name": ((), "object")} and found.target == ((1,), "float32")
+    assert json.loads(json.dumps(found.as_json()))["splits"]["train"]["examples"] == 3
+    show(found)
+    assert "inputs   {'age': ((1,), 'float32'), 'name': ((), 'object')}" in capsys.readouterr().out
+    assert summarize(Data(train=(ages,), batch_size=2, seed=0)).mean == [1.5]
 
 
 def test_only_the_first_examples_are_looked_at():
