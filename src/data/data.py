@@ -46,19 +46,19 @@ class Data:
         train, val, test: each a tuple of nests of arrays or ragged tensors [n, ...]; or a sequence of n tuples of nests
             of arrays, each read when it is needed, by several threads; or a tf.data.Dataset of such tuples, of known
             length and always in one order; or batches, as `as_batches` makes of a tf.data.Dataset of batches, which
-            are taken as they are: batch_size, shuffle and limit do not hold for them. val and test may be None.
+            are taken as they are, whatever batch_size and shuffle are. val and test may be None.
         batch_size: examples a step.
         seed: decides order and augmentation of the training split, with the epoch.
         shuffle: whether epochs are permuted.
         limit: the share of the training examples that is used, above 0 to 1: always the same ones, and those of a
             smaller share among those of a larger one.
-        facts: what options may refer to as `${run.<name>}`, beside what every run has.
+        facts: what options may refer to as `${run.<name>}`, by names that conf/train.yaml has under `run`.
 
     Attributes:
         train, val, test: batches as the model takes them; None where there is no such split.
 
     Raises:
-        ValueError: a split is empty, its parts differ in length, or limit is out of its range.
+        ValueError: a split is empty, its parts differ in length, or limit is out of its range or given for batches.
     """
 
     num_classes: int | None = None
@@ -230,8 +230,10 @@ class Subset(Sequence):
 
 def share_of(examples: Examples, limit: float | None) -> Examples:
     """A share of the examples in their order, at least one; None is all of them."""
-    if limit is None or limit == 1 or isinstance(examples, Batches):
+    if limit is None or limit == 1:
         return examples
+    if isinstance(examples, Batches):
+        raise ValueError(f"limit is {limit}, and the train split is batches as they are; take(n) of the dataset")
     count = _length(examples)
     chosen = np.sort(np.random.default_rng(0).permutation(count)[: math.ceil(round(limit * count, 6))])
     if isinstance(examples, tuple):

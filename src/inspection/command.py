@@ -80,10 +80,11 @@ def show(summary: Summary) -> None:
         print(f"inputs   {summary.image}\ntargets  {summary.target}")
     if summary.mean:
         mean, deviation = (" ".join(f"{value:.3f}" for value in values) for values in (summary.mean, summary.deviation))
-        print(f"pixels   mean {mean}, deviation {deviation} (training split)")
+        print(f"{'pixels' if summary.are_images else 'inputs'}   mean {mean}, deviation {deviation} (training split)")
     print(
         f"time     {summary.batch_seconds * 1000:.3g} ms a batch of {summary.batch_size}, "
-        f"{summary.images_a_second:,.0f} images a second (training pipeline)\n"
+        f"{summary.images_a_second:,.0f} {'images' if summary.are_images else 'examples'} a second "
+        "(training pipeline)\n"
     )
     numbers = ("examples", "batches", "size")
     splits = [("split", *numbers, "")]

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from src import build
+from src.config import targets
+from src.config.compose import compose
 from src.data.data import Data
 from src.data.pipeline import as_batches
 
@@ -155,4 +158,55 @@ def test_a_pipeline_of_ones_own_is_taken_as_it_is_and_told_where_it_does_not_rep
     data.check()
     assert data.train.steps_per_epoch == 3 and data.count("train") == 3 and not data.is_in_memory("train")
     assert data.stored_spec("train") == data.train.element_spec
+    with pytest.raises(ValueError, match=r"limit is 0\.5, and the train split is batches"):
+        Data(train=as_batches(shuffled.batch(4)), batch_size=1, seed=0, limit=0.5)
     assert caplog.text.count("the train split gives other batches each time") == told and "val" not in caplog.text
+
+
+OWN = """
+import keras
+import numpy as np
+
+from src import build
+from src.config import targets
+from src.config.compose import compose
+from src.data.data import Data
+
+
+def houses(*, batch_size, seed):
+    rooms = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    prices = rooms.sum(1, keepdims=True)
+    splits = {"train": (rooms[:30], prices[:30]), "val": (rooms[30:], prices[30:])}
+    return Data(**splits, batch_size=batch_size, seed=seed, facts={"num_classes": 1})
+
+
+def line(*, input_shape, outputs):
+    inputs = keras.Input(input_shape)
+    return keras.Model(inputs, keras.layers.Dense(outputs)(inputs))
+"""
+HOUSES = """_target_: mine_houses.houses
+batch_size: ${batch_size}
+seed: ${seed}
+"""
+OPTIONS = {
+    "data/houses": HOUSES,
+    "model/line": "_target_: mine_houses.line\ninput_shape: ${run.input_shape}\noutputs: ${run.num_classes}\n",
+    "loss/squares": "_target_: keras.losses.MeanSquaredError\n",
+    "metric/error": "error: {_target_: keras.metrics.MeanAbsoluteError}\n",
+}
+
+
+def test_a_function_that_returns_data_is_an_option_and_its_facts_stand_in_the_config(tmp_path, monkeypatch):
+    (tmp_path / "mine_houses.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    listed = tmp_path / "targets.txt"
+    listed.write_text(targets.FILE.read_text() + "\ndata mine_houses\nmodel mine_houses\n")
+    monkeypatch.setattr(targets, "FILE", listed)
+    for name, text in OPTIONS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    words = ["data=houses", "model=line", "loss=squares", "metric=error", "monitor=val/error", "mode=min", "epochs=4"]
+    cfg = compose([*words, "optimizer.learning_rate=0.1"], config_dir=str(tmp_path))
+    data = build.build_data(cfg)
+    trainer = build.build_trainer(cfg, data, run_dir=tmp_path / "run")
+    assert trainer.fit(data.train, data.val, epochs=4).best.epoch > 1
