@@ -154,7 +154,7 @@ def _train(
         try:
             begin(run, record, before, prints)
             trainer, data = _build(run, record, before, threads=threads)
-            _check(run, trainer, data)
+            _check(run, record, trainer, data)
             _restore(run, trainer, data)
             _keep_fingerprints(run, record, prints)
             keep_code(run, record, epoch=before["epoch"])
@@ -214,7 +214,7 @@ def _build(run: Run, record: Record, before: RecordValues, *, threads: int | Non
     return trainer, data
 
 
-def _check(run: Run, trainer: Trainer, data: ImageData) -> None:
+def _check(run: Run, record: Record, trainer: Trainer, data: ImageData) -> None:
     """Refuse what would compute something else than it says, or come to no end."""
     from src.runs import preflight
 
@@ -243,13 +243,14 @@ def _check(run: Run, trainer: Trainer, data: ImageData) -> None:
         recomputes=cfg.trainer.jit_compile,
     )
     if checkpoint := cfg.callback.get("checkpoint"):
-        preflight.check_disk(
+        disk_bytes = preflight.check_disk(
             run.directory,
             trainer.model,
             trainer.optimizer,
             checkpoints=min(checkpoint.max_to_keep, cfg.epochs),
             export=bool(cfg.callback.get("export")),
         )
+        record.update(disk_bytes=disk_bytes)  # for a sweep to multiply
 
 
 def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:

@@ -11,8 +11,10 @@ trained weights, which the backward pass reads again.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +32,7 @@ from src.common.text import size
 from src.config import signatures, targets
 from src.config.checks import CONFIG_DIR
 from src.data.images.image_data import ImageData
+from src.runs.sizes import kept_bytes
 from src.training.state import TrainState, kept
 
 # The option for the other kind of labels of one's own images.
@@ -239,6 +242,8 @@ def naming_memory_shortage() -> Iterator[None]:
         yield
     except tf.errors.ResourceExhaustedError as error:
         reason = str(error).partition("\n")[0]
+        if os.strerror(errno.ENOSPC) in reason:  # which TensorFlow calls by the same name
+            raise Shortage(f"the disk is full ({reason}): make room, and the same command goes on") from error
         raise Shortage(f"training does not fit in memory ({reason}): {LESS_MEMORY}") from error
 
 
@@ -273,20 +278,22 @@ def highest_rate(optimizer: keras.optimizers.Optimizer, *, first: int, last: int
 
 def check_disk(
     folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer, *, checkpoints: int, export: bool
-) -> None:
+) -> int:
     """Refuse a run whose checkpoints and SavedModel cannot lie in its folder.
 
     Args:
         checkpoints: that will be kept; the best one, and one that is being written, come on top.
+
+    Returns:
+        The bytes that these will have when the run is completed.
 
     Raises:
         Shortage: naming the folder and what is free.
     """
     weights = _size_of(model.variables)
     one = weights + _size_of(optimizer.variables)
-    need = (checkpoints + 2) * one + (weights if export else 0)
-    there = [path for name in ("checkpoints", "saved_model") for path in (folder / name).rglob("*") if path.is_file()]
-    need -= sum(path.stat().st_size for path in there)
+    left_behind = (checkpoints + 1) * one + (weights if export else 0)
+    need = left_behind + one - kept_bytes(folder)
     free = shutil.disk_usage(folder).free
     if need > free:
         raise Shortage(
@@ -294,6 +301,7 @@ def check_disk(
             f"and the disk has {size(free)} free. Make room, give callback.checkpoint.max_to_keep=1, or put the folder "
             "elsewhere (outputs may be a link)"
         )
+    return left_behind
 
 
 def _size_of(variables: Any) -> int:

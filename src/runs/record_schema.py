@@ -123,6 +123,7 @@ class RecordValues(TypedDict):
     step: int
     epochs: int | None
     parameters: int | None
+    disk_bytes: int | None
     seed: int | None
     started: str | None
     finished: str | None

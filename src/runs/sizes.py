@@ -21,6 +21,11 @@ def size_of(path: Path | os.DirEntry[str]) -> int:
         return 0
 
 
+def kept_bytes(directory: Path) -> int:
+    """Bytes of a run's checkpoints and SavedModel."""
+    return sum(size_of(directory / name) for name in ("checkpoints", "saved_model"))
+
+
 def part_sizes(directory: Path) -> dict[str, int]:
     """Bytes of each file or folder in a folder, the largest first."""
     sizes = {path.name: size_of(path) for path in directory.iterdir()}

@@ -28,7 +28,7 @@ from src.runs.lock import Locked, hold, holder_of
 from src.runs.record import BadRecord, Record
 from src.runs.record_schema import EMPTY, Process, RecordValues
 from src.sweeps.child import run_job
-from src.sweeps.job_state import DONE, UNFINISHED, JobState, JobStatus
+from src.sweeps.job_state import DONE, UNFINISHED, JobState, JobStatus, disk_shortage
 from src.sweeps.plan import Job
 from src.sweeps.pool import Ended, Pool
 from src.sweeps.record import SweepRecord
@@ -109,7 +109,7 @@ class Sweep:
         self._next_look: dict[int, float] = {}  # at the lock of a job that another process holds
         self._memory_kills = memory_kills()
         self._signal: int | None = None
-        self._stopping = False
+        self._stopping = self._knows_disk = False
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Sweep:
@@ -184,6 +184,7 @@ class Sweep:
         for current in self._tries.values():
             current.state.read()
             self._check_time(current)
+        self._check_disk()
         finished, self._finished = self._finished, []
         self.record.write(self.states, changed=bool(finished))
         self._view.tick(self.states, slots=self._slots)
@@ -257,6 +258,14 @@ class Sweep:
         self._tries[state.number] = _Try(state, earlier_process, time.monotonic() + timeout if timeout else None)
         state.tries += 1
         self._change(state, "running")
+
+    def _check_disk(self) -> None:
+        """Once, as soon as the first job has built its model: no process before it knows the size of one."""
+        if self._knows_disk or not any(state.disk_bytes for state in self.states):
+            return
+        self._knows_disk = True
+        if shortage := disk_shortage(self.states, more=max(0, self._job_count - len(self._first))):
+            print(f"warning: {shortage}", file=sys.stderr, flush=True)
 
     def _check_time(self, current: _Try) -> None:
         now = time.monotonic()

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from src.data.images.image_data import ImageData
 from src.models.cnn import cnn
@@ -194,14 +195,23 @@ def test_the_disk_must_hold_the_checkpoints_that_are_not_there_yet(tmp_path, mod
 
     def check(free):
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, free))
-        check_disk(tmp_path, model, optimizer, checkpoints=3, export=True)
+        return check_disk(tmp_path, model, optimizer, checkpoints=3, export=True)
 
-    check(5 * one + weights)
+    assert check(5 * one + weights) == 4 * one + weights, "without the one that is being written"
     with pytest.raises(Shortage, match=r"5 checkpoints of .* free. .*callback\.checkpoint\.max_to_keep=1"):
         check(5 * one + weights - 1)
     (tmp_path / "checkpoints" / "best").mkdir(parents=True)
     (tmp_path / "checkpoints" / "best" / "ckpt-1.data").write_bytes(bytes(one))
     check(4 * one + weights)
+
+
+def test_a_full_disk_is_not_taken_for_want_of_memory():
+    for reason, told in {
+        "part-0; No space left on device": "the disk is full",
+        "OOM": "does not fit in memory",
+    }.items():
+        with pytest.raises(Shortage, match=told), preflight.naming_memory_shortage():
+            raise tf.errors.ResourceExhaustedError(None, None, reason)
 
 
 def test_real_disks_are_asked(tmp_path, model):

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def fake(planned, *, number, threads, again):
         epoch=0,
         seconds=0.0,
         best=None,
+        disk_bytes=int(settings.get("disk_bytes", 0)) or None,
     )
     kind = settings["kind"]
 
@@ -141,6 +143,23 @@ def test_all_run_and_the_record_says_so(tmp_path):
     assert {each["status"] for each in record["jobs"]} == {"completed"} and record["finished"]
     slots = {(each.directory / "tries").read_text().split()[0] for each in jobs}
     assert slots == {"0", "1"}
+
+
+@pytest.mark.parametrize(("free", "told"), [(34_999, True), (35_000, False)])
+def test_jobs_that_will_not_all_fit_on_the_disk_are_told_once(tmp_path, monkeypatch, capsys, free, told):
+    """Of four different jobs, of which one has left a part already, by the size that the first has found."""
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, free))
+    jobs = [job(tmp_path, "ok", seed=seed, sleep=0.5, disk_bytes=10_000) for seed in range(4)]
+    begun = jobs[3].directory / "checkpoints" / "ckpt-1.data"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(bytes(5_000))
+    assert statuses(finish(tmp_path, [*jobs, jobs[0]], slots=2)) == ["completed"] * 5
+    said = capsys.readouterr().err
+    assert said.count("warning") == told
+    if told:
+        assert "warning: 4 jobs will leave about 35 kB in " in said and "10 kB each as job 1, " in said, said
+        assert "35 kB free: make room" in said and "max_to_keep=1" in said, said
 
 
 def test_equal_ids_run_once_and_share_the_result(tmp_path):
