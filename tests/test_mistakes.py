@@ -92,7 +92,6 @@ BEFORE_TENSORFLOW = {
     "data=class_folder data.path={a:b}": ["data.path is {'a': 'b'}, a mapping", "the name of one folder"],
     "data=class_folder data.path=2024": ["data.path is 2024, a whole number", "\"data.path='2024'\""],
     "data=image_folder data.path=null": ["data.path is null", "the name of one folder"],
-    "data=digit_scenes data.data_dir='d[1]'": ["data.data_dir", "d[1]'", "TFDS_DATA_DIR", "give another folder"],
     "data=digit_scenes data.data_dir=[a]": ["data.data_dir is ['a'], a list", "one folder, or null"],
     "+run.dir=x": ["run.dir", "filled in by the run"],
     "resume=nowhere": ["resume=nowhere is no run", "outputs/"],

@@ -6,8 +6,6 @@ check_values(cfg)       # ConfigError: epochs is 0; it must be an integer at lea
 from __future__ import annotations
 
 import functools
-import glob
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -200,10 +198,10 @@ def check_values(cfg: DictConfig, config: dict[str, Any], origins: Origins = NOW
             "a branch counts those of its parent, so give more"
         )
     try:
-        check_monitor(cfg)
+        _check_monitor(config)
     except ConfigError as error:
         raise ConfigError(f"{origins.named('monitor')}{error}") from error
-    _check_members(cfg, origins)
+    _check_members(config, origins)
 
 
 def _check_arguments(cfg: DictConfig, config: dict[str, Any], origins: Origins) -> None:
@@ -242,22 +240,20 @@ def _source(cfg: DictConfig, key: str) -> str | None:
         key = named[1]
 
 
-def check_monitor(cfg: DictConfig) -> None:
+def _check_monitor(config: Mapping[str, Any]) -> None:
     """Raise ConfigError unless `monitor` is a split and one of the config's metrics.
 
     One with a list `scores` is called by these names, and has one for each class for each of its list `per_class`.
     """
-    metrics: list[str] = ["loss"]
-    of_classes: list[str] = []
-    for name, metric in (cfg.get("metric") or {}).items():
-        if metric is not None:
-            several = OmegaConf.is_dict(metric) and OmegaConf.is_list(metric.get("scores"))
-            metrics += metric.scores if several else [name]
-            of_classes += metric.get("per_class") or [] if several else []
-    names = [f"{split}/{metric}" for split in ("train", "val") for metric in metrics]
-    split, _, metric = str(cfg.monitor).partition("/")
+    monitor, metrics = config["monitor"], config.get("metric") or {}
+    own = ["loss", *_scores(metrics)]
+    of_classes = [
+        name for m in metrics.values() if isinstance(m, dict) and "scores" in m for name in m.get("per_class") or ()
+    ]
+    names = [f"{split}/{metric}" for split in ("train", "val") for metric in own]
+    split, _, metric = str(monitor).partition("/")
     of_class = split in ("train", "val") and any(metric.startswith(f"{score}/") for score in of_classes)
-    if cfg.monitor not in names and not of_class:
+    if monitor not in names and not of_class:
         classes = "".join(f", val/{score}/<class>" for score in of_classes)
         files = sorted((CONFIG_DIR / "metric").glob("*.yaml")) if split in ("train", "val") else []
         known = {path.stem: _scores(option_of("metric", path.stem)) for path in files}
@@ -267,9 +263,9 @@ def check_monitor(cfg: DictConfig) -> None:
             for score in scores
             if metric in (score, score.removeprefix("mean_"))
         ]
-        hint = f". {', '.join(having)}" if having else did_you_mean(str(cfg.monitor), names)
+        hint = f". {', '.join(having)}" if having else did_you_mean(str(monitor), names)
         raise ConfigError(
-            f"monitor is {shown(cfg.monitor)}, which is no metric of this run; it has {', '.join(names)}{classes}{hint}"
+            f"monitor is {shown(monitor)}, which is no metric of this run; it has {', '.join(names)}{classes}{hint}"
         )
 
 
@@ -294,13 +290,6 @@ def _check_paths(cfg: DictConfig, origins: Origins) -> None:
             raise ConfigError(
                 f"{origins.named(key)}{key} is {shown(value)}{'' if value is None else f', {_kind(value)}'}; "
                 f"it must be the name of one folder{', or null' * may_be_null}{quoted}"
-            )
-    if target == "src.data.sources.digit_scenes":
-        folder = str(Path(cfg.data.get("data_dir") or os.environ.get("TFDS_DATA_DIR") or "~").expanduser().absolute())
-        if glob.has_magic(folder):
-            raise ConfigError(
-                f"data.data_dir, or the environment variable TFDS_DATA_DIR, is {folder!r}, and TensorFlow Datasets "
-                "takes *, ? and [ for a pattern; give another folder"
             )
     path = OmegaConf.select(cfg, "data.path")
     if isinstance(path, str) and "://" not in path and not Path(path).expanduser().exists():
@@ -338,15 +327,16 @@ def check_run_paths(config: Mapping[str, Any], origins: Origins = NOWHERE, *, ru
                 )
 
 
-def _check_members(cfg: DictConfig, origins: Origins) -> None:
+def _check_members(config: dict[str, Any], origins: Origins) -> None:
     """What is added to a mapping of objects must say what object it is."""
     for path in NAMED_MEMBERS:
-        for name, member in (OmegaConf.select(cfg, ".".join(path)) or {}).items():
-            if member is not None and not (OmegaConf.is_dict(member) and "_target_" in member):
-                key = ".".join((*path, str(name)))
+        members = at(config, path)
+        for name, member in members.items() if isinstance(members, dict) else ():
+            if member is not None and not (isinstance(member, dict) and "_target_" in member):
+                key = ".".join((*path, name))
                 raise ConfigError(
                     f"{origins.named(key)}{key} has no _target_, so nothing would come of it; {'.'.join(path)} has "
-                    f"{', '.join(str(n) for n in OmegaConf.select(cfg, '.'.join(path)) if n != name)}"
+                    f"{', '.join(other for other in members if other != name)}"
                 )
 
 

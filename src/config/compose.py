@@ -19,17 +19,19 @@ from typing import Any, cast
 import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from src.config import checks, hydra_settings, unknown_keys
-from src.config.checks import CONFIG_DIR, ConfigError, check_monitor
+from src.config.checks import CONFIG_DIR, ConfigError
 from src.config.command_line import unreadable
 from src.config.composition import composition_error
 from src.config.identity import register_resolvers
@@ -40,7 +42,6 @@ __all__ = [
     "CONFIG_DIR",
     "CONFIG_NAME",
     "ConfigError",
-    "check_monitor",
     "check_settings",
     "check_sweep",
     "compose",
@@ -191,7 +192,7 @@ class _Composer:
         key = tuple(str(override.input_line) for override in options)
         if key not in self._bases:
             try:
-                cfg = self._composed(list(key))
+                cfg, defaults = self._composed(list(key))
             except UnicodeDecodeError as error:  # which does not say of what file
                 paths = (path for folder in self._folders for path in folder.rglob("*.yaml"))
                 file = next((shown(path) for path in paths if error.object in path.read_bytes()), "a file of options")
@@ -202,20 +203,22 @@ class _Composer:
             plain = checks.plain_values(cfg)
             plugins = {name: checks.resolved_node(cfg, f"hydra.{name}") for name in hydra_settings.PLUGINS}
             hydra_settings.check_settings(plain["hydra"], plugins)
-            composed = composed_files(self._name, plain["hydra"]["runtime"]["choices"], self._folders)
+            composed = composed_files(self._name, defaults, plain["hydra"]["runtime"]["choices"], self._folders)
             origins = Origins([(shown(file.path), file.content) for file in composed])
             self._bases[key] = _Base(
                 cfg=cfg, pickled=pickle.dumps(cfg), plain=plain, origins=origins, composed=composed
             )
         return self._bases[key]
 
-    def _composed(self, options: list[str]) -> DictConfig:
-        """What Hydra composes, which looks for the root in its main folder alone."""
+    def _composed(self, options: list[str]) -> tuple[DictConfig, list[ResultDefault]]:
+        """What Hydra composes, and of what; it looks for the root in its main folder alone."""
         if self._main != CONFIG_DIR:
             path = f"hydra.searchpath={as_override(list(map(str, self._folders)))}"
             options = [*(text for text in options if text != self._search_path), path]
         with _hydra(self._main):
-            return hydra.compose(self._name, options, return_hydra_config=True)
+            cfg = hydra.compose(self._name, options, return_hydra_config=True)
+            loader = GlobalHydra.instance().config_loader()
+            return cfg, loader.compute_defaults_list(self._name, options, RunMode.RUN).defaults
 
     def _find_folders(self) -> list[Path]:
         """Where options are looked for, checked before Hydra looks there, which would import packages."""

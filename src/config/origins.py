@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from hydra.core.default_element import ResultDefault
 from omegaconf import OmegaConf
 
 
@@ -110,70 +111,45 @@ class ComposedFile:
     content: dict[str, Any]  # placed where it belongs in the config
 
 
-def composed_files(name: str, choices: Mapping[str, Any], folders: Sequence[Path]) -> list[ComposedFile]:
-    """The files that Hydra composed, in its order, by their defaults lists and the options chosen.
+def composed_files(
+    name: str, defaults: Sequence[ResultDefault], choices: Mapping[str, Any], folders: Sequence[Path]
+) -> list[ComposedFile]:
+    """The files that Hydra composed, in its order, without options of its own groups.
 
     Args:
         name: of the root, without `.yaml`.
+        defaults: Hydra's list of them.
         choices: `hydra.runtime.choices`.
         folders: where options are looked for, the first that has one winning.
     """
-    found: list[ComposedFile] = []
-    left = dict(choices)
-
-    def visit(config: str, package: str | None, *, is_root: bool = False, group: str | None = None) -> None:
+    chosen = {f"{key.partition('@')[0]}/{one}" for key, value in choices.items() for one in _as_list(value)}
+    parents = {default.config_path: default.parent for default in defaults}
+    found = []
+    for default in defaults:
+        config, package = default.config_path or "", default.package or ""
         path = next((path for folder in folders if (path := folder / f"{config}.yaml").is_file()), None)
-        if path is None:  # Hydra's own, or a plugin's
-            return
-        header, content = _load(path, path.stat().st_mtime_ns)
-        folder = config.rpartition("/")[0]
-        package = package or header or folder.replace("/", ".")
-        package = "" if package == "_global_" else folder.replace("/", ".") if package == "_group_" else package
-        own = {key: value for key, value in content.items() if key != "defaults"}
+        if path is None or (config in chosen and config.startswith("hydra/")):
+            continue
+        above: str | None = config
+        while above in parents and above not in chosen and above != name:
+            above = parents[above]
+        group = config.partition("/")[0]
+        is_own = above in chosen and str(above).startswith(f"{group}/") and package.partition(".")[0] in ("", group)
+        content = {key: value for key, value in _load(path, path.stat().st_mtime_ns).items() if key != "defaults"}
         for key in reversed(package.split(".") if package else []):
-            own = {key: own}
-        group = group if config.partition("/")[0] == group and package.partition(".")[0] in ("", group) else None
-        defaults = content.get("defaults") or []
-        if "_self_" not in defaults:
-            defaults = [*defaults, "_self_"]
-        for entry in defaults:
-            if entry == "_self_":
-                found.append(ComposedFile(path, is_root, group, own))
-                continue
-            text, is_group = (str(next(iter(entry))), True) if isinstance(entry, dict) else (str(entry), False)
-            words = text.split()
-            if "override" in words:
-                continue
-            below, _, place = words[-1].partition("@")
-            below = below[1:] if below.startswith("/") else "/".join(filter(None, [folder, below]))
-            place = place if place.startswith("_global_") else ".".join(filter(None, [package, place])) if place else ""
-            place = place.removeprefix("_global_.")
-            if is_group:
-                choose(f"{below}@{place}" if place else below)
-            else:
-                visit(below, place or (package if "/" not in words[-1] else None) or None, is_root=is_root, group=group)
-
-    def choose(key: str) -> None:
-        group, _, place = key.partition("@")
-        options = left.pop(key, None)
-        for option in options if isinstance(options, list) else [options]:
-            if option is not None:
-                visit(f"{group}/{option}", place or None, group=group.partition("/")[0])
-
-    visit(name, None, is_root=True)
-    for key in [key for key in reversed(left) if not key.startswith("hydra/")]:  # added by +group=option
-        choose(key)
+            content = {key: content}
+        found.append(ComposedFile(path, above == name, group if is_own else None, content))
     return found
 
 
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 @functools.lru_cache(maxsize=1024)
-def _load(path: Path, mtime_ns: int) -> tuple[str | None, dict[str, Any]]:
-    """The package that a file's first lines say, and what it says."""
-    text = path.read_text(encoding="utf-8")
-    comments = re.match(r"(\s*(#.*)?\n)*", text)
-    header = re.search(r"#\s*@package\s+(\S+)", comments[0] if comments else "")
-    content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    return header[1] if header else None, cast(dict[str, Any], content) if isinstance(content, dict) else {}
+def _load(path: Path, mtime_ns: int) -> dict[str, Any]:
+    content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    return cast(dict[str, Any], content) if isinstance(content, dict) else {}
 
 
 def shown(path: Path) -> str:

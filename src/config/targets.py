@@ -17,7 +17,6 @@ import difflib
 import functools
 import importlib
 import inspect
-import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,7 +106,7 @@ def resolve(name: str, *, group: str, key: str | None = None) -> Callable[..., A
     except ModuleNotFoundError as error:
         if not error.name or not f"{module_name}.".startswith(f"{error.name}."):
             raise TargetError(f"{key}: {module_name} cannot be imported: {error}") from error
-        raise TargetError(f"{key}._target_ is {name!r}: there is no module {error.name}{_near_module(name)}") from error
+        raise TargetError(f"{key}._target_ is {name!r}: there is no module {error.name}") from error
     except ImportError as error:
         raise TargetError(f"{key}: {module_name} cannot be imported: {error}") from error
     if not hasattr(module, last):
@@ -304,19 +303,6 @@ def _described(found: Any) -> str:
     named = found if hasattr(found, "__qualname__") else type(found)
     own = f"{named.__module__}.{named.__qualname__}"
     return own if named is found else f"an object of {own}"
-
-
-def _near_module(name: str) -> str:
-    """The nearest right spelling of a dotted name whose module does not exist."""
-    parts = name.split(".")
-    for count in range(len(parts) - 1, 0, -1):
-        try:
-            parent = importlib.import_module(".".join(parts[:count]))
-        except ImportError:
-            continue
-        inside = [found.name for found in pkgutil.iter_modules(getattr(parent, "__path__", []))]
-        return did_you_mean(parts[count], [*inside, *(public for public in dir(parent) if not public.startswith("_"))])
-    return ""
 
 
 def _shown(path: Path) -> str:

@@ -120,7 +120,7 @@ def test_an_object_is_judged_by_its_own_module_whatever_name_led_to_it(found, ow
         ("src.callbacks.events.EventFiles", "callback", "it is no src.callbacks.base.Callback"),
         ("keras.optimizer.Adam", "optimizer", "Did you mean keras.optimizers.Adam?"),
         ("keras.optimizers.Adm", "optimizer", "Did you mean Adam?"),
-        ("src.models.cn.cnn", "model", "there is no module src.models.cn. Did you mean cnn?"),
+        ("src.models.cn.cnn", "model", "there is no module src.models.cn"),
         ("mine.nets.net", "model", "a line in conf/targets.txt: model mine.nets"),
         ("keras.losses.get", "loss", "of Keras, only classes that are a keras.losses.Loss may be named"),
     ],

@@ -22,7 +22,7 @@ from src.config.identity import ID_DIGITS
 from src.runs.provenance import fingerprints
 from src.runs.record import Record
 from src.runs.run import Run
-from src.sweeps.job_state import JobState
+from src.sweeps.job_state import JobState, disk_shortage
 from src.sweeps.plan import Job
 from src.sweeps.processes import ProcessPool
 from src.sweeps.record import SweepRecord
@@ -145,21 +145,39 @@ def test_all_run_and_the_record_says_so(tmp_path):
     assert slots == {"0", "1"}
 
 
-@pytest.mark.parametrize(("free", "told"), [(34_999, True), (35_000, False)])
-def test_jobs_that_will_not_all_fit_on_the_disk_are_told_once(tmp_path, monkeypatch, capsys, free, told):
-    """Of four different jobs, of which one has left a part already, by the size that the first has found."""
+@pytest.fixture
+def disk(monkeypatch):
+    """Sets how much of the disk is free."""
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, free))
-    jobs = [job(tmp_path, "ok", seed=seed, sleep=0.5, disk_bytes=10_000) for seed in range(4)]
-    begun = jobs[3].directory / "checkpoints" / "ckpt-1.data"
+    return lambda free: monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, free))
+
+
+def test_what_all_jobs_will_leave_on_the_disk_is_counted_once_for_each(tmp_path, disk):
+    """Of four different jobs and one that is not asked for yet; one has left a part already, one is completed."""
+    jobs = [job(tmp_path, "ok", seed=seed) for seed in range(4)]
+    states = [JobState(number, each) for number, each in enumerate([*jobs, jobs[0]], start=1)]
+    states[0].status, states[0].disk_bytes, states[3].status, states[4].same_as = (
+        "running",
+        10_000,
+        "completed",
+        states[0],
+    )
+    begun = jobs[1].directory / "checkpoints" / "ckpt-1.data"
     begun.parent.mkdir(parents=True)
     begun.write_bytes(bytes(5_000))
-    assert statuses(finish(tmp_path, [*jobs, jobs[0]], slots=2)) == ["completed"] * 5
-    said = capsys.readouterr().err
-    assert said.count("warning") == told
-    if told:
-        assert "warning: 4 jobs will leave about 35 kB in " in said and "10 kB each as job 1, " in said, said
-        assert "35 kB free: make room" in said and "max_to_keep=1" in said, said
+    disk(35_000)
+    assert disk_shortage(states, more=1) is None
+    disk(34_999)
+    said = disk_shortage(states, more=1)
+    assert said.startswith("4 jobs will leave about 35 kB in ") and "/x, 10 kB each as job 1, " in said
+    assert "35 kB free: make room" in said and "max_to_keep=1" in said
+
+
+@pytest.mark.parametrize("free", [10**9, 0])
+def test_a_disk_that_cannot_hold_the_sweep_is_told_once(tmp_path, disk, capsys, free):
+    disk(free)
+    finish(tmp_path, [job(tmp_path, "ok", seed=seed, disk_bytes=10_000) for seed in range(4)])
+    assert capsys.readouterr().err.count("each as job") == (free == 0)
 
 
 def test_equal_ids_run_once_and_share_the_result(tmp_path):
