@@ -262,7 +262,7 @@ def test_evaluate_refuses(completed, arguments, text):
     project, _ = completed
     run = str(only_run(project / "outputs" / "digits"))
     arguments = [argument.replace("RUN", run) for argument in arguments]
-    result = run_module("src.evaluate", *arguments, cwd=project, PYTHONPATH=str(project))
+    result = forks.run("src.evaluate", arguments, cwd=project)
     assert result.returncode == 2 and text in result.stdout + result.stderr and "Traceback" not in result.stderr
 
 
