@@ -247,7 +247,7 @@ def test_a_folder_of_configs_may_bring_groups_and_a_root(tmp_path, monkeypatch):
     for folder in ("mine", str(tmp_path / "mine")):
         assert compose(["+my=one", "epochs=${my.a}"], config_dir=folder).epochs == 1
         assert compose([], config_dir=folder, config_name="alt").epochs == 7
-        with pytest.raises(ConfigError, match=r"optimizer=adma is chosen, .*Did you mean adam"):
+        with pytest.raises(ConfigError, match=r"optimizer=adma.*Did you mean adam"):
             compose(["optimizer=adma"], config_dir=folder, config_name="alt")
 
 
