@@ -254,11 +254,11 @@ def work(job: Workload) -> dict[str, Any]:
 def _fit_ours(job: Workload, folder: Path) -> dict[str, Any]:
     """As `src.train` does it, without the export, which comes after the last epoch."""
     from src import build
-    from src.callbacks.record import RecordCallback
     from src.common.machine import available_cores
     from src.config.compose import compose
     from src.runs.environment import environment
     from src.runs.record import Record
+    from src.runs.record_callback import RecordCallback
 
     cfg = compose([*job.overrides, "callback.export=null"])
     _open_log(cfg, folder)

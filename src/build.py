@@ -16,13 +16,13 @@ import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 
 from src.callbacks.base import Callback
-from src.common.machine import available_cores
+from src.common.errors import Shortage
+from src.common.machine import KERAS, available_cores
 from src.config import targets
+from src.config.binding import target_problems
 from src.config.checks import ConfigError, check_run_paths, resolved_node
 from src.data.data import DataError
 from src.data.images.image_data import ImageData
-from src.runs import preflight
-from src.runs.environment import KERAS
 from src.training.trainer import Trainer
 
 BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback")
@@ -60,7 +60,7 @@ def check(cfg: DictConfig) -> None:
     """
     config = {group: resolved_node(cfg, group) for group in BUILT}
     config["optimizer"] = _without_nulls(config["optimizer"])
-    problems = preflight.target_problems(config, GIVEN)
+    problems = target_problems(config, GIVEN)
     if problems:
         raise ConfigError.of(problems)
 
@@ -102,7 +102,7 @@ def build_trainer(
     try:
         model = _build(cfg, "model")
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        raise preflight.Shortage(
+        raise Shortage(
             f"model ({cfg.model.get('_target_')!s}) does not fit in memory: give a smaller one, as with fewer "
             "model.filters"
         ) from error

@@ -28,6 +28,7 @@ from src.common.logs import importing
 from src.common.machine import available_cores
 from src.common.text import print_table
 from src.config.identity import identity_config, register_resolvers
+from src.data.data import SPLITS
 from src.runs.collection import find_run
 from src.runs.commands import train_command
 from src.runs.environment import environment, environment_changes
@@ -40,7 +41,6 @@ from src.training.manifest import listed
 if TYPE_CHECKING:  # imports TensorFlow
     from src.inspection.evaluation import Evaluation
 
-SPLITS = ("train", "val", "test")
 TITLES = {"best_weights": "best weights", "saved_model": "SavedModel"}
 TOLERANCE = 1e-6
 SHOWN_CLASSES = 30  # a longer table is read in metrics.json
@@ -111,7 +111,7 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
     with importing():
         from src import build
         from src.callbacks.checkpoint import BEST
-        from src.callbacks.export import VERSION
+        from src.callbacks.export import SERVED_VERSION
         from src.inspection import evaluation
         from src.training.checkpoints import Checkpoints
 
@@ -119,7 +119,7 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
         build.set_up_process(threads=record["environment"]["threads"] or available_cores())
     import tensorflow as tf
 
-    saved_model, best = run / "saved_model" / VERSION, run / "checkpoints" / BEST
+    saved_model, best = run / "saved_model" / SERVED_VERSION, run / "checkpoints" / BEST
     if not saved_model.is_dir() and not listed(best):
         raise FileNotFoundError(
             f"{run} has neither a best checkpoint nor a SavedModel yet; type its command again: "

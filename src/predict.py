@@ -112,7 +112,7 @@ def predict(run: Path, record: RecordValues, files: Sequence[Path], *, base: Pat
     model = load_model(saved_model)
     names = record["class_names"]
     write = Writer(output, base, names if len(names) == model.classes else [str(i) for i in range(model.classes)])
-    read = Reader(model.channels, {**record.get("derived", {}), **record.get("config", {})})
+    read = ImageReader(model.channels, {**record.get("derived", {}), **record.get("config", {})})
     write.begin(files)
     began = time.perf_counter()
     done, skipped = [], []
@@ -215,7 +215,7 @@ def load_model(saved_model: Path) -> Model:
     return Model(serve, size, channels, classes=scores[-1], scores=scores[1:].num_elements())
 
 
-class Reader:
+class ImageReader:
     """Reads files as training does.
 
     Args:
@@ -242,7 +242,7 @@ class Reader:
 
 
 def predictions(
-    model: Model, files: Sequence[Path], read: Reader, write: Writer, pool: ThreadPoolExecutor
+    model: Model, files: Sequence[Path], read: ImageReader, write: Writer, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[Path, dict[str, Any] | BadImage]]:
     """What `write` returns of each file, or why it could not be read, in the order of the files.
 
@@ -370,7 +370,7 @@ def _batches(model: Model, files: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _predicted(
-    model: Model, batch: Sequence[Path], reader: Reader, write: Writer, pool: ThreadPoolExecutor
+    model: Model, batch: Sequence[Path], reader: ImageReader, write: Writer, pool: ThreadPoolExecutor
 ) -> list[tuple[Path, dict[str, Any] | BadImage]]:
     """What `write` returns of each file of a batch; no pixels stay behind."""
     read = dict(zip(batch, pool.map(reader, batch), strict=True))

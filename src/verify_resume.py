@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,13 @@ from src.common.files import literal
 from src.common.logs import importing
 from src.config.compose import compose
 from src.runs.record import Record
-from src.runs.record_schema import EMPTY
+from src.runs.record_schema import EMPTY, RecordValues
 
 POLL_SECONDS = 0.002
 # None of these is part of a run's identity: they make steps visible, and checkpoints frequent.
 WATCHED = ("log_every_steps=1", "trainer.steps_per_call=1", "callback.summaries.every_steps=1")
 
+COMPARED = ("status", "best", "metrics", "epoch", "step")  # of run.json
 # Summaries whose steps depend on how often they are written.
 WITHIN_EPOCHS = ("batch_loss", "gradient_norm", "learning_rate", "steps_per_second")
 
@@ -115,58 +116,41 @@ def verify(
     overrides: list[str], folder: Path, *, trials: int, kills: int, every_steps: int, jobs: int = 1, seed: int = 0
 ) -> int:
     """Run the trials in `folder`, printing a line for each; returns how many differ from the straight run."""
-    children = Children()
+    children, straight, began = Children(), folder / "straight" / "run", time.monotonic()
+
+    def trial(number: int) -> Trial:
+        directory = folder / f"trial-{number}" / "run"
+        return _trial(overrides, directory, straight, plans[number], every_steps, start=children.start)
+
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            return _verify(
-                overrides,
-                folder,
-                trials=trials,
-                kills=kills,
-                every_steps=every_steps,
-                seed=seed,
-                pool=pool,
-                start=children.start,
-            )
+            finish(overrides, straight, start=children.start)
+            record = Record(straight).read()
+            assert record is not None
+            steps, seconds = record["step"], time.monotonic() - began
+            print(f"straight: {steps} steps, {record['epoch']} epochs, {seconds:.1f} s", flush=True)
+            generator = random.Random(seed)
+            plans = [sorted(generator.randint(1, steps) for _ in range(kills)) for _ in range(trials)]
+            return _report(pool.map(trial, range(trials)), every_steps=every_steps)
         except BaseException:  # the pool waits for its threads, and these for their children
             pool.shutdown(wait=False, cancel_futures=True)
             children.end()
             raise
 
 
-def _verify(
-    overrides: list[str],
-    folder: Path,
-    *,
-    trials: int,
-    kills: int,
-    every_steps: int,
-    seed: int,
-    pool: ThreadPoolExecutor,
-    start: Start,
-) -> int:
-    straight, began = folder / "straight" / "run", time.monotonic()
-    finish(overrides, straight, start=start)
-    record = Record(straight).read()
-    assert record is not None
-    print(f"straight: {record['step']} steps, {record['epoch']} epochs, {time.monotonic() - began:.1f} s", flush=True)
-    generator = random.Random(seed)
-    plans = [sorted(generator.randint(1, record["step"]) for _ in range(kills)) for _ in range(trials)]
-
-    def one(number: int) -> Trial:
-        directory = folder / f"trial-{number}" / "run"
-        return _trial(overrides, directory, straight, plans[number], every_steps, start=start)
-
-    failed = killed = lost = 0
-    for number, trial in enumerate(pool.map(one, range(trials)), start=1):
-        failed, killed = failed + bool(trial.differences), killed + len(trial.killed_at)
-        lost = max([lost, *trial.lost_steps])
+def _report(trials: Iterable[Trial], *, every_steps: int) -> int:
+    """A line for each as it ends, and what they come to; returns how many differ."""
+    done = []
+    for number, trial in enumerate(trials, start=1):
+        done.append(trial)
         steps, again = ", ".join(map(str, trial.killed_at)) or "never (it was over)", sum(trial.lost_steps)
         result = f"DIFFERS in {', '.join(trial.differences)}" if trial.differences else "equal bit for bit"
         print(f"trial {number}: killed after step {steps}; {again} steps done again; {result}", flush=True)
+    failed, killed = sum(bool(trial.differences) for trial in done), sum(len(trial.killed_at) for trial in done)
     if not killed:
         raise Unexpected("every run was over before it could be killed: give it more epochs")
-    print(f"{trials - failed} of {trials} trials equal to the straight run, {killed} kills")
+    print(f"{len(done) - failed} of {len(done)} trials equal to the straight run, {killed} kills")
+    lost = max(steps for trial in done for steps in trial.lost_steps)
     print(f"most steps done again after a kill: {lost}, with a checkpoint every {every_steps} steps")
     return failed
 
@@ -231,59 +215,54 @@ def compare(run: Path, straight: Path) -> list[str]:
 
     different = []
     for folder in ("checkpoints", "checkpoints/best"):
-        tensors = [_tensors(path / folder) for path in (run, straight)]
-        if tensors[0].keys() != tensors[1].keys():
+        tensors, expected = (_tensors(path / folder) for path in (run, straight))
+        if tensors.keys() != expected.keys():
             different.append(f"{folder} (names)")
             continue
-        for name in sorted(tensors[0]):
-            one, other = (found[name] for found in tensors)
-            if (one.tobytes() if hasattr(one, "tobytes") else one) != (
-                other.tobytes() if hasattr(other, "tobytes") else other
-            ):
-                different.append(f"{folder} {name}")
-    records = [Record(path).read() or EMPTY for path in (run, straight)]
-    different += [
-        f"run.json {key}"
-        for key in ("status", "best", "metrics", "epoch", "step")
-        if len({repr(r.get(key)) for r in records}) > 1
-    ]
-    histories = [
-        [{k: v for k, v in line.items() if k != "seconds"} for line in Record(p).history()] for p in (run, straight)
-    ]
+        different += [f"{folder} {name}" for name, value in sorted(tensors.items()) if value != expected[name]]
+    records, histories, validations = zip(*map(_recorded, (run, straight)), strict=True)
+    different += [f"run.json {key}" for key in COMPARED if len({repr(record.get(key)) for record in records}) > 1]
     different += ["history.jsonl"] if histories[0] != histories[1] else []
-    validations = [Record(path).validations() for path in (run, straight)]
     different += ["validations.jsonl"] if validations[0] != validations[1] else []
-    summaries = [read_scalars(path / "summaries") for path in (run, straight)]
-    for key in sorted(summaries[0].keys() | summaries[1].keys()):
-        points, expected = (sorted(found.get(key, [])) for found in summaries)  # as text: NaN is equal to NaN
+    scalars, wanted = (read_scalars(path / "summaries") for path in (run, straight))
+    for key in sorted(scalars.keys() | wanted.keys()):
+        points, others = (sorted(found.get(key, [])) for found in (scalars, wanted))  # as text: NaN is equal to NaN
         twice = len({step for step, _ in points}) < len(points)
-        if twice or (key[1] not in WITHIN_EPOCHS and str(points) != str(expected)):
+        if twice or (key[1] not in WITHIN_EPOCHS and str(points) != str(others)):
             different.append(f"summaries {'/'.join(key)}{' (a step twice)' if twice else ''}")
     return different
 
 
+def _recorded(run: Path) -> tuple[RecordValues, list[dict[str, Any]], list[dict[str, Any]]]:
+    """The record, the history without its times, and the validations within epochs."""
+    record = Record(run)
+    history = [{key: value for key, value in line.items() if key != "seconds"} for line in record.history()]
+    return record.read() or EMPTY, history, record.validations()
+
+
 def _tensors(folder: Path) -> dict[str, Any]:
-    """Those of the newest checkpoint, by name."""
+    """Those of the newest checkpoint, by name: bytes, and what is none of numbers as it is."""
     import tensorflow as tf
 
     with literal(folder) as path:
         reader = tf.train.load_checkpoint(path)
         names = set(reader.get_variable_to_shape_map()) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
-        return {name: reader.get_tensor(name) for name in names}
+        tensors = {name: reader.get_tensor(name) for name in names}
+    return {name: value.tobytes() if hasattr(value, "tobytes") else value for name, value in tensors.items()}
 
 
 def _trial(
     overrides: list[str], directory: Path, straight: Path, plan: list[int], every_steps: int, *, start: Start
 ) -> Trial:
-    watched = command(overrides, directory, *WATCHED, f"callback.checkpoint.every_steps={every_steps}")
+    watched = (*WATCHED, f"callback.checkpoint.every_steps={every_steps}")
     killed_at, lost = [], []
     for step in plan:
-        seen = run_until(watched, directory, step=step, start=start)
+        seen = run_until(command(overrides, directory, *watched), directory, step=step, start=start)
         if seen is None:
             break
         killed_at.append(seen)
         lost.append(seen - newest_step(directory))
-    finish([*overrides, *WATCHED, f"callback.checkpoint.every_steps={every_steps}"], directory, start=start)
+    finish([*overrides, *watched], directory, start=start)
     return Trial(tuple(killed_at), tuple(lost), tuple(compare(directory, straight)))
 
 

@@ -27,7 +27,7 @@ def no_val(**options):
 HOLD = """
 import sys
 from pathlib import Path
-from src.runs.lock import hold
+from src.common.lock import hold
 with hold(Path(sys.argv[1])):
     print(flush=True)
     input()

@@ -15,7 +15,6 @@ from benchmarks.errors import errors
 from src.callbacks.base import Callback
 from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.events import EventFiles
-from src.callbacks.record import RecordCallback
 from src.callbacks.summaries import Summaries, read_scalars
 from src.common.files import replace, replacing
 from src.config.compose import ConfigError, compose
@@ -24,6 +23,7 @@ from src.evaluate import load_config
 from src.models.mlp import mlp
 from src.runs import execute
 from src.runs.record import Record
+from src.runs.record_callback import RecordCallback
 from src.runs.record_schema import read_history
 from src.runs.run import Run
 from src.training.checkpoints import Checkpoints

@@ -10,13 +10,14 @@ from PIL import Image
 
 from src.build import build_data
 from src.callbacks.export import export
+from src.config.binding import target_problems
 from src.config.compose import compose
 from src.data.data import DataError
 from src.data.digit_scenes.digits import load_digits
 from src.data.images.image_data import UNDERSTOOD, ImageData
 from src.data.images.transforms import Augment, Brightness, Flip, Noise, Shift
 from src.predict import load_model
-from src.runs.preflight import probabilities_problem, shape_problem, target_problems
+from src.runs.preflight import probabilities_problem, shape_problem
 from src.training.learner import Supervised
 from src.training.state import TrainState
 from tests.support import forks

@@ -28,7 +28,7 @@ from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
-VERSION = "1"
+SERVED_VERSION = "1"
 ANY_SIZE = 64  # pixels, in place of a side that may have any number
 
 
@@ -46,7 +46,7 @@ class Export(Callback):
         self._directory, self._best, self._data = Path(directory), best, data
 
     def on_train_end(self, state: TrainState) -> None:
-        data, path = self._data, self._directory / VERSION
+        data, path = self._data, self._directory / SERVED_VERSION
         with best_weights(state, self._best):
             if data is None:
                 export(state.model, path)

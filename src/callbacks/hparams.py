@@ -11,9 +11,11 @@ best belong to. The run that it has for all this is the directory itself.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -21,7 +23,6 @@ from tensorboard.plugins.hparams import api, api_pb2, metadata, summary
 
 from src.callbacks.events import EventCallback
 from src.common.text import printable
-from src.runs.record import Record
 from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -39,15 +40,15 @@ class Hparams(EventCallback):
 
     def __init__(self, *, directory: str, record: str) -> None:
         super().__init__(directory=directory)
-        self._record = Record(record)
+        self._record = Path(record, "run.json")
 
     def on_train_begin(self, state: TrainState) -> None:
         super().on_train_begin(state)
-        record = self._record.read()
-        if record is None or "config" not in record:
-            log.debug("no hyperparameters for TensorBoard: %s does not say the config", self._record.path)
+        record = json.loads(self._record.read_text()) if self._record.exists() else {}
+        if "config" not in record:
+            log.debug("no hyperparameters for TensorBoard: %s does not say the config", self._record)
             return
-        settings = flat_settings(record["choices"], record["config"])
+        settings = flat_settings(record.get("choices", {}), record["config"])
         self._write_once(metadata.SESSION_START_INFO_TAG, api.hparams_pb(settings, trial_id=record["id"]))
 
     def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:

@@ -51,6 +51,10 @@ class ConfigError(ValueError):
         return cls("\n".join([*problems[:MOST_PROBLEMS], *([f"and {left} more"] if left > 0 else [])]))
 
 
+class Shortage(RuntimeError):
+    """This machine has not what the run needs; the message says what to change."""
+
+
 def described(error: BaseException) -> str:
     """What to print of an error: its message; of one from the user's own code also what raised it, and where."""
     message = plain_message(error)

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from src.comparison.rows import Row
-from src.runs.provenance import WRITTEN, comparable_data, representative
+from src.runs.input_files import comparable_data
+from src.runs.provenance import WRITTEN, representative
 
 DATA_KEYS = ("dataset", "path")
 ABSENT, UNSET = "absent", "unset"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from src.comparison.rows import Row, Value
-from src.runs.provenance import comparable_data
+from src.runs.input_files import comparable_data
 
 RESULT = "result"
 HASHED = ("code", "data", "files")

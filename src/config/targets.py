@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from src.common.code import ROOT
 from src.common.errors import control_flow_on_tensor, plain_message, users_line
 from src.common.spelling import did_you_mean
 from src.common.text import plural
 from src.config.moved import new_name
 
-ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "conf" / "targets.txt"
 
 GROUPS = (

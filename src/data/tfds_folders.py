@@ -26,9 +26,9 @@ from tensorflow_datasets.core.utils.version import list_all_versions
 
 from src.common.errors import one_line
 from src.common.files import delete
+from src.common.lock import hold
 from src.common.spelling import did_you_mean
 from src.data.data import DataError
-from src.runs.lock import hold
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from src.common.arguments import Parser
 from src.common.command import EXIT_FAILED, run_command
+from src.common.lock import Locked
 from src.common.text import plural, print_table, size
 from src.runs.clean import Plan, Removal, make_plan
 from src.runs.collection import find_run, find_runs
 from src.runs.details import print_details
 from src.runs.listing import SHOWN_STATUSES, newest_first, print_list, summary
-from src.runs.lock import Locked
 
 OK = 0
 ABOUT = "Look at runs, and make room. Needs no TensorFlow."

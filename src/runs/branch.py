@@ -20,10 +20,9 @@ from src.config.checks import OPTIONAL_GROUPS
 from src.config.command_line import parse_command
 from src.config.compose import CONFIG_NAME, as_override, parse_override, search_path, with_config_dir
 from src.config.overrides import refuse_filled_in
-from src.runs.collection import ID, SHORTEST_ID, find_run, find_runs
+from src.runs.collection import ID, SHORTEST_ID, find_run, find_runs, lock_path
 from src.runs.commands import quoted
 from src.runs.external_values import recorded_values
-from src.runs.lock import lock_path
 from src.runs.record import Record
 from src.training.manifest import (
     CheckpointError,

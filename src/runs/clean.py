@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from src.common.lock import hold
 from src.runs.branch import branches_of
-from src.runs.collection import RecordedRun, find_runs
-from src.runs.lock import hold, lock_path
+from src.runs.collection import RecordedRun, find_runs, lock_path
 from src.runs.record import BadRecord, Record
 from src.runs.sizes import size_of
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from src.common.errors import ConfigError
+from src.common.lock import holder_of
 from src.common.text import plural
 from src.config.identity import ID_DIGITS
 from src.runs.commands import python
-from src.runs.lock import holder_of, lock_path
 from src.runs.record import BadRecord, Record
 from src.runs.record_schema import RecordValues, read_history
 
@@ -25,7 +25,7 @@ SHORTEST_ID = 4  # digits, which are enough where only one run's id begins with 
 ID = re.compile(rf"[0-9a-f]{{{SHORTEST_ID},{ID_DIGITS}}}")
 # Names in a folder that a run without run.json has begun.
 TRACES = (".hydra", "checkpoints", "history.jsonl", "summaries")
-SET_ASIDE = re.compile(r"-[0-9a-f]{8}\.\d{8}T\d{12}$")
+_SET_ASIDE_NAME = re.compile(r"-[0-9a-f]{8}\.\d{8}T\d{12}$")
 NO_RECORD = "is left out: it has no run.json, as a run that was killed in its first second"
 NEEDED = ("id", "name", "status", "monitor", "mode")
 
@@ -57,7 +57,7 @@ class RecordedRun:
     @property
     def set_aside(self) -> bool:
         """Whether `rerun` or `stale=rerun` has put another run in its place."""
-        return bool(SET_ASIDE.search(self.directory.name))
+        return bool(_SET_ASIDE_NAME.search(self.directory.name))
 
     @property
     def best(self) -> float | None:
@@ -67,6 +67,12 @@ class RecordedRun:
     def history(self) -> list[dict[str, Any]]:
         """Its epochs, in order; broken lines are left out."""
         return read_history(self.directory)[0]
+
+
+def lock_path(directory: Path) -> Path:
+    """The lock's file of a run's directory; held by whoever writes there."""
+    run_id = re.search(rf"-([0-9a-f]{{{ID_DIGITS}}})$", directory.name)
+    return directory.parent / ".locks" / (run_id[1] if run_id else directory.name)
 
 
 def find_runs(folders: Iterable[Path]) -> tuple[list[RecordedRun], list[str]]:

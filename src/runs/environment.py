@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from src.common.code import ROOT
+from src.common.machine import KERAS
 from src.runs.sources import repository_state
-
-# What every run sets, so that no keras.json decides; see build.set_up_process.
-KERAS = {"backend": "tensorflow", "floatx": "float32", "image_data_format": "channels_last", "epsilon": 1e-7}
 
 # The environment variables that may change bits: those of TensorFlow, XLA and Keras, and of the libraries that do
 # arithmetic for them and NumPy. Of TF_, only words that TensorFlow knows: Terraform keeps secrets in others.

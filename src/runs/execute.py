@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 
 from src.common.errors import ConfigError
 from src.common.files import delete
+from src.common.lock import hold
 from src.common.logs import importing
 from src.common.machine import available_cores
 from src.common.signals import PRUNE_SIGNAL, interrupts_noted, stop_on_signals
@@ -38,7 +39,6 @@ from src.runs.decision import Action
 from src.runs.environment import environment, environment_changes
 from src.runs.file_access import watch
 from src.runs.hydra_job import HydraCallbacks, run_as_job
-from src.runs.lock import hold
 from src.runs.provenance import completed, fingerprints, is_users, unfollowed
 from src.runs.record import Record
 from src.runs.record_schema import EMPTY, RecordValues, step_within
@@ -189,7 +189,7 @@ def _build(run: Run, record: Record, before: RecordValues, *, threads: int | Non
     wanted = before["environment"]["threads"] or cfg.trainer.threads or threads or available_cores()
     with importing():
         from src import build
-        from src.callbacks.record import RecordCallback
+        from src.runs.record_callback import RecordCallback
 
         # XLA lacks deterministic kernels for some ops, max-pooling's gradient among them, and then refuses all.
         threads = build.set_up_process(threads=wanted, deterministic=not cfg.trainer.jit_compile)

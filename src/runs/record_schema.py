@@ -275,10 +275,10 @@ def seconds(key: str, value: Any) -> float:
     return found
 
 
-Reader = Callable[[str, Any], Any]
+ReadValue = Callable[[str, Any], Any]
 
 
-def _of(kinds: Any, allowed: str) -> Reader:
+def _of(kinds: Any, allowed: str) -> ReadValue:
     def read(key: str, value: Any) -> Any:
         if not isinstance(value, kinds):
             raise WrongValue(key, value, allowed)
@@ -287,7 +287,7 @@ def _of(kinds: Any, allowed: str) -> Reader:
     return read
 
 
-_PLAIN: dict[Any, Reader] = {
+_PLAIN: dict[Any, ReadValue] = {
     Any: lambda key, value: value,
     str: _of(str, "a text"),
     str | None: _of(str | None, "a text or null"),
@@ -303,7 +303,7 @@ _PLAIN: dict[Any, Reader] = {
 
 
 @functools.cache
-def _reader(kind: Any) -> Reader:
+def _reader(kind: Any) -> ReadValue:
     """What reads a value of this type under a key, and raises WrongValue."""
     origin, of = get_origin(kind), get_args(kind)
     if kind in _PLAIN:
@@ -329,7 +329,7 @@ def _reader(kind: Any) -> Reader:
     return read
 
 
-def _object(kind: Any) -> Reader:
+def _object(kind: Any) -> ReadValue:
     kinds = get_type_hints(kind, include_extras=True)
     readers = {name: _reader(of) for name, of in kinds.items()}
     *names, last = kinds

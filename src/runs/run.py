@@ -21,8 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.common.errors import ConfigError
 from src.config.identity import ID_DIGITS, hash_of, identity_config
+from src.runs.collection import lock_path
 from src.runs.decision import Action, decide
-from src.runs.lock import lock_path
 from src.runs.provenance import changes
 from src.runs.record import Record
 

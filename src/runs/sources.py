@@ -35,7 +35,7 @@ _REDIRECTS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # as a hook has the
 
 
 @dataclass(frozen=True)
-class Sources:
+class UncommittedCode:
     """Uncommitted changes and files of a run's code.
 
     Attributes:
@@ -88,7 +88,7 @@ def computing_files(names: Iterable[str]) -> set[Path]:
     return modules | {file for name in names for file in (ROOT / name, Path.cwd() / name) if file.parent in folders}
 
 
-def find_sources(files: Iterable[Path]) -> Sources:
+def find_sources(files: Iterable[Path]) -> UncommittedCode:
     """The uncommitted ones of these files, and the differences of their repositories from the commits."""
     below: dict[Path | None, list[Path]] = {}
     for file in sorted({Path(os.path.realpath(file)) for file in files if file.is_file()}):
@@ -125,7 +125,7 @@ def find_sources(files: Iterable[Path]) -> Sources:
         if sum(map(len, contents.values())) > MOST_BYTES:
             del contents[path]
             left_out.append(path)
-    return Sources(git, repositories, contents, left_out)
+    return UncommittedCode(git, repositories, contents, left_out)
 
 
 def repository_state(folder: Path) -> dict[str, Any] | None:

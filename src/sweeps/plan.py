@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from src.common.lock import hold
 from src.config.compose import ConfigError, compose
 from src.config.identity import ID_DIGITS
 from src.runs.decision import Action, StaleRun
-from src.runs.lock import hold
 from src.runs.provenance import changes
 from src.runs.record import BadRecord, Record
 from src.runs.record_schema import EMPTY

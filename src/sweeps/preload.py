@@ -26,7 +26,7 @@ IMPORTED = (
     "src.callbacks.patience",
     "src.callbacks.profile",
     "src.callbacks.progress",
-    "src.callbacks.record",
+    "src.runs.record_callback",
     "src.callbacks.summaries",
     "src.data.sources",
     "src.metrics",

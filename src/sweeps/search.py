@@ -21,12 +21,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
+from src.common.lock import hold
 from src.config.checks import ConfigError
 from src.config.compose import search_path
 from src.config.identity import identity_config
 from src.runs.commands import python
 from src.runs.decision import StaleRun
-from src.runs.lock import hold
 from src.runs.record import BadRecord
 from src.runs.run import Run
 from src.sweeps.local import LocalRunner, composer_of

@@ -19,7 +19,7 @@ from src.sweeps.plan import Job
 from src.sweeps.study import PRUNED_AT, Study
 from src.sweeps.sweep import Sweep
 
-STATUSES: dict[TrialState, JobStatus] = {
+STATUS_OF_TRIAL: dict[TrialState, JobStatus] = {
     TrialState.COMPLETE: "reused",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
@@ -53,7 +53,7 @@ class Session:
         """A trial of an earlier command: shown where it is finished, resumed where it is not."""
         trial, unfinished, job = earlier.trial, earlier.unfinished, earlier.job
         if unfinished is None:
-            state = self._sweep.add(job, earlier=STATUSES[trial.state])
+            state = self._sweep.add(job, earlier=STATUS_OF_TRIAL[trial.state])
             if state.value is None and trial.state == TrialState.COMPLETE:  # its run is not there any more
                 state.value = trial.value
             if trial.state == TrialState.FAIL:

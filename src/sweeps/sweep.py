@@ -22,9 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from src.common.lock import Locked, hold, holder_of
 from src.common.machine import memory_kills
 from src.common.signals import PRUNE_SIGNAL, ending_signals
-from src.runs.lock import Locked, hold, holder_of
 from src.runs.record import BadRecord, Record
 from src.runs.record_schema import EMPTY, Process, RecordValues
 from src.sweeps.child import run_job

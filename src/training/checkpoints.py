@@ -131,13 +131,15 @@ class Checkpoints:
         self._swept = True
 
     def _write_state_file(self) -> None:
-        """The list that tf.train.latest_checkpoint and CheckpointManager read."""
+        """The list that tf.train.latest_checkpoint and CheckpointManager read.
+
+        Not by tf.compat.v1.train.update_checkpoint_state, which renames the file before its bytes are on the disk.
+        """
         names = sorted((path.stem for path in self.directory.glob("ckpt-*.json")), key=number)[-self.max_to_keep :]
         times = [manifest_path(self.directory / name).stat().st_mtime for name in names]
-        lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{n}"' for n in names)]
-        lines += [f"all_model_checkpoint_timestamps: {time}" for time in times]
-        lines += [f"last_preserved_timestamp: {times[0] - 1}"]
-        replace(self.directory / "checkpoint", "\n".join(lines) + "\n")
+        folder = str(self.directory.absolute())  # below which names are taken as they are
+        state = tf.compat.v1.train.generate_checkpoint_state_proto(folder, names[-1], names, times, times[0] - 1)
+        replace(self.directory / "checkpoint", str(state))
 
     def _remove(self, prefix: Path) -> None:
         # The manifest goes first: what a kill leaves then is swept, never taken for a damaged checkpoint.

@@ -10,7 +10,7 @@ import keras
 import pytest
 
 from src.config import signatures
-from src.runs.preflight import accepted
+from src.config.binding import accepted
 from tests.support.helpers import ROOT
 
 MODULES = (keras.optimizers, keras.optimizers.schedules, keras.losses, keras.metrics)

@@ -13,10 +13,11 @@ import sys
 
 import pytest
 
+from src.common.lock import Locked, hold
 from src.runs import branch, clean
 from src.runs.branch import begin_branch, branches_of, find_parent
 from src.runs.clean import make_plan
-from src.runs.lock import Locked, hold, lock_path
+from src.runs.collection import lock_path
 from src.runs.record import Record
 from src.training.manifest import newest_good
 from src.verify_resume import WATCHED, command, compare, finish, run_until
@@ -331,7 +332,7 @@ def test_real_runs(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from src.runs.lock import hold
+from src.common.lock import hold
 with hold(Path(sys.argv[1])):
     print(flush=True)
     input()

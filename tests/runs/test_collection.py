@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from src.common.lock import hold
 from src.config.checks import CHECKS
-from src.runs.collection import TRACES, find_runs
-from src.runs.lock import hold, lock_path
+from src.runs.collection import TRACES, find_runs, lock_path
 from tests.runs.made import make_run
 
 
@@ -96,7 +96,7 @@ def test_a_lock_that_may_not_be_read(outputs, monkeypatch, error):
     def refuse(path, flags, mode=0o777):
         raise error
 
-    monkeypatch.setattr("src.runs.lock.os.open", refuse)
+    monkeypatch.setattr("src.common.lock.os.open", refuse)
     (run,), _ = find_runs([outputs])
     assert (run.status, run.holder) == ("running", None)
 

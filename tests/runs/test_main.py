@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from src.runs.lock import hold, lock_path
+from src.common.lock import hold
+from src.runs.collection import lock_path
 from tests.runs.made import add_checkpoint, make_run
 from tests.support.helpers import ROOT, run_module
 

@@ -16,19 +16,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from src.config.binding import accepted, target_problems
 from src.data.images.image_data import ImageData
 from src.models.cnn import cnn
 from src.models.unet import unet
 from src.runs import preflight
 from src.runs.preflight import (
     Shortage,
-    accepted,
     check_disk,
     check_memory,
     free_memory,
     least_memory,
     shape_problem,
-    target_problems,
 )
 from tests.support.helpers import ROOT, train
 

@@ -12,8 +12,9 @@ import pytest
 from src.common.code import reach
 from src.data.images.files import SUFFIXES
 from src.data.images.folder_layout import find_layout
-from src.runs import provenance
-from src.runs.provenance import COMPUTING, NOT_COMPUTING, PROJECT, changes, comparable_data, differences, fingerprints
+from src.runs import input_files, provenance
+from src.runs.input_files import comparable_data
+from src.runs.provenance import COMPUTING, NOT_COMPUTING, PROJECT, changes, differences, fingerprints
 from tests.support.folders import write_classes
 from tests.support.helpers import ROOT
 
@@ -224,7 +225,7 @@ def photos(tmp_path):
 
 
 def of_images(folder) -> dict:
-    return {"data": {"_target_": provenance.IMAGE_FOLDER, "path": str(folder)}}
+    return {"data": {"_target_": input_files.IMAGE_FOLDER, "path": str(folder)}}
 
 
 def before_files_were_chosen(recorded) -> dict:
@@ -286,7 +287,7 @@ def test_what_file_managers_leave_counts_for_no_reader(photos, name):
 
 def test_a_run_of_before_is_known_by_all_files_and_asks_only_where_they_have_changed(photos):
     recorded = before_files_were_chosen(fingerprints(of_images(photos)))
-    assert recorded["data"]["path"] == provenance._listing(photos)
+    assert recorded["data"]["path"] == input_files._listing(photos)
     assert changes(recorded, of_images(photos)) == []
     (photos / "notes.txt").unlink()  # which this record cannot tell from an image
     assert changes(recorded, of_images(photos)) == [f"the files of data.path={photos} (names, sizes or times)"]

@@ -38,11 +38,11 @@ ENDINGS = {
 }
 PROGRAM = """
 import os, signal
-from src.callbacks.record import RecordCallback
+from src.callbacks.hparams import Hparams
 def end(self, state, metrics):
     if state.step == {step}:
         {ending}
-RecordCallback.on_log = end
+Hparams.on_log = end
 from src.train import main
 main()
 """

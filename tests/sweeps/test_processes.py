@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.lock import hold, holder_of
+from src.common.lock import hold, holder_of
 from src.sweeps.child import log_to
 from src.sweeps.processes import ProcessPool
 

@@ -352,7 +352,7 @@ def from_predict(folder, files, image_size=None):
 
     model = predict.Model(serve, image_size and tuple(image_size), 3, classes=2, scores=2)
     with ThreadPoolExecutor(2) as pool:
-        done = predict.predictions(model, paths, predict.Reader(3, {}), lambda file, image, answer: {}, pool)
+        done = predict.predictions(model, paths, predict.ImageReader(3, {}), lambda file, image, answer: {}, pool)
         assert all(result == {} for _, result in done)
     return asked
 
@@ -587,7 +587,7 @@ def test_predict_reads_as_its_run_did(tmp_path):
     deep, path = values_of(12, H, W), tmp_path / "image.png"
     path.write_bytes(with_chunks(png(deep, bits=16), chunk(b"eXIf", exif(6))))
     for options in ({}, {"apply_exif": False}, {"bit_depth": 12}, {"apply_exif": False, "bit_depth": 12}):
-        reader = predict.Reader(3, {f"data.{key}": value for key, value in options.items()})
+        reader = predict.ImageReader(3, {f"data.{key}": value for key, value in options.items()})
         expected = rgb(deep >> options.get("bit_depth", 16) - 8)
         np.testing.assert_array_equal(reader(path), turned(expected, 6 if options.get("apply_exif", True) else 1))
         assert reader.dark == ([] if "bit_depth" in options else [path])
@@ -653,7 +653,7 @@ def test_an_image_of_180_megapixels(tmp_path, monkeypatch):
     pixels = zlib.compress(bytes(side * (1 + -(-side // 8))), 1)
     path = tmp_path / "large.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
-    assert predict.Reader(1, {})(path).shape == (side, side, 1)
+    assert predict.ImageReader(1, {})(path).shape == (side, side, 1)
     monkeypatch.setattr("src.data.images.files.free_memory", lambda: 100_000_000)
     with pytest.raises(BadImage, match=r"its 182 megapixels need at least 364 MB of memory, and 100 MB are free"):
         read_image(path, channels=1)

@@ -10,13 +10,13 @@ import time
 
 import pytest
 
-from src.runs.lock import Locked, hold, holder_of
+from src.common.lock import Locked, hold, holder_of
 from tests.support.helpers import ROOT
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from src.runs.lock import hold
+from src.common.lock import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

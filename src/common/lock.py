@@ -9,15 +9,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from src.config.identity import ID_DIGITS
 
 # Whoever looks whether a lock is held has it for that moment.
 GLANCES, GLANCE_SECONDS = 3, 0.02
@@ -78,12 +75,6 @@ def hold(path: Path, *, wait: bool = False, what: str | None = None, option: str
     finally:
         if _held.pop(path, None) is not None:  # else this is a forked child
             os.close(descriptor)
-
-
-def lock_path(directory: Path) -> Path:
-    """The lock's file of a run's directory; held by whoever writes there."""
-    run_id = re.search(rf"-([0-9a-f]{{{ID_DIGITS}}})$", directory.name)
-    return directory.parent / ".locks" / (run_id[1] if run_id else directory.name)
 
 
 def holder_of(path: Path) -> str | None:

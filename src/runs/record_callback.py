@@ -11,12 +11,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from src.callbacks.base import Callback
 from src.runs.record import Record
 from src.runs.record_schema import EMPTY, metrics_of
-from src.training.state import TrainState
+
+if TYPE_CHECKING:
+    from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
