@@ -244,6 +244,16 @@ def _from(loader: Any, name: str) -> bytes:
     return b""
 
 
+def own_modules() -> dict[str, str]:
+    """The modules of the project's and the user's that this process has imported, and their files."""
+    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    # AutoGraph writes modules of its own, from functions that lie in others.
+    written = {name for name in files if name.startswith("__autograph_generated_file")}
+    return {
+        name: os.path.abspath(file) for name, file in files.items() if file and name not in written and is_own(file)
+    }
+
+
 def keep_search_path() -> None:
     """From here on find modules where they would be found now, as any process would, before the user's code adds to
     sys.path."""
@@ -264,7 +274,7 @@ def look_again() -> bool:
 
     Returns whether anything has been.
     """
-    imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    imported = set(own_modules().values())
     changed = [
         path
         for path, content in _contents.items()

@@ -98,6 +98,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def first_of(names: Sequence[str], most: int) -> str:
+    """`a, b and 3 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def sparkline(values: Sequence[float]) -> str:
     """A bar for each value, between the lowest and the highest; a space for one that is not finite."""
     finite = [value for value in values if math.isfinite(value)]

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from src.common.text import first_of
 from src.comparison.rows import Row
 from src.runs.input_files import comparable_data
 from src.runs.provenance import WRITTEN, representative
@@ -78,7 +79,7 @@ def _warning(rows: Sequence[Row], pattern: Sequence[int | None], names: Sequence
     if len(sides) > MOST_SIDES:
         others = sum(value is not None and value >= MOST_SIDES for value in pattern)
         sides = [*sides[:MOST_SIDES], f"{others} more"]
-    shown = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
+    shown = first_of(names, MOST_NAMES)
     which = "both" if len(sides) == 2 else "all"
     return f"{', '.join(sides[:-1])} and {sides[-1]} differ in {shown}; {which} count"
 

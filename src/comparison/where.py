@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from src.common.errors import ConfigError
+from src.common.text import first_of
 from src.comparison.columns import known_keys, resolve
 from src.comparison.rows import Row, Value, parsed
 from src.comparison.tables import plain
@@ -48,8 +49,7 @@ def values_before(rows: Sequence[Row], conditions: Sequence[str]) -> str:
     key, _, _ = _read(conditions[last], known_keys(rows))
     values = {row.get(key) for row in select(rows, conditions[:last])}
     texts = [plain("null" if value is None else str(value)) for value in sorted(values, key=_order)]
-    more = f" and {len(texts) - MOST_VALUES} more" if len(texts) > MOST_VALUES else ""
-    return f"{key} is {', '.join(texts[:MOST_VALUES])}{more}"
+    return f"{key} is {first_of(texts, MOST_VALUES)}"
 
 
 def _read(condition: str, known: Sequence[str]) -> tuple[str, str, str]:

@@ -38,25 +38,6 @@ def target_problems(config: Mapping[str, Any], given: Mapping[str, frozenset[str
     return problems
 
 
-def accepted(target: Callable[..., Any]) -> tuple[list[str], bool]:
-    """The arguments that a class or function takes by name, and whether these are all.
-
-    What a class takes as **kwargs belongs to its bases; Keras's own refuse what none of them has.
-    """
-    names: dict[str, None] = {}
-    functions = (
-        [vars(c).get("__init__", object.__init__) for c in inspect.getmro(target)]
-        if inspect.isclass(target)
-        else [target]
-    )
-    for function in functions:
-        parameters = inspect.signature(function).parameters.values()
-        names |= dict.fromkeys(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return [name for name in names if name != "self"], True
-    return [name for name in names if name != "self"], target.__module__.startswith("keras.")
-
-
 def _takes_probabilities(found: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
     parameter = inspect.signature(found).parameters.get("from_logits")
     return parameter is not None and not arguments.get("from_logits", parameter.default)
@@ -65,10 +46,10 @@ def _takes_probabilities(found: Callable[..., Any], arguments: Mapping[str, Any]
 def _unbound(
     found: Callable[..., Any], name: str, key: str, positional: list[Any], arguments: dict[str, Any], *, partial: bool
 ) -> Iterator[str]:
-    names, all_known = accepted(found)
-    unknown = [argument for argument in arguments if all_known and argument not in names]
+    taken = signatures.names(name)
+    unknown = [] if taken is None else [argument for argument in arguments if argument not in taken]
     for argument in unknown:
-        yield f"{key}.{argument}: {signatures.takes_no(argument, name, names)}"
+        yield f"{key}.{argument}: {signatures.takes_no(argument, name, taken or [])}"
     try:
         signature = inspect.signature(found)
         known = {argument: value for argument, value in arguments.items() if argument not in unknown}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from src.common.text import first_of
 from src.runs.record_schema import RecordValues
 
 Action = Literal["start", "resume", "reuse"]
@@ -56,9 +57,8 @@ def decide(
     if record["status"] != "completed" and not has_checkpoints:
         return "start", False
     if changed and stale == "ask":
-        shown = ", ".join(changed[:6]) + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
         raise StaleRun(
-            f"run {record['id']} ({record['status']}) was computed before a change of {shown}. "
+            f"run {record['id']} ({record['status']}) was computed before a change of {first_of(changed, 6)}. "
             "stale=rerun starts it afresh and keeps the old one aside; stale=reuse takes it as it is"
         )
     if changed and stale == "rerun":

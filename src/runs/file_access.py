@@ -16,7 +16,7 @@ from importlib.util import source_from_cache
 from types import FrameType
 from typing import Any
 
-from src.common.code import keep_search_path
+from src.common.code import keep_search_path, own_modules
 from src.common.files import is_own
 
 # Of the system, and not of an experiment.
@@ -62,14 +62,8 @@ def written() -> set[str]:
 
 def modules() -> dict[str, str]:
     """The modules of the user's that have been imported since, and their files."""
-    found = {}
-    for name, module in list(sys.modules.items()):
-        path = getattr(module, "__file__", None)
-        if name in (_modules_before or ()) or not isinstance(path, str) or os.path.abspath(path) in _written:
-            continue  # AutoGraph writes modules of its own
-        if is_own(path) and _is_users(name):
-            found[name] = os.path.abspath(path)
-    return found
+    new = {name: path for name, path in own_modules().items() if name not in (_modules_before or ())}
+    return {name: path for name, path in new.items() if path not in _written and _is_users(name)}
 
 
 def unfollowed() -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from src.common import code
 from src.common.code import PROJECT, ROOT, Part, digest
 from src.common.files import walk
-from src.common.text import printable
+from src.common.text import first_of, printable
 from src.config.moved import new_name
 
 # A larger file is known by its size and time.
@@ -69,8 +69,7 @@ def _files_of(config: dict[str, Any], then: dict[str, Any], now: dict[str, Any])
     if "files" not in then:  # as a run of before
         return told
     later = [shown for shown, status in _read_of(folder, config) if status.st_ctime_ns > then["changed_ns"]]
-    more = f" and {len(later) - MOST_NAMED} more" if len(later) > MOST_NAMED else ""
-    named = f", new or changed: {', '.join(map(printable, later[:MOST_NAMED]))}{more}" if later else ""
+    named = f", new or changed: {first_of([*map(printable, later)], MOST_NAMED)}" if later else ""
     return f"{told}: {then['files']} then, {now['files']} now{named}"
 
 

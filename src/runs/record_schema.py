@@ -29,6 +29,8 @@ from typing import (
     is_typeddict,
 )
 
+from src.common.text import first_of
+
 HISTORY = "history.jsonl"
 LARGEST = 2**63
 NO_METRICS = ("epoch", "step", "seconds", "learning_rate")  # of a line of history.jsonl
@@ -177,8 +179,7 @@ def read_history(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
         return [], [f"{path} cannot be read ({error}), so it shows no curves"]
     if not others:
         return epochs, []
-    more = f" and {len(others) - 6} more" if len(others) > 6 else ""
-    return epochs, [f"{path}, line {', '.join(map(str, others[:6]))}{more}: torn or no epoch, and left out"]
+    return epochs, [f"{path}, line {first_of([*map(str, others)], 6)}: torn or no epoch, and left out"]
 
 
 def lines_in(path: Path) -> tuple[list[dict[str, Any]], list[int]]:

@@ -15,14 +15,13 @@ from __future__ import annotations
 import functools
 import os
 import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.common.code import ROOT, read_once
-from src.common.files import delete, is_own, replacing
+from src.common.code import ROOT, own_modules, read_once
+from src.common.files import delete, replacing
 from src.runs.external_values import SECRET
 
 MOST_BYTES = 2**20  # kept of a run in all
@@ -80,10 +79,7 @@ def computing_files(names: Iterable[str]) -> set[Path]:
         names: of other files that compute, relative to the project or the working directory; those in a folder of such
             a module are included.
     """
-    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
-    # AutoGraph writes modules of its own, from functions that lie in others.
-    written = {name for name in files if name.startswith("__autograph_generated_file")}
-    modules = {Path(file) for name, file in files.items() if file and name not in written and is_own(file)}
+    modules = set(map(Path, own_modules().values()))
     folders = {path.parent for path in modules}
     return modules | {file for name in names for file in (ROOT / name, Path.cwd() / name) if file.parent in folders}
 

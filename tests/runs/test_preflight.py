@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from src.config.binding import accepted, target_problems
+from src.config.binding import target_problems
 from src.data.images.image_data import ImageData
 from src.models.cnn import cnn
 from src.models.unet import unet
@@ -62,23 +62,6 @@ def test_all_that_is_wrong_with_targets_is_told_at_once(config, problems):
     assert len(found) == len(problems)
     for text, pattern in zip(found, problems, strict=True):
         assert re.search(pattern.replace("?", r"\?"), text), text
-
-
-def test_arguments_of_bases_are_known():
-    names, all_known = accepted(keras.optimizers.AdamW)
-    assert all_known and {"beta_1", "global_clipnorm", "weight_decay"} <= set(names) and "self" not in names
-    assert accepted(lambda a, *args, b=1, **more: None) == (["a", "b"], False)
-
-    class Base:
-        def __init__(self, base=1): ...
-
-    class Inherits(Base): ...
-
-    class Passes(Inherits):
-        def __init__(self, own, **rest): ...
-
-    assert accepted(Passes) == (["own", "base"], True)
-    assert accepted(Inherits) == (["base"], True)
 
 
 def data_of(masks):
