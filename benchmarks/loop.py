@@ -280,7 +280,7 @@ class _Clock:
     """Notes when each epoch ends, after all callbacks, and what each callback takes."""
 
     def __init__(self, callbacks: dict[str, Any]) -> None:
-        from src.callbacks.base import Callback
+        from src.training.callback import Callback
 
         self.marks: list[float] = []
         self._spent = dict.fromkeys(callbacks, 0.0)

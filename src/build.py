@@ -15,7 +15,6 @@ import keras
 import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 
-from src.callbacks.base import Callback
 from src.common.errors import Shortage
 from src.common.machine import KERAS, available_cores
 from src.config import targets
@@ -23,6 +22,7 @@ from src.config.binding import target_problems
 from src.config.checks import ConfigError, check_run_paths, resolved_node
 from src.data.data import DataError
 from src.data.images.image_data import ImageData
+from src.training.callback import Callback
 from src.training.trainer import Trainer
 
 BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback")

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from src import build
-from src.callbacks.base import Callback
 from src.config.compose import ConfigError, compose
+from src.training.callback import Callback
 from src.training.trainer import Trainer
 from tests.support.helpers import DIGITS
 

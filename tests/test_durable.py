@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.errors import errors
-from src.callbacks.base import Callback
 from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.events import EventFiles
 from src.callbacks.summaries import Summaries, read_scalars
@@ -26,6 +25,7 @@ from src.runs.record import Record
 from src.runs.record_callback import RecordCallback
 from src.runs.record_schema import read_history
 from src.runs.run import Run
+from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints
 from src.training.trainer import Interrupted
 from tests.support.helpers import DIGITS

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from src import build
-from src.callbacks.base import Callback
 from src.config.compose import compose
+from src.training.callback import Callback
 
 GOLDEN = {
     "data=digits model=cnn": [2.328706, 2.305806, 2.269025, 2.251984, 2.253659],

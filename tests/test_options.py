@@ -19,9 +19,9 @@ import pytest
 import tensorflow as tf
 
 from src import build
-from src.callbacks.base import Callback
 from src.callbacks.export import export, serving_function
 from src.config.compose import CONFIG_DIR, compose
+from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints
 from src.training.state import TrainState
 from tests.support.folders import write_classes, write_pairs

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from src.callbacks.base import Callback
 from src.common.ranges import Count, Positive, enforce_ranges
+from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints
 from src.training.state import TrainState
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from src.callbacks.base import Callback
 from src.callbacks.patience import waited_epochs
 from src.common.ranges import Count, NonNegative, enforce_ranges
+from src.training.callback import Callback
 from src.training.state import TrainState
 
 

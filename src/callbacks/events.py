@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from src.callbacks.base import Callback
 from src.common.files import delete, fsync, fsync_folders
+from src.training.callback import Callback
 from src.training.state import TrainState
 
 PATTERN = "events.out.tfevents.*"

@@ -19,10 +19,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from src.callbacks.base import Callback
 from src.common.files import literal, replacing
 from src.data.images.image_data import ImageData
 from src.data.pipeline import to_float
+from src.training.callback import Callback
 from src.training.checkpoints import best_weights
 from src.training.state import TrainState
 

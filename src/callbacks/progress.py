@@ -21,9 +21,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from src.callbacks.base import Callback
 from src.common.ranges import Count, enforce_ranges
 from src.common.text import duration, measured, of_one_class, sparkline
+from src.training.callback import Callback
 from src.training.state import TrainState
 
 log = logging.getLogger(__name__)

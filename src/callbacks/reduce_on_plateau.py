@@ -9,9 +9,9 @@ import logging
 from collections.abc import Mapping
 from typing import Annotated
 
-from src.callbacks.base import Callback
 from src.callbacks.patience import waited_epochs
 from src.common.ranges import Count, NonNegative, Range, enforce_ranges
+from src.training.callback import Callback
 from src.training.state import TrainState
 
 log = logging.getLogger(__name__)

@@ -41,7 +41,7 @@ KINDS = {
     "schedule": "keras.optimizers.schedules.LearningRateSchedule",
     "loss": "keras.losses.Loss",
     "metric": "keras.metrics.Metric",
-    "callback": "src.callbacks.base.Callback",
+    "callback": "src.training.callback.Callback",
     "hydra.callbacks": "hydra.experimental.callback.Callback",
 }
 ANY_CALLABLE = ("loss",)

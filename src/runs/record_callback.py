@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from src.callbacks.base import Callback
 from src.runs.record import Record
 from src.runs.record_schema import EMPTY, metrics_of
+from src.training.callback import Callback
 
 if TYPE_CHECKING:
     from src.training.state import TrainState

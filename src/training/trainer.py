@@ -24,12 +24,12 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
-from src.callbacks.base import Callback
 from src.common.errors import control_flow_on_tensor
 from src.common.internals import with_mask
 from src.common.ranges import Count, enforce_ranges
 from src.data.batch import Nest
 from src.data.pipeline import Batches, as_batches, errors_of_reading
+from src.training.callback import Callback
 from src.training.learner import Supervised
 from src.training.side_effects import check_resumable, constants, side_effects, written
 from src.training.state import Mode, TrainState, kept

@@ -117,7 +117,7 @@ def test_an_object_is_judged_by_its_own_module_whatever_name_led_to_it(found, ow
     [
         ("keras.losses.Dice", "optimizer", "keras.losses is not listed for optimizer (keras.optimizers"),
         ("keras.optimizers.schedules.CosineDecay", "optimizer", "it is no keras.optimizers.Optimizer"),
-        ("src.callbacks.events.EventFiles", "callback", "it is no src.callbacks.base.Callback"),
+        ("src.callbacks.events.EventFiles", "callback", "it is no src.training.callback.Callback"),
         ("keras.optimizer.Adam", "optimizer", "Did you mean keras.optimizers.Adam?"),
         ("keras.optimizers.Adm", "optimizer", "Did you mean Adam?"),
         ("src.models.cn.cnn", "model", "there is no module src.models.cn"),

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-from src.callbacks.base import Callback
+from src.training.callback import Callback
 
 
 class Fault(Callback):

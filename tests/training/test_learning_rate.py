@@ -10,13 +10,13 @@ import pytest
 import tensorflow as tf
 
 from src import schedules
-from src.callbacks.base import Callback
 from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.reduce_on_plateau import ReduceOnPlateau
 from src.callbacks.summaries import Summaries, read_scalars
 from src.data.pipeline import InMemory
 from src.runs.record import Record
 from src.runs.record_callback import RecordCallback
+from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints
 from src.training.trainer import Interrupted, Trainer
 

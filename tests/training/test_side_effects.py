@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from src.callbacks.base import Callback
 from src.data.pipeline import InMemory
+from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints
 from src.training.side_effects import HARMLESS, READS, SUMMARIES, side_effects
 from src.training.trainer import Trainer

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from src.callbacks.base import Callback
 from src.data.digit_scenes.digits import load_digits
 from src.data.digit_scenes.scenes import compose_scene
 from src.data.pipeline import InMemory
 from src.models.cnn import cnn
 from src.models.mlp import mlp
 from src.models.unet import unet
+from src.training.callback import Callback
 from src.training.state import Best
 from src.training.trainer import Interrupted, NonFiniteLoss, Trainer
 

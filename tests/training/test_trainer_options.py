@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from src.callbacks.base import Callback
 from src.callbacks.checkpoint import Checkpoint
 from src.callbacks.early_stopping import EarlyStopping
 from src.callbacks.export import Export
@@ -18,6 +17,7 @@ from src.data.pipeline import InMemory
 from src.losses import CrossEntropy
 from src.models.cnn import cnn
 from src.models.unet import unet
+from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints, best_weights
 from src.training.state import kept
 from src.training.trainer import Interrupted, NonFiniteLoss, Trainer
