@@ -10,11 +10,12 @@ factories, put `hydra.job.env_set` into the environment, where PATH and LD_PRELO
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from src.config import signatures, targets
 from src.config.checks import ConfigError
+from src.config.origins import flat
 
 HANDLERS = (
     "src.common.logs.ConsoleHandler",
@@ -107,7 +108,7 @@ def _check_plugin(key: str, plugin: Any) -> None:
 
 
 def _check_logging(key: str, node: Any) -> None:
-    for path, value in _leaves(node, key):
+    for path, value in flat(node, key):
         name, last = str(value), path.rpartition(".")[2]
         if re.fullmatch(rf"{re.escape(key)}\.handlers\.\w+\.class", path):
             allowed: Sequence[str] = HANDLERS
@@ -126,14 +127,3 @@ def _check_logging(key: str, node: Any) -> None:
         if name not in allowed:
             ways = f"it must be one of {', '.join(allowed)}" if allowed else "leave it out"
             raise ConfigError(f"{path} is {name!r}, which a config may not say; {ways}")
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _leaves(item, f"{path}.{name}")
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item, path)
-    else:
-        yield path, value

@@ -85,6 +85,18 @@ def leaves(value: Any, path: tuple[str, ...] = (), *, branches: bool = False) ->
         yield path, value
 
 
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value in mappings and lists that is none itself, by dotted key, which the items of a list share."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from flat(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from flat(item, key)
+    else:
+        yield key, value
+
+
 def _upwards(key: str) -> Iterator[str]:
     """The key, and those of the mappings it is in, the innermost first."""
     while key:

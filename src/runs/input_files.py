@@ -18,6 +18,7 @@ from src.common.code import PROJECT, ROOT, Part, digest
 from src.common.files import walk
 from src.common.text import first_of, printable
 from src.config.moved import new_name
+from src.config.origins import flat
 
 # A larger file is known by its size and time.
 MOST_READ = 64 * 2**20
@@ -120,15 +121,9 @@ def named_in_config(config: dict[str, Any]) -> Iterator[str]:
             yield os.path.join(path, "")
 
 
-def strings_in(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from strings_in(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from strings_in(item, key)
+def strings_in(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The texts of a config, by dotted key."""
+    return ((key, value) for key, value in flat(config) if isinstance(value, str))
 
 
 def folders_named(config: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 from src.common import code
 from src.common.code import OF_MANY, PROJECT, ROOT, Part, digest, find, reach
 from src.config.moved import new_name
+from src.config.origins import at
 from src.runs import file_access
 from src.runs.input_files import (
     data_changes,
@@ -77,9 +78,10 @@ def fingerprints(config: dict[str, Any]) -> dict[str, Any]:
         these are, when (in ns) the last of them changed, and as `path_of_all` the hash with all others, if it differs.
     """
     parts = _parts(_targets(config))
+    otherwise = {key: version for key, version in OTHERWISE.items() if at(config, key.split(".")) not in (None, ...)}
     return {
         "version": FINGERPRINT_VERSION,
-        "code": {PROJECT: _machinery()[1], **_otherwise(config), **_hashes(parts)},
+        "code": {PROJECT: _machinery()[1], **otherwise, **_hashes(parts)},
         "data": data_print(config),
         "files": file_hashes([*named_in_code(parts), *named_in_config(config)]),
     }
@@ -218,17 +220,6 @@ def _how(old: str, new: str) -> str:
 def _machinery() -> tuple[dict[str, Part], str]:
     parts = reach(COMPUTING, without=NOT_COMPUTING)
     return parts, digest("\n".join(f"{key} {part.hash()}" for key, part in sorted(parts.items())).encode())
-
-
-def _otherwise(config: dict[str, Any]) -> dict[str, str]:
-    found = {}
-    for key, version in OTHERWISE.items():
-        value: Any = config
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        if value is not None:
-            found[key] = version
-    return found
 
 
 def _targets(value: Any) -> tuple[str, ...]:
