@@ -7,27 +7,41 @@ trainer = build_trainer(cfg, data, run_dir=Path("outputs/digits/x"))
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import keras
 import tensorflow as tf
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from src.callbacks.checkpoint import BEST
 from src.common.errors import Shortage
 from src.common.machine import KERAS, available_cores
 from src.config import targets
 from src.config.binding import target_problems
 from src.config.checks import ConfigError, check_run_paths, resolved_node
-from src.data.data import DataError
-from src.data.images.image_data import ImageData
+from src.data.data import Data, DataError
+from src.runs.recorded_config import load_config
 from src.training.callback import Callback
+from src.training.checkpoints import Checkpoints
+from src.training.learner import SEED
 from src.training.trainer import Trainer
 
-BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback")
+log = logging.getLogger(__name__)
+
+BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback", "learner")
 # What is not in the config, and given to what is built.
-GIVEN = {"optimizer": frozenset(["learning_rate"]), "callback": frozenset(["data"])}
+GIVEN = {
+    "optimizer": frozenset(["learning_rate"]),
+    "callback": frozenset(["data"]),
+    "model": frozenset(["data"]),
+    "learner": frozenset(["model", "optimizer", "loss", "metrics"]),
+}
+# Of the trainer's options, what a learner takes.
+OF_LEARNER = ("gradient_accumulation_steps", "clip_norm")
+NAMED_WEIGHTS = 8  # in a message
 # Of the trainer's options, what is none of the Trainer's own.
 OF_PROCESS_OR_DATA = ("threads", "limit_train_batches", "limit_val_batches", "overfit_batches")
 
@@ -60,14 +74,16 @@ def check(cfg: DictConfig) -> None:
     """
     config = {group: resolved_node(cfg, group) for group in BUILT}
     config["optimizer"] = _without_nulls(config["optimizer"])
-    problems = target_problems(config, GIVEN)
+    of_data = config["model"].get("_partial_")
+    given = {group: names for group, names in GIVEN.items() if group != "model" or of_data}
+    problems = target_problems(config, given)
     if problems:
         raise ConfigError.of(problems)
 
 
-def build_data(cfg: DictConfig) -> ImageData:
+def build_data(cfg: DictConfig) -> Data:
     """The data option's splits, as far as the trainer's options leave them whole."""
-    data: ImageData = _build(cfg, "data")
+    data: Data = _build(cfg, "data")
     data.check()
     if batches := cfg.trainer.get("overfit_batches"):
         data.overfit(batches=batches)
@@ -75,13 +91,13 @@ def build_data(cfg: DictConfig) -> ImageData:
     return data
 
 
-def build_model(cfg: DictConfig, data: ImageData) -> keras.Model:
+def build_model(cfg: DictConfig, data: Data) -> keras.Model:
     """The model option, shaped for the data."""
-    return _build(_with_facts(cfg, data), "model")
+    return _model(_with_facts(cfg, data), data)
 
 
 def build_trainer(
-    cfg: DictConfig, data: ImageData, *, run_dir: Path, extra_callbacks: Mapping[str, Callback] | None = None
+    cfg: DictConfig, data: Data, *, run_dir: Path, extra_callbacks: Mapping[str, Callback] | None = None
 ) -> Trainer:
     """Everything that a run needs, in a trainer that knows nothing of configs.
 
@@ -96,16 +112,21 @@ def build_trainer(
     cfg = _with_facts(cfg, data, run_dir)
     check_run_paths({"callback": resolved_node(cfg, "callback")}, run_dir=run_dir)
     _balance(cfg.loss, data)
+    # Before the run's own model, whose layers are named, and whose weights are drawn, as without them.
+    before = trained_model(cfg.init_from, data) if cfg.get("init_from") else None
+    teacher = trained_model(cfg.learner.teacher, data) if "teacher" in (cfg.get("learner") or {}) else None
     keras.utils.clear_session()  # layers are named as in a fresh process
     keras.config.set_dtype_policy(cfg.get("precision") or "float32")
     keras.utils.set_random_seed(cfg.seed)  # here: preparing data may have drawn random numbers
     try:
-        model = _build(cfg, "model")
+        model = _model(cfg, data)
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         raise Shortage(
             f"model ({cfg.model.get('_target_')!s}) does not fit in memory: give a smaller one, as with fewer "
             "model.filters"
         ) from error
+    if before is not None:
+        take_weights(model, before, told=f"init_from={cfg.init_from}")
     cfg.optimizer = _without_nulls(cfg.optimizer)
     optimizer = _build(cfg, "optimizer", learning_rate=_build(cfg, "schedule"))
     callbacks = {**(_build(cfg, "callback") or {}), **(extra_callbacks or {})}
@@ -118,18 +139,82 @@ def build_trainer(
         callbacks["checkpoint"] = callbacks.pop("checkpoint")
     options = cast(dict[str, Any], OmegaConf.to_container(cfg.trainer, resolve=True))
     options = {key: value for key, value in options.items() if key not in OF_PROCESS_OR_DATA}
+    supervised: dict[str, Any] = {
+        "model": model,
+        "optimizer": optimizer,
+        "loss": _build(cfg, "loss"),
+        "ignore_label": data.ignore_label,
+        "metrics": {name: metric for name, metric in _build(cfg, "metric").items() if metric is not None},
+        "loss_scaling": cfg.get("precision") == "mixed_float16",
+    }
+    if cfg.get("learner"):
+        supervised |= {name: options.pop(name) for name in OF_LEARNER if name in options}
+        supervised |= {} if teacher is None else {"teacher": teacher}
+        supervised = {"learner": _build(cfg, "learner", **supervised)}
     return Trainer(
-        model=model,
-        optimizer=optimizer,
-        loss=_build(cfg, "loss"),
-        ignore_label=data.ignore_label,
-        metrics={name: metric for name, metric in _build(cfg, "metric").items() if metric is not None},
         callbacks={name: callback for name, callback in callbacks.items() if callback is not None},
         monitor=cfg.monitor,
         mode=cfg.mode,
-        loss_scaling=cfg.get("precision") == "mixed_float16",
+        **supervised,
         **options,
     )
+
+
+def trained_model(place: str, data: Data) -> keras.Model:
+    """The model of a run with its best weights, or of a .keras file.
+
+    Raises:
+        ConfigError: it is neither, or the run has no checkpoint.
+    """
+    path = Path(place).expanduser()
+    if path.suffix == ".keras":
+        try:
+            return keras.models.load_model(path, compile=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{place} is no model that can be loaded ({error})") from error
+    cfg = load_config(path)
+    with open_dict(cfg):
+        cfg.update(callback=None, learner=None, init_from=None)
+    trainer = build_trainer(cfg, data, run_dir=path)
+    if Checkpoints(path / "checkpoints" / BEST).restore_weights(trainer.state) is None:
+        raise ConfigError(f"{place} has no best checkpoint; complete that run, or name another")
+    return trainer.model
+
+
+def take_weights(model: keras.Model, other: keras.Model, *, told: str) -> None:
+    """Give a model those of another's weights that have the same path and shape.
+
+    Args:
+        told: what to call the other one.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    weights = {v.path: v for v in other.variables if not v.path.endswith(SEED)}
+    own = [v for v in model.variables if not v.path.endswith(SEED)]
+    taken = [v for v in own if v.path in weights and v.shape == weights[v.path].shape]
+    for variable in taken:
+        variable.assign(weights[variable.path])
+    left = [v.path for v in own if all(v is not variable for variable in taken)]
+    if not taken:
+        raise ConfigError(f"{told} has no weights of this model's paths and shapes, as {', '.join(left[:3])}")
+    more = ", ..." if len(left) > NAMED_WEIGHTS else ""
+    names = f"; as initialized: {', '.join(left[:NAMED_WEIGHTS])}{more}" if left else ""
+    log.info("%s: %d of %d weights taken%s", told, len(taken), len(own), names)
+
+
+def _model(cfg: DictConfig, data: Data) -> keras.Model:
+    """The model, called once where it makes its variables then."""
+    model = _build(cfg, "model")
+    model = model(data=data) if isinstance(model, functools.partial) else model
+    if not model.built:
+        model(tf.nest.map_structure(_example_of, data.train.element_spec[0]))
+    return model
+
+
+def _example_of(spec: tf.TypeSpec) -> tf.Tensor:
+    """Zeros for one example, or of strings an empty one; an axis of any length has 1."""
+    return tf.zeros([1, *(size or 1 for size in spec.shape[1:])], spec.dtype)
 
 
 def _without_nulls(optimizer: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +222,7 @@ def _without_nulls(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in optimizer.items() if value is not None}
 
 
-def _with_facts(cfg: DictConfig, data: ImageData, run_dir: Path | None = None) -> DictConfig:
+def _with_facts(cfg: DictConfig, data: Data, run_dir: Path | None = None) -> DictConfig:
     cfg = cfg.copy()
     steps = data.train.steps_per_epoch
     cfg.run = {
@@ -149,7 +234,7 @@ def _with_facts(cfg: DictConfig, data: ImageData, run_dir: Path | None = None) -
     return cfg
 
 
-def _balance(node: Any, data: ImageData, key: str = "loss") -> None:
+def _balance(node: Any, data: Data, key: str = "loss") -> None:
     """Fill in class weights that are left to the data, wherever they stand in a loss, and count those given."""
     if not isinstance(node, DictConfig):
         return

@@ -27,15 +27,15 @@ from src.common.files import literal
 from src.common.logs import importing
 from src.common.machine import available_cores
 from src.common.text import print_table
-from src.config.identity import identity_config, register_resolvers
+from src.config.identity import identity_config
 from src.data.data import SPLITS
 from src.runs.collection import find_run
 from src.runs.commands import train_command
 from src.runs.environment import environment, environment_changes
-from src.runs.external_values import node_at, recorded_values
 from src.runs.provenance import changes
 from src.runs.record import Record
 from src.runs.record_schema import EMPTY
+from src.runs.recorded_config import load_config
 from src.training.manifest import listed
 
 if TYPE_CHECKING:  # imports TensorFlow
@@ -75,27 +75,6 @@ def main(arguments: list[str]) -> int:
     if disagree:
         print(f"error: best weights and SavedModel disagree in {', '.join(disagree)}", file=sys.stderr)
     return EXIT_FAILED if disagree or not written else 0
-
-
-def load_config(run: Path) -> DictConfig:
-    """The config that a run was trained with, with the values that it took from outside, as from `${oc.env:DATA}`.
-
-    Raises:
-        ConfigError: the folder is no run's, or its config is empty.
-    """
-    path = run / ".hydra" / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{run} is no run: it has no .hydra/config.yaml. Runs are outputs/<name>/<label>-<id>")
-    if not path.read_bytes().strip(b"\0\n"):
-        raise ConfigError(
-            f"{path} is empty, as a power cut may leave it; put it back, or train the run again: its own command with "
-            "rerun=true"
-        )
-    register_resolvers()
-    cfg = cast(DictConfig, OmegaConf.load(path))
-    for (*above, key), value in recorded_values(cfg, Record(run).read() or EMPTY):
-        node_at(cfg, above)[key] = value
-    return cfg
 
 
 def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:

@@ -45,7 +45,7 @@ def mean_loss(loss: Callable[..., tf.Tensor], targets: Nest, outputs: Nest, weig
         ValueError: there are weights, and the loss gives one number and has no argument `sample_weight`.
     """
     of_keras = isinstance(loss, keras.losses.Loss)
-    if not (is_single(targets) and is_single(outputs)) and (of_keras or isinstance(loss, CrossEntropy | Tversky)):
+    if not (is_single(targets) and is_single(outputs)) and (of_keras or getattr(loss, "is_of_one_output", False)):
         raise ValueError("it takes one tensor of each; src.losses.PerOutput gives each output its own loss")
     weighing = weights if of_keras else _masked(weights, outputs)
     if weighing is not None and (of_keras or "sample_weight" in inspect.signature(loss).parameters):
@@ -109,6 +109,8 @@ class CrossEntropy:
         ValueError: an argument out of its range; when called, weights for another number of classes.
     """
 
+    is_of_one_output = True
+
     def __init__(
         self,
         *,
@@ -157,6 +159,8 @@ class Tversky:
     Raises:
         ValueError: an argument out of its range; when called, weights for another number of classes.
     """
+
+    is_of_one_output = True
 
     def __init__(
         self,

@@ -11,6 +11,9 @@ In the output folder, by default RUN/predictions:
 <image> is the file's name with its suffix, below the folders that are not common to all that was named: no two images
 share a name, and a file that this command has not made is never overwritten. An image that cannot be read is named and
 passed over, and the exit code is then 1.
+
+Of files with an example in each row, .csv, .jsonl, .npz, .parquet or, for a model of texts, .txt with a text on each
+line, the output folder has predictions.jsonl: a line for each row, with what the model gives by name.
 """
 
 from __future__ import annotations
@@ -49,6 +52,8 @@ BATCH_IMAGES = 16
 BATCH_VALUES = 16_000_000  # pixels and class scores together in a batch of more than one image
 TOP = 5  # classes whose probabilities are listed
 SAVED_MODEL = Path("saved_model", "1")
+ROWS = (".csv", ".jsonl", ".npz", ".parquet", ".txt")  # files that have an example in each row
+SHOWN_ROWS = 10
 
 Answer = tuple[np.ndarray, np.ndarray]  # of one image: scores float32 [classes] or [h, w, classes]; classes int32
 
@@ -77,13 +82,20 @@ def main(argv: list[str]) -> int:
         prog="python -m src.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", help="a run's directory, outputs/<name>/<label>-<id>, or its id")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="a file, a folder, or a quoted pattern with * or **")
+    parser.add_argument(
+        "images",
+        metavar="FILE",
+        nargs="+",
+        help="images, folders, quoted patterns with * or **; or files of rows",
+    )
     parser.add_argument("--output", metavar="DIR", type=Path, help="where results go; RUN/predictions by default")
     arguments = parser.parse_intermixed_args(argv)
     try:
         found = find_run(arguments.run)
         run, record = found.directory, found.values
         output = arguments.output or run / "predictions"
+        if all(Path(name).suffix in ROWS for name in arguments.images):
+            return _predict_rows(run, record, [Path(name) for name in arguments.images], output)
         files, base = find_images(arguments.images, leave_out=[output / MASKS, output / OVERLAYS])
         check_output(output, files, base)
     except ValueError as error:
@@ -93,6 +105,30 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         parser.error(f"{escaped(output)} cannot be made ({error.strerror}); give another folder as --output")
     return predict(run, record, files, base=base, output=output)
+
+
+def _predict_rows(run: Path, record: RecordValues, files: Sequence[Path], output: Path) -> int:
+    with importing():
+        from src.inspection.predict_rows import predict_rows
+    path = predict_rows(_exported(run, record), files, output=output, class_names=record["class_names"])
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for line in lines[:SHOWN_ROWS]:
+        print(line)
+    print(escaped(path))
+    print(plural(len(lines), "row"), file=sys.stderr)
+    return 0
+
+
+def _exported(run: Path, record: RecordValues) -> Path:
+    """The run's SavedModel.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not (run / SAVED_MODEL).is_dir():
+        command = shlex.join(["python", "-m", "src.train", *record["overrides"]])
+        raise FileNotFoundError(f"{run / SAVED_MODEL} is not there; complete the run: {command}")
+    return run / SAVED_MODEL
 
 
 def predict(run: Path, record: RecordValues, files: Sequence[Path], *, base: Path, output: Path) -> int:
@@ -105,11 +141,7 @@ def predict(run: Path, record: RecordValues, files: Sequence[Path], *, base: Pat
     Raises:
         FileNotFoundError: the run has no SavedModel.
     """
-    saved_model = run / SAVED_MODEL
-    if not saved_model.is_dir():
-        command = shlex.join(["python", "-m", "src.train", *record["overrides"]])
-        raise FileNotFoundError(f"{saved_model} is not there; complete the run: {command}")
-    model = load_model(saved_model)
+    model = load_model(_exported(run, record))
     names = record["class_names"]
     write = Writer(output, base, names if len(names) == model.classes else [str(i) for i in range(model.classes)])
     read = ImageReader(model.channels, {**record.get("derived", {}), **record.get("config", {})})

@@ -11,9 +11,8 @@ from benchmarks.bits import compare, results
 from src.runs.environment import environment
 from src.runs.record import Record
 from src.sweeps.plan import plan_one
-from tests.support import forks
 from tests.support.before import CONFIG, ENDINGS, FOLDER
-from tests.support.helpers import train
+from tests.support.helpers import run_module, train
 
 # Old records' fingerprints are not by today's rule.
 STALE = "stale=ask"  # the default: nothing that computes has changed since
@@ -40,12 +39,12 @@ def test_each_status_is_there():
 
 
 def test_they_are_found_and_compared(outputs, tmp_path):
-    listed = forks.run("src.runs", ["list", "outputs"], cwd=tmp_path)
+    listed = run_module("src.runs", "list", "outputs", cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
     for status in ENDINGS:
         shown = "interrupted" if status == "running" else status  # its process is dead
         assert any(status in line and shown in line for line in listed.stdout.splitlines()), listed.stdout
-    compared = forks.run("src.compare", ["outputs"], cwd=tmp_path)
+    compared = run_module("src.compare", "outputs", cwd=tmp_path)
     assert compared.returncode == 0, compared.stderr
     for status in ENDINGS:
         best = Record(run_of(outputs, status)).read()["best"]["value"]

@@ -73,7 +73,7 @@ def test_a_completed_run(completed):
     first, second = result.stdout.splitlines()
     assert re.fullmatch(rf"val/accuracy {record['best']['value']:.6f}  \(epoch 1 of 1, \d+\.\d s\)", first)
     assert project / second == run
-    commands = (rf"next: \S+ -m src.evaluate {second}", rf"\S+ -m src.predict {second} IMAGE...")
+    commands = (rf"next: \S+ -m src.evaluate {second}", rf"\S+ -m src.predict {second} FILE...")
     commands += (r"\S+ -m src.compare (\S+)", r"tensorboard --logdir \1")
     (folder,) = re.findall("\n +".join(commands), result.stderr)
     assert project / folder == run.parent
@@ -262,7 +262,7 @@ def test_evaluate_refuses(completed, arguments, text):
     project, _ = completed
     run = str(only_run(project / "outputs" / "digits"))
     arguments = [argument.replace("RUN", run) for argument in arguments]
-    result = forks.run("src.evaluate", arguments, cwd=project)
+    result = run_module("src.evaluate", *arguments, cwd=project, PYTHONPATH=str(project))
     assert result.returncode == 2 and text in result.stdout + result.stderr and "Traceback" not in result.stderr
 
 

@@ -35,7 +35,7 @@ SECONDS = 1.5  # of a whole answer, and its CPU time here, where others may use 
 # The command, and what its answer must name.
 BEFORE_TENSORFLOW = {
     "optimiser=adam": ["optimiser=adam", "'optimiser'", "Did you mean optimizer?"],
-    "model=unte": ["model=unte", "unet_mobilenet_v2", "Did you mean unet?"],
+    "model=unte": ["model=unte", "Did you mean unet?"],
     "optimizer=adma": ["'adma'", "Did you mean adam?"],
     "lr=0.1": ["'lr'", "Did you mean optimizer.learning_rate?"],
     "optimizer.lr=1": ["'optimizer.lr'", "Did you mean optimizer.learning_rate?"],
@@ -53,7 +53,7 @@ BEFORE_TENSORFLOW = {
     "monitor=val/f1": ["'val/f1'", "metric=classification has val/mean_f1"],
     "epochs@foo=3": ["epochs@foo=3", "no group of options"],
     "run=null": ["run is filled in by the run itself"],
-    "epochs=ten": ["epochs=ten", "'ten'", "whole number", "15"],
+    "epochs=ten": ["epochs=ten", "whole number", "15"],
     "epochs=2.5": ["2.5", "whole number"],
     "epochs=0": ["epochs is 0", "at least 1"],
     "batch_size=": ["batch_size is ''", "32"],

@@ -12,14 +12,17 @@ Nothing of this project is needed to load it: tf.saved_model.load(directory + "/
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from src.common.files import literal, replacing
+from src.data.batch import INPUTS, OUTPUTS, Nest, examples_of, is_single, named_parts
+from src.data.data import Data
 from src.data.images.image_data import ImageData
 from src.data.pipeline import to_float
 from src.training.callback import Callback
@@ -42,7 +45,7 @@ class Export(Callback):
             None is for uint8 images of classes without names.
     """
 
-    def __init__(self, *, directory: str, best: str, data: ImageData | None = None) -> None:
+    def __init__(self, *, directory: str, best: str, data: Data | None = None) -> None:
         self._directory, self._best, self._data = Path(directory), best, data
 
     def on_train_end(self, state: TrainState) -> None:
@@ -50,8 +53,10 @@ class Export(Callback):
         with best_weights(state, self._best):
             if data is None:
                 export(state.model, path)
-            else:
+            elif isinstance(data, ImageData):
                 export(state.model, path, dtype=data.stored_spec("train")[0].dtype, class_names=data.class_names)
+            else:
+                export_any(state, data, path)
         log.info("exported %s", path)
 
 
@@ -101,6 +106,71 @@ def serving_function(
     return serve
 
 
+def export_any(state: TrainState, data: Data, path: Path) -> Path:
+    """As `export`, of a model of any inputs and outputs, checked with examples of the data.
+
+    Inputs and outputs have the names that they have in their nests, or are `inputs` and `outputs`. Scores of classes
+    are `logits`, beside `probabilities` float32 and, where one of them is the answer, `class` int32.
+
+    Raises:
+        RuntimeError: the written model's outputs are not, bit for bit, those of the model.
+    """
+    takes_data = str(state.input_spec) == str(data.train.element_spec[0])
+    raw = data.stored_spec("train")[0] if takes_data else state.input_spec
+    specs = named_parts(raw, INPUTS)
+    examples = data.raw("val" if "val" in data.splits() else "train")
+    (given, *_) = examples.next(examples.open(0, 0), tf.constant(0)) if takes_data else (_zeros(raw),)
+
+    @tf.function(autograph=False)
+    def serve(**inputs):
+        rows = examples_of(inputs)
+        # Not every layer takes no rows at all, so the model is given one then, which is cut off again.
+        filling = {
+            name: tf.zeros([tf.cast(rows == 0, tf.int32), *(size or 1 for size in spec.shape[1:])], spec.dtype)
+            for name, spec in specs.items()
+        }
+        filled = [
+            tf.ensure_shape(tf.concat([tf.ensure_shape(inputs[name], spec.shape), filling[name]], 0), spec.shape)
+            if isinstance(spec, tf.TensorSpec) and None not in spec.shape[1:]
+            else inputs[name]
+            for name, spec in specs.items()
+        ]
+        nest = tf.nest.pack_sequence_as(raw, filled)
+        outputs = state.model(data.prepare(nest) if takes_data else nest, training=False)
+        outputs = tf.nest.map_structure(lambda tensor: tf.cast(tensor, tf.float32)[:rows], outputs)
+        score = data.score(outputs.shape) if is_single(outputs) else None
+        if score is None:
+            return named_parts(outputs, OUTPUTS)
+        found = {"logits": outputs, "probabilities": getattr(tf.nn, score)(outputs)}
+        if score == "softmax":
+            found["class"] = tf.argmax(outputs, axis=-1, output_type=tf.int32)
+        elif data.targets_are_classes:
+            found["class"] = tf.cast(outputs[:, 0] > 0, tf.int32)
+        return found
+
+    module = tf.Module()
+    module.weights, module.model = [v.value for v in state.model.variables], state.model
+    module.serve = serve.get_concrete_function(**{name: _named_spec(spec, name) for name, spec in specs.items()})
+    signatures = {"serving_default": module.serve}
+    names = [name.encode("utf-8", "surrogateescape") for name in data.class_names]
+    if names:
+        module.class_names = signatures["class_names"] = _class_names_function(names)
+    with replacing(path) as temporary:
+        tf.saved_model.save(module, str(temporary), signatures=signatures)
+        if names:
+            (temporary / "assets" / "class_names.txt").write_bytes(b"".join(name + b"\n" for name in names))
+        _check_same_outputs(module.serve, temporary, named_parts(given, INPUTS))
+    return path
+
+
+def _named_spec(spec: tf.TypeSpec, name: str) -> tf.TypeSpec:
+    return tf.TensorSpec(spec.shape, spec.dtype, name=name) if isinstance(spec, tf.TensorSpec) else spec
+
+
+def _zeros(spec: Nest) -> Nest:
+    return tf.nest.map_structure(lambda part: tf.zeros([1, *(size or 1 for size in part.shape[1:])], part.dtype), spec)
+
+
 def _class_names_function(names: Sequence[bytes]) -> tf.types.experimental.GenericFunction:
     """Class numbers int32 [N] -> `names`: TensorFlow Serving's REST calls no signature without inputs."""
 
@@ -114,11 +184,14 @@ def _class_names_function(names: Sequence[bytes]) -> tf.types.experimental.Gener
 def _check_same(module: tf.Module, path: Path, shape: tuple[int | None, ...], dtype: tf.DType) -> None:
     values = np.random.default_rng(0).integers(0, 256, [3, *(size or ANY_SIZE for size in shape)], dtype=np.uint8)
     inputs = tf.constant(values) if dtype == tf.uint8 else tf.cast(to_float(tf.constant(values)), dtype)
-    expected = module.serve(inputs)
+    (name,) = module.serve.get_concrete_function().structured_input_signature[0]
+    _check_same_outputs(module.serve, path, {name.name: inputs})
+
+
+def _check_same_outputs(serve: Callable[..., Any], path: Path, inputs: Mapping[str, tf.Tensor]) -> None:
+    expected = serve(*inputs.values()) if len(inputs) == 1 else serve(**inputs)
     with literal(path) as name:
-        served = tf.saved_model.load(name).signatures["serving_default"]
-    (name,) = served.structured_input_signature[1]
-    written = served(**{name: inputs})
+        written = tf.saved_model.load(name).signatures["serving_default"](**inputs)
     for name, value in expected.items():
         if value.numpy().tobytes() != written[name].numpy().tobytes():
             raise RuntimeError(

@@ -22,6 +22,8 @@ from src.callbacks.events import EventCallback
 from src.common.files import replace
 from src.common.pictures import confusion_counts, confusion_picture, examples_sheet, png
 from src.common.ranges import Count, enforce_ranges
+from src.data.batch import is_single
+from src.data.data import Data
 from src.data.images.image_data import ImageData
 from src.data.pipeline import to_float
 from src.training.checkpoints import best_weights
@@ -53,7 +55,7 @@ class Images(EventCallback):
     def __init__(
         self,
         *,
-        data: ImageData,
+        data: Data,
         directory: str,
         best: str,
         picture: str,
@@ -110,7 +112,7 @@ class Images(EventCallback):
         return examples_sheet(_pixels(images), targets, predicted, class_names=self._data.class_names)
 
     def _confusion(self, state: TrainState) -> np.ndarray:
-        classes = self._data.num_classes
+        classes = len(self._data.class_names)
         counts = np.zeros([classes, classes], np.int64)
         for images, targets in self._batches():
             known = self._known(targets)
@@ -119,7 +121,7 @@ class Images(EventCallback):
 
     def _known(self, targets: np.ndarray) -> np.ndarray:
         """Where there is a class: masks may have other values, for pixels that count for nothing."""
-        return (targets >= 0) & (targets < self._data.num_classes)
+        return (targets >= 0) & (targets < len(self._data.class_names))
 
     def _first_examples(self) -> list[Batch]:
         batches, left = [], self._count
@@ -138,10 +140,15 @@ class Images(EventCallback):
             yield images.numpy(), targets.numpy()
 
 
-def undrawable(state: TrainState, data: ImageData) -> str | None:
+def undrawable(state: TrainState, data: Data) -> str | None:
     """Why predictions cannot be shown; None where they can: classes, of gray or colour images or of their pixels."""
+    if not isinstance(data, ImageData):
+        return "the data are no images"
     images, targets = data.train.element_spec
-    outputs = state.model.outputs[0].shape
+    outputs = state.inference.structured_outputs
+    if not is_single(outputs):
+        return f"the model has {len(outputs)} outputs"
+    outputs = outputs.shape
     if images.shape.rank == 4 and images.shape[-1] in (1, 3) and data.are_scores(outputs):
         return None
     return f"images {images.shape}, targets {targets.dtype.name} {targets.shape}, outputs {outputs}"

@@ -284,7 +284,7 @@ def _check_paths(cfg: DictConfig, origins: Origins) -> None:
     for name in PATHS_OF_DATA if target.startswith("src.data.") else ():
         key = f"data.{name}"
         value = resolved_node(cfg, key)
-        may_be_null = name != "path" or name not in cfg.data
+        may_be_null = name != "path" or name not in cfg.data or not target.startswith("src.data.images.")
         if not isinstance(value, str) and not (value is None and may_be_null):
             quoted = f"; in quotes it is one: \"{key}='{value}'\"" if isinstance(value, int | float) else ""
             raise ConfigError(

@@ -249,10 +249,8 @@ class _Composer:
 
     @functools.cache  # noqa: B019 - a composer lives as long as the process
     def _options(self, group: str) -> list[str]:
-        # Without the root's name, which Hydra would read anew for each group, for the folders that are known here.
-        others = [str(folder) for folder in self._folders if folder != self._main]
-        paths = [f"hydra.searchpath={as_override(others)}"] if others else []
-        return self.loader.get_group_options(group, ObjectType.CONFIG, overrides=paths)
+        paths = [self._search_path] if self._search_path else []
+        return self.loader.get_group_options(group, ObjectType.CONFIG, self._name, paths)
 
 
 def _hydra(folder: Path = CONFIG_DIR) -> initialize_config_dir:

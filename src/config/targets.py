@@ -31,7 +31,7 @@ from src.config.moved import new_name
 FILE = ROOT / "conf" / "targets.txt"
 
 GROUPS = (
-    *("model", "optimizer", "schedule", "loss", "metric", "data", "data.transforms", "callback"),
+    *("model", "optimizer", "schedule", "loss", "metric", "learner", "data", "data.transforms", "callback"),
     *("hydra.launcher", "hydra.sweeper", "hydra.callbacks"),
 )
 # Keras's kinds are asked of Keras's own classes alone where others may do as well.
@@ -42,6 +42,7 @@ KINDS = {
     "loss": "keras.losses.Loss",
     "metric": "keras.metrics.Metric",
     "callback": "src.training.callback.Callback",
+    "learner": "src.training.learner.Supervised",
     "hydra.callbacks": "hydra.experimental.callback.Callback",
 }
 ANY_CALLABLE = ("loss",)

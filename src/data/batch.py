@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import keras
 import tensorflow as tf
 
 Nest: TypeAlias = Any
 Batch: TypeAlias = tuple[Nest, ...]
 NAMES = ("inputs", "targets", "weights")
+INPUTS, OUTPUTS = "inputs", "outputs"  # what is exported is called so where it has no name of its own
 
 
 def examples_of(batch: Nest) -> tf.Tensor:
@@ -57,6 +59,16 @@ def part_of(nest: Nest, name: Any, what: str) -> Nest:
         known = ", ".join(map(str, names)) or "no names, being a single tensor"
         raise ValueError(f"{what} have no {name!r}; they have {known}")
     return nest[name]
+
+
+def named_parts(nest: Nest, name: str) -> dict[str, Any]:
+    """The parts of a nest by their names, `a_b` for {"a": {"b": ...}}; a single one has the name given."""
+    if is_single(nest):
+        return {name: nest}
+    return {
+        "_".join(map(str, path if isinstance(path[0], str) else (name, *path))): part
+        for path, part in keras.tree.flatten_with_path(nest)
+    }
 
 
 def described(nest: Nest) -> str:

@@ -13,14 +13,15 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, Range, enforce_ranges
-from src.data.batch import Batch, batch_spec_of
+from src.data.batch import NAMES as BATCH, Batch, Nest, batch_spec_of
 from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, is_repeatable
 
 log = logging.getLogger(__name__)
@@ -52,10 +53,13 @@ class Data:
         shuffle: whether epochs are permuted.
         limit: the share of the training examples that is used, above 0 to 1: always the same ones, and those of a
             smaller share among those of a larger one.
+        class_names: where targets are numbers of classes, 0 to their number - 1, or a column of 0 or 1 for each class,
+            any number of which may be 1; none where targets are something else.
         facts: what options may refer to as `${run.<name>}`, by names that conf/train.yaml has under `run`.
 
     Attributes:
         train, val, test: batches as the model takes them; None where there is no such split.
+        num_classes: None where targets are no classes.
 
     Raises:
         ValueError: a split is empty, its parts differ in length, or limit is out of its range or given for batches.
@@ -63,7 +67,6 @@ class Data:
 
     num_classes: int | None = None
     ignore_label: int | None = None
-    class_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -75,8 +78,11 @@ class Data:
         seed: int,
         shuffle: bool = True,
         limit: Limit | None = None,
+        class_names: Sequence[str] = (),
         facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        self.class_names = tuple(class_names)
+        self.num_classes = self.num_classes or len(self.class_names) or None
         examples = dict(zip(SPLITS, (share_of(train, limit), val, test), strict=True))
         self._examples = {name: given for name, given in examples.items() if given is not None}
         self._batch_size, self._shuffle_seed, self._facts = batch_size, seed if shuffle else None, facts
@@ -89,7 +95,13 @@ class Data:
     def facts(self) -> dict[str, Any]:
         """What options may refer to as `${run.<name>}`: the shape of an example's inputs, and what was given."""
         shapes = tf.nest.map_structure(lambda spec: list(spec.shape[1:]), self.train.element_spec[0])
-        return {"input_shape": shapes, **self._facts}
+        of_classes = {
+            "num_classes": self.num_classes,
+            "num_outputs": self.num_classes,
+            "class_names": list(self.class_names),
+            "ignore_label": self.ignore_label,
+        }
+        return {"input_shape": shapes, **of_classes, **self._facts}
 
     # What a kind of data overrides.
 
@@ -105,15 +117,24 @@ class Data:
         """Raw inputs of a split that is not held in memory, after an assertion of what they must be; in a graph."""
         return inputs
 
-    def are_scores(self, outputs: tf.TensorShape) -> bool:
-        """Whether outputs of this shape are scores of `num_classes` classes for each target."""
-        return False
-
     def check_examples(self) -> None:
         """Refuse examples that are not of the kind, before batches are made of them."""
 
     def check(self) -> None:
-        """Look at what a model would be given; a kind raises DataError where it is nothing that is understood."""
+        """Look at what a model would be given.
+
+        Raises:
+            DataError: a number of arrays is not finite, or a target is no class.
+        """
+        for name, examples in self._examples.items():
+            if isinstance(examples, tuple):
+                for path, values in keras.tree.flatten_with_path(examples):
+                    part = ".".join(map(str, (BATCH[path[0]], *path[1:])))
+                    dtype = tf.as_dtype(values.dtype)
+                    if dtype.is_floating and not np.isfinite(values).all():
+                        raise DataError(f"{part} of the {name} split has NaN or an infinite value; take the rows away")
+                if self.targets_are_classes:
+                    self.count_labels(np.asarray(examples[1]), f"the {name} split has")
         for name, examples in self._examples.items():
             if isinstance(examples, Batches) and not is_repeatable(examples):
                 log.warning(
@@ -121,6 +142,74 @@ class Data:
                     "to the same bits; give what shuffles or draws random numbers a seed",
                     name,
                 )
+
+    @property
+    def targets_are_classes(self) -> bool:
+        """Whether a target is the number of its class, for each example or each of its parts."""
+        spec = self.train.element_spec[1] if len(self.train.element_spec) > 1 else None
+        return self.num_classes is not None and isinstance(spec, tf.TensorSpec) and spec.dtype.is_integer
+
+    def score(self, outputs: tf.TensorShape) -> Literal["softmax", "sigmoid"] | None:
+        """What makes probabilities of outputs of this shape; None where they are no scores of classes.
+
+        The sigmoid is for one logit of two classes, whose second one it scores, and for a logit of each class of which
+        any number may be true.
+        """
+        if self.are_scores(outputs):
+            return "softmax"
+        is_one = self.targets_are_classes and self.num_classes == 2 and outputs[-1] == 1
+        is_many = self.num_classes and not self.targets_are_classes and outputs[-1] == self.num_classes
+        return "sigmoid" if len(outputs) == 2 and (is_one or is_many) else None
+
+    def are_scores(self, outputs: tf.TensorShape) -> bool:
+        """Whether outputs of this shape are a score of each class: [n, classes] for targets [n]."""
+        return self.targets_are_classes and len(outputs) == 2 and outputs[-1] == self.num_classes
+
+    def class_shares(self, batches: Batches | None = None) -> np.ndarray:
+        """The share of each class among the targets that count: float64 [num_classes]; reads them once.
+
+        Args:
+            batches: of which, by default the training split's.
+        """
+        batches, counts = batches or self.raw("train"), np.zeros(self._classes, np.int64)
+        cursor = batches.open(0, 0)
+        for step in range(batches.steps_per_epoch):
+            counts += self.count_labels(batches.next(cursor, tf.constant(step))[1].numpy(), "the train split has")
+        return counts / max(counts.sum(), 1)
+
+    def balanced_class_weights(self) -> list[float]:
+        """Weights that make all classes of the training split count alike: 1 / (classes x share), or 0 for want of any.
+
+        As scikit-learn's class_weight="balanced".
+        """
+        shares = self.class_shares()
+        occurring = int((shares > 0).sum())
+        return [float(1 / (occurring * share)) if share else 0.0 for share in shares]
+
+    def count_labels(self, targets: np.ndarray, what: str) -> np.ndarray:
+        """How often each class occurs among targets: int64 [num_classes]; those of ignore_label do not count.
+
+        Args:
+            what: what has them, for the message.
+
+        Raises:
+            DataError: one is neither a class nor the ignored one.
+        """
+        counted = targets.reshape(-1) if self.ignore_label is None else targets[targets != self.ignore_label]
+        low, high = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
+        if low < 0 or high >= self._classes:
+            ignored = "" if self.ignore_label is None else f", or {self.ignore_label}, which is ignored"
+            raise DataError(
+                f"{what} labels from {low} to {high}; with class count {self._classes} they must be "
+                f"0 to {self._classes - 1}{ignored}. Mend the labels, or name all classes"
+                + (", or ignore one with ignore_label" if self.ignore_label is None else "")
+            )
+        return np.bincount(counted.astype(np.int64), minlength=self._classes)
+
+    @property
+    def _classes(self) -> int:
+        assert self.num_classes is not None
+        return self.num_classes
 
     # Splits.
 
@@ -144,6 +233,27 @@ class Data:
             ValueError: there is no such split.
         """
         return self._batches(name, as_they_are)
+
+    def inputs(self, name: str) -> Nest:
+        """All raw inputs of a split as tensors [n, ...], in their stored order; reads it once.
+
+        Raises:
+            ValueError: there is no such split.
+        """
+        batches = self.raw(name)
+        cursor = batches.open(0, 0)
+        parts = [batches.next(cursor, tf.constant(step))[0] for step in range(batches.steps_per_epoch)]
+        return tf.nest.map_structure(lambda *tensors: tf.concat(tensors, 0), *parts)
+
+    def target_scale(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each of the training targets' numbers; 1 in place of 0. Reads them once."""
+        batches = self.raw("train")
+        cursor = batches.open(0, 0)
+        parts = [batches.next(cursor, tf.constant(step))[1].numpy() for step in range(batches.steps_per_epoch)]
+        targets = np.concatenate(parts).astype(np.float64)
+        targets = targets.reshape(len(targets), -1)
+        deviation = targets.std(0)
+        return targets.mean(0).tolist(), np.where(deviation > 0, deviation, 1.0).tolist()
 
     def unaugmented(self) -> Batches:
         """The training split's batches in the same order, without augmentation."""

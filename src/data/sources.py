@@ -5,16 +5,16 @@ data = digits(batch_size=32, seed=0)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, enforce_ranges
-from src.data.data import SPLITS, Limit
+from src.data.data import SPLITS, Data, Limit
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES
 from src.data.images.files import ImageSize, Reading, height_and_width
@@ -44,6 +44,38 @@ def digits(
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "transforms": transforms}
     options["limit"] = limit
     return ImageData(**splits, num_classes=10, **options)
+
+
+PROPERTIES: dict[str, Sequence[int]] = {"even": (0, 2, 4, 6, 8), "prime": (2, 3, 5, 7), "round": (0, 6, 8, 9)}
+
+
+@enforce_ranges
+def digit_properties(
+    *,
+    batch_size: Count,
+    seed: int,
+    properties: Sequence[Literal["even", "prime", "round"]],
+    shuffle: bool = True,
+    limit: Limit | None = None,
+) -> Data:
+    """The same digits, float32 [8, 8, 1] in [0, 1], and what is true of each.
+
+    Args:
+        properties: one gives its number 0 or 1, int32 [n], for a model of one logit; several give a column of 0 or 1
+            for each, float32 [n, properties].
+    """
+    images, labels = load_digits()
+    known = np.stack([np.isin(labels, PROPERTIES[name]) for name in properties], -1)
+    is_one = len(properties) == 1
+    targets = known[:, 0].astype(np.int32) if is_one else known.astype(np.float32)
+    inputs = (images / np.float32(255)).astype(np.float32)
+    splits: dict[str, Any] = {
+        name: (inputs[index], targets[index]) for name in SPLITS for index in [digit_indices(name)]
+    }
+    names = (f"not {properties[0]}", properties[0]) if is_one else tuple(properties)
+    facts = {"num_outputs": len(properties)}
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "limit": limit}
+    return Data(**splits, **options, class_names=names, facts=facts)
 
 
 @enforce_ranges

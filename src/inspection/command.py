@@ -53,6 +53,7 @@ def main(argv: list[str]) -> None:
     with importing():
         from src import build
         from src.common.pictures import png
+        from src.data.images.image_data import ImageData
         from src.inspection.summary import batch_picture, summarize
 
         build.set_up_process(threads=cfg.trainer.threads or available_cores())
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
     else:
         show(summary)
     _warn(summary)
-    if summary.are_images:
+    if isinstance(data, ImageData) and summary.are_images:
         _write(path, png(batch_picture(data)))
         print(path, file=sys.stderr if arguments.json else sys.stdout)
 

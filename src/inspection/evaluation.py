@@ -7,6 +7,7 @@ evaluation.class_results.confusion, evaluation.class_results.worst[0].index
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ import tensorflow as tf
 
 from src.common.files import replacing
 from src.common.pictures import confusion_counts, confusion_picture, examples_sheet, png
-from src.data.images.image_data import ImageData
-from src.data.pipeline import Batches, to_float
+from src.data.batch import INPUTS, OUTPUTS, Nest, is_single, named_parts
+from src.data.data import Data
+from src.data.pipeline import Batches
 from src.runs.record import nan_as_null
 from src.training.trainer import Trainer
 
@@ -94,7 +96,7 @@ class Evaluation:
 
 def measure(
     trainer: Trainer,
-    data: ImageData,
+    data: Data,
     *,
     split: str,
     serve: Any | None,
@@ -119,26 +121,47 @@ def measure(
     batches = data.raw(split)
     models: dict[str, Tensors] = {}
 
-    def own(images: tf.Tensor) -> tf.Tensor:
-        return trainer.model(to_float(images), training=False)
+    def own(inputs: Nest) -> Nest:
+        return trainer.model(data.prepare(inputs), training=False)
 
     if has_best_weights:
         models["best_weights"] = own
-    if serve is not None:
-        ((name, takes),) = serve.structured_input_signature[1].items()
-        if takes.is_compatible_with(batches.element_spec[0]):
-            models["saved_model"] = lambda images: serve(**{name: images})["logits"]
+    own_outputs = tf.function(own, autograph=False).get_concrete_function(batches.element_spec[0]).structured_outputs
+    if serve is not None and _takes(serve, batches.element_spec[0]):
+        models["saved_model"] = functools.partial(_served, serve, like=own_outputs)
     if not models:
         raise ValueError(f"there is neither a best checkpoint nor a SavedModel that takes the {split} split's inputs")
     metrics = {name: trainer.evaluate_outputs(predict, batches, own=own) for name, predict in models.items()}
     class_results = None
-    outputs = (
-        trainer.model.outputs[0] if serve is None or "saved_model" not in models else serve.structured_outputs["logits"]
-    )
-    if trainer.learner.loss and data.are_scores(outputs.shape):
-        *_, predict = models.values()
+    *_, predict = models.values()
+    are_scores = is_single(own_outputs) and data.are_scores(own_outputs.shape)
+    if (
+        are_scores
+        and data.num_classes
+        and trainer.learner.loss
+        and is_single(batches.element_spec[0])
+        and len(batches.element_spec) == 2
+    ):
         class_results = examine(predict, batches, loss=trainer.learner.loss, classes=data.num_classes)
     return Evaluation(split, metrics, class_results, data.class_names)
+
+
+def _takes(serve: Any, inputs: Nest) -> bool:
+    """Whether an exported function takes such inputs."""
+    takes, given = serve.structured_input_signature[1], named_parts(inputs, INPUTS)
+    if is_single(inputs) and len(takes) == 1:
+        return next(iter(takes.values())).is_compatible_with(inputs)
+    return set(takes) == set(given) and all(takes[name].is_compatible_with(spec) for name, spec in given.items())
+
+
+def _served(serve: Any, inputs: Nest, *, like: Nest) -> Nest:
+    """What an exported function gives, as the nest that the model gives."""
+    names = list(serve.structured_input_signature[1])
+    given = dict(zip(names, [inputs], strict=True)) if is_single(inputs) else named_parts(inputs, INPUTS)
+    found = serve(**given)
+    if is_single(like):
+        return found["logits"] if "logits" in found else found[OUTPUTS]
+    return tf.nest.pack_sequence_as(like, [found[name] for name in named_parts(like, OUTPUTS)])
 
 
 def examine(predict: Tensors, batches: Batches, *, loss: Tensors, classes: int, worst: int = WORST) -> ClassResults:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from src.data.images.image_data import ImageData
+from src.data.data import Data
 from src.training.state import Best
 
 # What answering the most frequent class to everything gives, from its share and the number of classes that occur.
@@ -22,7 +22,7 @@ CONSTANT_ANSWER = {
 ROUNDING = 1e-6  # of a metric's float32
 
 
-def learned_nothing(best: Best | None, data: ImageData) -> str | None:
+def learned_nothing(best: Best | None, data: Data) -> str | None:
     """What to say of a model none of whose scores is better than those of a constant answer; None if one is.
 
     None too where nothing was measured that can be compared. The targets that were measured are read once.
@@ -30,7 +30,7 @@ def learned_nothing(best: Best | None, data: ImageData) -> str | None:
     split, batches = ("train", data.train) if data.val is None else ("val", data.val)
     measured = (best and best.metrics) or {}
     values = {name: measured[f"{split}/{name}"] for name in CONSTANT_ANSWER if f"{split}/{name}" in measured}
-    if not values:
+    if not values or not data.targets_are_classes:
         return None
     shares = data.class_shares(batches)
     share, occurring = float(shares.max()), int((shares > 0).sum())

@@ -68,7 +68,7 @@ def next_commands(directory: Path) -> list[str]:
     run = os.path.relpath(directory)
     return [
         shlex.join([python(), "-m", "src.evaluate", run]),
-        shlex.join([python(), "-m", "src.predict", run]) + " IMAGE...",
+        shlex.join([python(), "-m", "src.predict", run]) + " FILE...",
         *look_commands(directory.parent),
     ]
 

@@ -46,7 +46,7 @@ from src.runs.run import Run
 from src.training.manifest import listed
 
 if TYPE_CHECKING:
-    from src.data.images.image_data import ImageData
+    from src.data.data import Data
     from src.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def _train(
     return value
 
 
-def _build(run: Run, record: Record, before: RecordValues, *, threads: int | None) -> tuple[Trainer, ImageData]:
+def _build(run: Run, record: Record, before: RecordValues, *, threads: int | None) -> tuple[Trainer, Data]:
     """Import TensorFlow, and make what the config names."""
     cfg = run.cfg
     wanted = before["environment"]["threads"] or cfg.trainer.threads or threads or available_cores()
@@ -214,7 +214,7 @@ def _build(run: Run, record: Record, before: RecordValues, *, threads: int | Non
     return trainer, data
 
 
-def _check(run: Run, record: Record, trainer: Trainer, data: ImageData) -> None:
+def _check(run: Run, record: Record, trainer: Trainer, data: Data) -> None:
     """Refuse what would compute something else than it says, or come to no end."""
     from src.runs import preflight
 
@@ -232,7 +232,8 @@ def _check(run: Run, record: Record, trainer: Trainer, data: ImageData) -> None:
     except ValueError as error:
         groups = ("model", "data", "loss", "metric")
         raise ConfigError(f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
-    if probabilities_problem := preflight.probabilities_problem(trainer.state.inference):
+    probabilities_problem = preflight.probabilities_problem(trainer.state.inference)
+    if probabilities_problem and data.num_classes:
         raise ConfigError(f"model={chosen.get('model')}: {probabilities_problem}")
     if unseen := unfollowed(run.identity):
         log.warning("a change of this is not noticed by itself: %s", "; ".join(unseen))
@@ -253,7 +254,7 @@ def _check(run: Run, record: Record, trainer: Trainer, data: ImageData) -> None:
         record.update(disk_bytes=disk_bytes)  # for a sweep to multiply
 
 
-def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
+def _restore(run: Run, trainer: Trainer, data: Data) -> None:
     """Go on from the run's newest checkpoint, or from that of the run that it branches from."""
     from src.runs import preflight
     from src.training.checkpoints import Checkpoints
@@ -283,7 +284,7 @@ def _restore(run: Run, trainer: Trainer, data: ImageData) -> None:
         log.info("continuing after step %d, epoch %d, from %s", state.step, state.epoch, restored)
 
 
-def _fit(run: Run, record: Record, trainer: Trainer, data: ImageData, *, listen: Listen) -> int:
+def _fit(run: Run, record: Record, trainer: Trainer, data: Data, *, listen: Listen) -> int:
     """Train to the end and complete the record, or say what interrupted it. Returns the signal that ended it, or 0."""
     from src.runs import preflight
     from src.runs.baseline import learned_nothing

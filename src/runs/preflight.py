@@ -29,6 +29,7 @@ from src.common.machine import free_memory
 from src.common.text import size
 from src.config import targets
 from src.config.checks import CONFIG_DIR
+from src.data.data import Data
 from src.data.images.image_data import ImageData
 from src.runs.sizes import kept_bytes
 from src.training.state import TrainState, kept
@@ -52,12 +53,12 @@ FAINT = 0.01  # of the peak rate: less changes hardly anything
 LOOKED_AT = 20  # steps of a schedule
 
 
-def shape_problem(model: keras.Model, data: ImageData, *, model_option: str, data_option: str) -> str | None:
+def shape_problem(model: keras.Model, data: Data, *, model_option: str, data_option: str) -> str | None:
     """Why the model's outputs are no logits of the data's classes, and what to choose; None if they are."""
     outputs = getattr(model, "outputs", None) or []
-    inputs, targets_spec = data.train.element_spec
-    if len(outputs) != 1:
+    if len(outputs) != 1 or not isinstance(data, ImageData):
         return None
+    inputs, targets_spec = data.train.element_spec
     output = outputs[0]
     labels = targets_spec.shape[1:]
     labels = labels[:-1] if labels.rank in (1, 3) else labels  # an axis of one label

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from src.common.internals import averages_of
 from src.common.ranges import enforce_ranges
-from src.data.batch import Nest
+from src.data.batch import Nest, batch_spec_of
 from src.training.learner import Supervised
 
 Mode: TypeAlias = Literal["min", "max"]
@@ -85,7 +85,8 @@ class TrainState:
         self.monitor, self.mode = monitor, mode
         self.holds_averages = False
         self.losses = self.gradient_norms = np.zeros(0, np.float32)
-        self.input_spec: Nest = None
+        inputs = getattr(learner.model, "inputs", None) or []
+        self.input_spec: Nest = batch_spec_of(inputs[0]) if len(inputs) == 1 else None
 
         def infer(inputs: Nest) -> Nest:
             return self.model(inputs, training=False)
@@ -105,7 +106,7 @@ class TrainState:
         Nothing is changed, seeds of random layers neither.
         """
         with self.measured_weights(), kept(self.model.non_trainable_variables):
-            return self.inference(inputs)
+            return self._infer.get_concrete_function(batch_spec_of(inputs))(inputs)
 
     @contextmanager
     def measured_weights(self) -> Iterator[None]:

@@ -17,8 +17,9 @@ from src.runs import execute, provenance
 from src.runs.branch import branch
 from src.runs.run import Run
 from tests.runs.made import make_run
-from tests.support.helpers import PYTHONPATH, TINY, train
+from tests.support.helpers import PYTHONPATH, train
 
+LEAN = ("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null")
 PROGRAM = """
 import collections, json, sys
 import hydra
@@ -91,7 +92,7 @@ class Mine(Callback):
 def executed(tmp_path_factory):
     """The folder, and what a fresh run and the same command again did in one process."""
     folder = tmp_path_factory.mktemp("execute")
-    overrides = [*TINY, "epochs=1", "hydra.run.dir=there/mine"]
+    overrides = ["data=digits", "model=mlp", *LEAN, "epochs=1", "hydra.run.dir=there/mine"]
     overrides += ["hydra.job_logging.handlers.file.filename=${hydra.runtime.output_dir}/mine.log"]
     overrides += ["+hydra.callbacks.x._target_=mine.Mine"]
     (folder / "mine.py").write_text(MINE)
@@ -120,7 +121,7 @@ def test_hydras_own_settings_hold(executed):
     assert {path.name for path in (run / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
 
 
-RUN = (*TINY, "epochs=1")
+RUN = ("data=digits", "model=mlp", "epochs=1", *LEAN)
 
 
 def test_a_run_in_its_own_folder_lies_there_and_is_found_again(tmp_path):

@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.helpers import ROOT, TINY, run_module, train
+from tests.support.helpers import ROOT, run_module, train
 
-RUN = (*TINY, "epochs=2")
-MINE = (
-    *("data=digits", "model=mlp", *(word for word in RUN if not word.startswith(("data=", "model")))),
-    *(f"~model.{key}" for key in ("hidden_units", "dropout", "normalization", "activation")),
+TINY = (
+    *("data=digits", "model=mlp", "epochs=2", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1"),
+    *(f"~callback.{name}" for name in ("images", "summaries", "export", "hparams")),
 )
+MINE = (*TINY, *(f"~model.{key}" for key in ("hidden_units", "dropout", "normalization", "activation")))
 NET = "model._target_=mine.models.net"
 
 # What no reader of this code can tell without running it.
@@ -135,7 +135,7 @@ def test_a_run_that_ended_half_way_does_not_go_on_with_other_code(tmp_path):
         "+callback.fault.kind=once",
         "+callback.fault.marker=there",
     )
-    command = (*RUN, NET, *fault, "callback.checkpoint.every_steps=1")
+    command = (*TINY, NET, *fault, "callback.checkpoint.every_steps=1")
     assert train(*command, cwd=tmp_path).returncode == 1
     (tmp_path / "mine/models.py").write_text("from src.models.mlp import mlp\nnet = mlp\n")
     found = train(*command, cwd=tmp_path)
@@ -165,7 +165,7 @@ def test_of_the_project_only_what_a_run_reaches_is_asked_about(digits_run, copy,
     text = (copy / file).read_text()
     assert old in text
     (copy / file).write_text(text.replace(old, new, 1))
-    found = run_module("src.train", *RUN, cwd=digits_run, PYTHONPATH=str(copy))
+    found = run_module("src.train", *TINY, cwd=digits_run, PYTHONPATH=str(copy))
     (copy / file).write_text(text)
     if named:
         assert found.returncode == 1 and f"was computed before a change of {named}. " in found.stderr, found.stderr
@@ -176,7 +176,7 @@ def test_of_the_project_only_what_a_run_reaches_is_asked_about(digits_run, copy,
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    found = train(*RUN, cwd=folder)
+    found = train(*TINY, cwd=folder)
     assert found.returncode == 0, found.stderr
     return folder
 
@@ -195,7 +195,7 @@ def test_what_cannot_be_followed_is_said(tmp_path):
     text += "    subprocess.run(['true'])\n    return mlp(**options)\n"
     text += "def other(path):\n    return tf.io.read_file(path)\n"
     write(tmp_path, {"mine/__init__.py": b"", "mine/models.py": text.encode()})
-    found = train(*RUN, NET, cwd=tmp_path)
+    found = train(*TINY, NET, cwd=tmp_path)
     told = (
         "a change of this is not noticed by itself: mine.models starts a program; mine.models reads files by read_file"
     )

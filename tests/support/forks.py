@@ -65,8 +65,7 @@ def _serve() -> None:
     preload()
     importlib.import_module("src.train")
     del sys.modules["src.train"]  # runpy warns of a module that is imported before it runs
-    for words in ("", "data=digits model=mlp", "data=digits model=mlp optimizer=sgd schedule=constant"):
-        compose(words.split(), starts=True)  # Hydra's grammar, the files of options and the targets are read once
+    compose([])  # Hydra's grammar and the project's files of options are read once
     _allow("callback tests.support.faults\ndata mine\nmodel mine")
     gc.freeze()  # a collection in a child would copy the pages of all that is here
     for line in sys.stdin:

@@ -11,13 +11,6 @@ from tests.support import forks
 
 ROOT, PYTHONPATH = forks.ROOT, forks.PYTHONPATH
 DIGITS = ("data=digits", "model=cnn")
-# As little as a run can compute, two steps an epoch by a small graph, and write: for tests that are about what is
-# around it.
-TINY = (
-    *("data=digits", "model=mlp", "optimizer=sgd", "schedule=constant", "model.hidden_units=[8]"),
-    *("trainer.limit_train_batches=2", "trainer.limit_val_batches=1"),
-    *(f"callback.{name}=null" for name in ("export", "images", "hparams", "summaries")),
-)
 
 
 def run_module(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

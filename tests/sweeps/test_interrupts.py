@@ -5,10 +5,18 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.sweeps import interrupts
-from tests.support.helpers import TINY
 
 # What all state there is does to a run that goes on is tested in test_resume.py.
-QUICK = (*(word for word in TINY if "limit" not in word), "model.dropout=0.3", "epochs=2")
+QUICK = (
+    "data=digits",
+    "model=mlp",
+    "model.dropout=0.3",
+    "epochs=2",
+    "callback.export=null",
+    "callback.images=null",
+    "callback.hparams=null",
+    "callback.summaries=null",
+)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from src.runs.record import Record
-from tests.support.helpers import TINY, train
+from tests.support.helpers import train
 
 FEW = ("none", "raise", "exit0", "kill", "segfault")
 # `hang` comes first: what it costs, the time it is given and the grace to save, passes while the others run.
@@ -36,7 +36,9 @@ LOGGED = {
 def sweep(cwd, kinds):
     timeout_seconds = TIMEOUT_SECONDS if "hang" in kinds else "null"
     return train(
-        *("--multirun", *TINY, "epochs=2"),
+        *("--multirun", "data=digits", "model=mlp", "model.hidden_units=[8]", "optimizer=sgd", "schedule=constant"),
+        *("epochs=2", "trainer.limit_train_batches=2"),
+        *("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null"),
         *("+callback.fault._target_=tests.support.faults.Fault", f"+callback.fault.kind={','.join(kinds)}"),
         *("hydra.launcher.n_jobs=2", f"hydra.launcher.job_timeout_seconds={timeout_seconds}"),
         cwd=cwd,

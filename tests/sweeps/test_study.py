@@ -34,11 +34,13 @@ from src.sweeps.show import Lines
 from src.sweeps.space import Space
 from src.sweeps.study import PRUNED_AT, Method, SearchOptions, Study, read_trials
 from src.sweeps.sweep import Sweep
-from tests.support.helpers import DIGITS, ROOT, TINY, run_module, train
+from tests.support.helpers import DIGITS, ROOT, run_module, train
 
 RATE = "optimizer.learning_rate"
 SPACE = Space.parse([f"{RATE}=tag(log,interval(1e-4,1e-1))", "batch_size=16,32"])
 GRID = {"_target_": "optuna.samplers.GridSampler"}
+SMALL = ("data=digits", "model=mlp", "model.hidden_units=[8]", "optimizer=sgd", "schedule=constant")
+LEAN = ("callback.export=null", "callback.images=null", "callback.hparams=null", "callback.summaries=null")
 FIT_ALL = sorted(CONFIG_DIR.glob("search/*.yaml"))
 
 
@@ -505,7 +507,7 @@ def test_another_launcher_is_refused(tmp_path):
 
 
 def study_command(*overrides: str, n_trials: int) -> tuple[str, ...]:
-    return ("--multirun", "hydra/sweeper=optuna", f"hydra.sweeper.n_trials={n_trials}", *TINY, *overrides)
+    return ("--multirun", "hydra/sweeper=optuna", f"hydra.sweeper.n_trials={n_trials}", *SMALL, *LEAN, *overrides)
 
 
 @pytest.mark.slow

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from src.callbacks.base import Callback
 
 from src.data.pipeline import InMemory, Lazy, as_batches
 from src.losses import CrossEntropy, PerOutput, WeightedSum
 from src.metrics import Of, Perplexity
+from src.training.callback import Callback
 from src.training.learner import Supervised
 from src.training.trainer import Trainer
 

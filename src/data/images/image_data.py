@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +19,7 @@ from src.common.ranges import Count, enforce_ranges
 from src.data.batch import Batch
 from src.data.data import Data, DataError, Examples, Limit
 from src.data.images.transforms import Augment
-from src.data.pipeline import Batches, as_they_are, to_float
+from src.data.pipeline import as_they_are, to_float
 
 Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
 
@@ -80,13 +80,20 @@ class ImageData(Data):
         self.num_classes, self.ignore_label = num_classes, ignore_label
         if ignore_label is not None and 0 <= ignore_label < num_classes:
             raise ValueError(f"ignore_label is {ignore_label}, which is one of the {num_classes} classes")
-        self.class_names = tuple(class_names or map(str, range(num_classes)))
-        if len(self.class_names) != num_classes:
-            raise ValueError(f"{len(self.class_names)} class names for {num_classes} classes")
+        names = tuple(class_names or map(str, range(num_classes)))
+        if len(names) != num_classes:
+            raise ValueError(f"{len(names)} class names for {num_classes} classes")
         chosen = {name: transform for name, transform in (transforms or {}).items() if transform is not None}
         self._augment = Augment(chosen, seed=seed) if chosen else None
         super().__init__(
-            train=train, val=val, test=test, batch_size=batch_size, seed=seed, shuffle=shuffle, limit=limit
+            train=train,
+            val=val,
+            test=test,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            limit=limit,
+            class_names=names,
         )
 
     def check_examples(self) -> None:
@@ -112,15 +119,6 @@ class ImageData(Data):
             return tf.identity(inputs)
 
     @property
-    def facts(self) -> dict[str, Any]:
-        return {
-            "input_shape": list(self.input_shape),
-            "num_classes": self.num_classes,
-            "class_names": list(self.class_names),
-            "ignore_label": self.ignore_label,
-        }
-
-    @property
     def input_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of an image."""
         return tuple(self.train.element_spec[0].shape[1:])
@@ -140,7 +138,7 @@ class ImageData(Data):
         return parts
 
     def are_scores(self, outputs: tf.TensorShape) -> bool:
-        """Whether outputs of this shape are class scores: [n, classes] for labels, [n, H, W, classes] for masks."""
+        """As of all data; [n, H, W, classes] for masks too."""
         targets = self.train.element_spec[1]
         known = targets.dtype.is_integer and targets.shape.rank in (1, 3)
         return known and len(outputs) == targets.shape.rank + 1 and outputs[-1] == self.num_classes >= 2
@@ -184,47 +182,6 @@ class ImageData(Data):
         if not any(targets.shape.is_compatible_with(shape) for shape in shapes):
             return "targets of this shape are neither labels nor masks of the images' size"
         return None
-
-    def class_shares(self, batches: Batches | None = None) -> np.ndarray:
-        """The share of each class among the targets that count: float64 [num_classes]; reads them once.
-
-        Args:
-            batches: of which, by default the training split's.
-        """
-        batches, counts = batches or self.raw("train"), np.zeros(self.num_classes, np.int64)
-        cursor = batches.open(0, 0)
-        for step in range(batches.steps_per_epoch):
-            counts += self.count_labels(batches.next(cursor, tf.constant(step))[1].numpy(), "the train split has")
-        return counts / max(counts.sum(), 1)
-
-    def balanced_class_weights(self) -> list[float]:
-        """Weights that make all classes of the training split count alike: 1 / (classes x share), or 0 for want of any.
-
-        As scikit-learn's class_weight="balanced".
-        """
-        shares = self.class_shares()
-        occurring = int((shares > 0).sum())
-        return [float(1 / (occurring * share)) if share else 0.0 for share in shares]
-
-    def count_labels(self, targets: np.ndarray, what: str) -> np.ndarray:
-        """How often each class occurs among targets: int64 [num_classes]; those of ignore_label do not count.
-
-        Args:
-            what: what has them, for the message.
-
-        Raises:
-            DataError: one is neither a class nor the ignored one.
-        """
-        counted = targets.reshape(-1) if self.ignore_label is None else targets[targets != self.ignore_label]
-        low, high = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
-        if low < 0 or high >= self.num_classes:
-            ignored = "" if self.ignore_label is None else f", or {self.ignore_label}, which is ignored"
-            raise DataError(
-                f"{what} labels from {low} to {high}; with class count {self.num_classes} they must be "
-                f"0 to {self.num_classes - 1}{ignored}. Mend the labels, or name all classes"
-                + (", or ignore one with ignore_label" if self.ignore_label is None else "")
-            )
-        return np.bincount(counted.astype(np.int64), minlength=self.num_classes)
 
 
 def label_dtype(num_classes: int, ignore_label: int | None, *, is_mask: bool) -> np.dtype:

@@ -1,0 +1,182 @@
+"""Sequences: windows of a long array to forecast, and characters of a text to foresee.
+
+data = windows(path="load.npz", steps=24, horizon=6, batch_size=32, seed=0)
+data = characters(path="book.txt", length=64, batch_size=32, seed=0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.common.ranges import Count, Share, enforce_ranges
+from src.data.data import Data, DataError, Limit
+
+
+class Windows(Sequence):
+    """Pairs (float32 [steps, features], float32 [horizon, targets]) of an array [time, features]."""
+
+    def __init__(self, values: np.ndarray, begins: range, *, steps: int, horizon: int, targets: int) -> None:
+        self._values, self._begins = values, begins
+        self._steps, self._horizon, self._targets = steps, horizon, targets
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    def __getitem__(self, index):
+        middle = self._begins[index] + self._steps
+        past, future = self._values[middle - self._steps : middle], self._values[middle : middle + self._horizon]
+        return past, future[:, : self._targets]
+
+
+@enforce_ranges
+def windows(
+    *,
+    path: str | None,
+    steps: Count,
+    horizon: Count,
+    batch_size: Count,
+    seed: int,
+    stride: Count = 1,
+    targets: Count | None = None,
+    val_share: Share = 0.15,
+    test_share: Share = 0.15,
+    shuffle: bool = True,
+    limit: Limit | None = None,
+) -> Data:
+    """Windows of a long series: `steps` rows, and the `horizon` rows that follow them.
+
+    Splits follow each other in time, train first, and no window reaches over two of them. Values are scaled by the mean
+    and the standard deviation of the training part: targets too, so that a loss of 1 is that of the mean.
+
+    Args:
+        path: an NPY or CSV file of numbers [time, features], a CSV with a line of names; None takes `tides`.
+        stride: between the beginnings of windows.
+        targets: how many of the first features are foreseen; all by default.
+
+    Raises:
+        DataError: the file has no such numbers, or a split is shorter than a window.
+    """
+    values = tides() if path is None else _series(Path(path).expanduser())
+    if targets and targets > values.shape[1]:
+        raise DataError(f"data.targets is {targets}, and the series has {values.shape[1]} features")
+    ends = np.rint(np.cumsum([1 - val_share - test_share, val_share, test_share]) * len(values)).astype(int)
+    train = values[: ends[0]]
+    if len(train) < steps + horizon:
+        raise DataError(f"the training part has {len(train)} rows, and a window {steps + horizon}; give shorter ones")
+    values = ((values - train.mean(0)) / np.maximum(train.std(0), 1e-6)).astype(np.float32)
+    splits: dict[str, Any] = {}
+    for name, begin, end in zip(("train", "val", "test"), (0, *ends[:-1]), ends, strict=True):
+        begins = range(int(begin), int(end) - steps - horizon + 1, stride)
+        if end > begin and not begins:
+            raise DataError(
+                f"the {name} part has {end - begin} rows, and a window {steps + horizon}; give shorter ones"
+            )
+        if begins:
+            cut = Windows(values, begins, steps=steps, horizon=horizon, targets=targets or values.shape[1])
+            splits[name] = tuple(np.stack(part) for part in zip(*cut, strict=True))
+    facts = {"num_outputs": targets or values.shape[1], "horizon": horizon}
+    return Data(**splits, batch_size=batch_size, seed=seed, shuffle=shuffle, limit=limit, facts=facts)
+
+
+@enforce_ranges
+def characters(
+    *,
+    path: str | None,
+    length: Count,
+    batch_size: Count,
+    seed: int,
+    stride: Count | None = None,
+    val_share: Share = 0.1,
+    test_share: Share = 0.1,
+    shuffle: bool = True,
+    limit: Limit | None = None,
+) -> Data:
+    """Pieces of a text: int32 [n, length] characters, and the next one of each, int32 [n, length].
+
+    Splits follow each other in the text. A character's number is its place among all that the training part has, in
+    their order, from 1; 0 stands for one that it does not have, and `class_names` has them all.
+
+    Args:
+        path: a text file in UTF-8; None takes `sums`, sentences of arithmetic.
+        stride: between the beginnings of pieces; `length` by default.
+
+    Raises:
+        DataError: the file is no text, or a part is shorter than a piece.
+    """
+    try:
+        text = sums() if path is None else Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text in UTF-8 ({error})") from error
+    ends = np.rint(np.cumsum([1 - val_share - test_share, val_share, test_share]) * len(text)).astype(int)
+    known = sorted(set(text[: ends[0]]))
+    numbers = {character: i for i, character in enumerate(known, 1)}
+    values = np.array([numbers.get(character, 0) for character in text], np.int32)
+    splits: dict[str, Any] = {}
+    for name, begin, end in zip(("train", "val", "test"), (0, *ends[:-1]), ends, strict=True):
+        begins = np.arange(begin, end - length, stride or length)
+        if end > begin and not len(begins):
+            raise DataError(
+                f"the {name} part has {end - begin} characters, and a piece {length + 1}; give shorter ones"
+            )
+        if len(begins):
+            pieces = values[begins[:, np.newaxis] + np.arange(length + 1)]
+            splits[name] = pieces[:, :-1], pieces[:, 1:]
+    facts = {"num_outputs": len(known) + 1, "vocabulary": len(known) + 1, "length": length}
+    class_names = ["<unknown>", *known]
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "limit": limit}
+    return Data(**splits, **options, class_names=class_names, facts=facts)
+
+
+def tides(hours: int = 4000) -> np.ndarray:
+    """A sea level of the four strongest tides (M2, S2, K1, O1; periods in hours) and of weather: float32 [hours, 1]."""
+    time = np.arange(hours)[:, np.newaxis]
+    periods, heights = np.array([12.4206, 12.0, 23.9345, 25.8193]), np.array([1.0, 0.46, 0.58, 0.41])
+    level = (heights * np.cos(2 * np.pi * time / periods)).sum(1)
+    weather = np.convolve(np.random.default_rng(0).normal(size=hours + 47), np.full(48, 1 / 48), "valid")
+    return (level + weather).astype(np.float32)[:, np.newaxis]
+
+
+NUMBERS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+]
+
+
+def sums(sentences: int = 3000) -> str:
+    """Sentences such as `two plus three is five.`, always the same."""
+    pairs = np.random.default_rng(0).integers(0, 10, (sentences, 2))
+    return " ".join(f"{NUMBERS[a]} plus {NUMBERS[b]} is {NUMBERS[a + b]}." for a, b in pairs)
+
+
+def _series(path: Path) -> np.ndarray:
+    try:
+        values = np.load(path) if path.suffix == ".npy" else np.genfromtxt(path, delimiter=",", skip_header=1)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as numbers [time, features] ({error})") from error
+    values = values[:, np.newaxis] if values.ndim == 1 else values
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise DataError(
+            f"{path} has {values.shape} numbers, or one that is not finite; give [time, features], all finite"
+        )
+    return values

@@ -1,0 +1,203 @@
+"""Tables: an example a row, its columns by name.
+
+data = table(path="patients.csv", target="progression", batch_size=32, seed=0)
+data.train      # ({"age": float32 [n], "sex": string [n], ...}, float32 [n])
+
+A column is of numbers, float32 [n], or of categories, strings [n]. What a model does with them, such as scaling, is a
+part of the model, see `src.models.table_mlp`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+
+from src.common.ranges import Count, Share, enforce_ranges
+from src.data.data import SPLITS, Data, DataError, Limit
+
+Kind = Literal["numbers", "categories"]
+DIABETES = Path(__file__).parent / "diabetes" / "diabetes.csv"
+
+
+@enforce_ranges
+def table(
+    *,
+    path: str | None,
+    target: str | Sequence[str],
+    batch_size: Count,
+    seed: int,
+    task: Literal["regression", "classes"] | None = None,
+    columns: Sequence[str] | None = None,
+    kinds: Mapping[str, Kind] = MappingProxyType({}),
+    weight: str | None = None,
+    split: str | None = None,
+    val_share: Share = 0.15,
+    test_share: Share = 0.15,
+    missing: Mapping[str, Any] = MappingProxyType({}),
+    shuffle: bool = True,
+    limit: Limit | None = None,
+) -> Data:
+    """A table of a file, for regression or classification.
+
+    Args:
+        path: a CSV file with a line of names, an NPZ file of one array a column, or a Parquet file, which needs the
+            extra `tables`; None takes the built-in table of diabetes.
+        target: the column to foresee, or several of numbers.
+        task: `regression`, of float32 targets [n] or [n, columns], or `classes`, of numbers int32 [n] of its values in
+            their order; None is regression where the target is of numbers with a fraction or of more than 20 values.
+        columns: that are inputs; None takes all others.
+        kinds: of columns that are not what they seem, as numbers that are names of things.
+        weight: a column of sample weights.
+        split: a column that says `train`, `val` or `test`; else rows are split by a hash of what is in them.
+        missing: what stands for a value that is not there, by column.
+
+    Raises:
+        DataError: the file is no table, a column is not there or has values of another kind, or values are missing.
+    """
+    path = path or str(DIABETES)
+    stored = read_table(Path(path).expanduser())
+    wanted = [target] if isinstance(target, str) else list(target)
+    apart = {*wanted, *(name for name in (weight, split) if name)}
+    names = list(columns) if columns else [name for name in stored if name not in apart]
+    for name in (*names, *apart, *kinds, *missing):
+        if name not in stored:
+            raise DataError(f"{path} has no column {name!r}; it has {', '.join(stored)}")
+    if both := apart & set(names):
+        raise DataError(
+            f"data.columns names {', '.join(sorted(both))}, which is the target, weight or split; leave it out"
+        )
+    found = {name: _column(stored[name], name, kinds.get(name), missing.get(name), path) for name in stored}
+    inputs = {name: found[name] for name in names}
+    classes: list[str] = []
+    if (task or _task(found, wanted)) == "classes":
+        if len(wanted) > 1:
+            raise DataError(f"data.target names {len(wanted)} columns; classes are of one column")
+        classes, targets = labelled(stored[wanted[0]])
+    else:
+        for name in wanted:
+            if found[name].dtype != np.float32:
+                raise DataError(f"{path}: the target {name} has other values than numbers; give data.task=classes")
+        targets = np.stack([found[name] for name in wanted], -1) if len(wanted) > 1 else found[wanted[0]]
+    parts = (inputs, targets) if weight is None else (inputs, targets, found[weight])
+    places = stored[split] if split else None
+    splits: dict[str, Any] = split_rows(
+        parts, stored.values(), places, shares={"val": val_share, "test": test_share}, path=path
+    )
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "limit": limit}
+    facts = {} if classes else {"num_outputs": len(wanted)}
+    return Data(**splits, **options, class_names=classes, facts=facts)
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a file by name, of numbers or of strings.
+
+    Raises:
+        DataError: it is no table.
+    """
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        if path.suffix == ".parquet":
+            try:
+                import pandas
+            except ImportError as error:
+                raise DataError(f"{path}: Parquet needs pandas: pip install -e '.[tables]', or give CSV") from error
+            return {str(name): np.asarray(column) for name, column in pandas.read_parquet(path).items()}
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            names, *rows = list(csv.reader(file))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a table ({error})") from error
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(names):
+            raise DataError(f"{path}, line {number}: {len(row)} values for {len(names)} columns")
+    if not rows or len(set(names)) < len(names):
+        raise DataError(f"{path}: {'two columns have one name' if rows else 'there are no rows'}")
+    return dict(zip(names, np.array(rows, str).T, strict=True))
+
+
+def _column(values: np.ndarray, name: str, kind: Kind | None, filling: Any, path: str) -> np.ndarray:
+    """float32 or strings, [n] or, of arrays of numbers, [n, ...]."""
+    texts = values.dtype.kind not in "biuf"
+    if values.ndim == 1 and (gone := is_missing(values)).any():
+        if filling is None:
+            raise DataError(
+                f"{path}: {int(gone.sum())} values of {name} are missing, the first in row {int(gone.argmax()) + 1}; "
+                f"give one for them, as data.missing.{name}=0, or take the rows away"
+            )
+        values = np.where(gone, str(filling) if texts else filling, values)
+    if kind == "categories":
+        return values.astype(str).astype(object)
+    try:
+        numbers = values.astype(np.float32)
+    except ValueError:
+        if kind == "numbers":
+            raise DataError(
+                f"{path}: {name} has values that are no numbers; give data.kinds.{name}=categories"
+            ) from None
+        return values.astype(str).astype(object)
+    if not np.isfinite(numbers).all():
+        raise DataError(f"{path}: {name} has an infinite value, or NaN; take the rows away")
+    return numbers
+
+
+def is_missing(values: np.ndarray) -> np.ndarray:
+    """Which of a column's values are not there: bool [n]."""
+    return np.array([str(value) in ("", "nan", "None", "NaN", "NA", "<NA>") for value in values], bool)
+
+
+def _task(found: Mapping[str, np.ndarray], wanted: Sequence[str]) -> str:
+    values = found[wanted[0]]
+    is_class = values.dtype != np.float32 or (len(np.unique(values)) <= 20 and (values == np.rint(values)).all())
+    return "classes" if is_class and len(wanted) == 1 else "regression"
+
+
+def labelled(values: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The names of all classes, in their order, and the number of each value's: int32 [n]."""
+    names, numbers = np.unique(values.astype(str) if values.dtype == object else values, return_inverse=True)
+    return [str(name) for name in names], numbers.astype(np.int32)
+
+
+def split_rows(
+    parts: tuple[Any, ...],
+    columns: Iterable[np.ndarray],
+    places: np.ndarray | None,
+    *,
+    shares: Mapping[str, float],
+    path: str,
+) -> dict[str, tuple[Any, ...]]:
+    """The parts of each split that is there.
+
+    Args:
+        parts: nests of arrays [n, ...].
+        columns: what rows are hashed by where no column says the split; equal rows are in one split.
+        places: `train`, `val` or `test` of each row, if a column says so.
+        shares: of val and test, else.
+    """
+    if places is not None:
+        found = places.astype(str)
+        if other := sorted(set(found) - set(SPLITS)):
+            raise DataError(f"{path}: a row has the split {other[0]!r}; it may be {', '.join(SPLITS)}")
+    else:
+        if shares["val"] + shares["test"] >= 1:
+            raise DataError(f"data.val_share and data.test_share, {shares}, leave nothing to train on")
+        hashes = (
+            hashlib.sha256(repr(row).encode()).digest() for row in zip(*map(np.ndarray.tolist, columns), strict=True)
+        )
+        drawn = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in hashes])  # evenly in [0, 1)
+        is_held_out = drawn < shares["val"] + shares["test"]
+        found = np.where(drawn < shares["val"], "val", np.where(is_held_out, "test", "train"))
+    if "train" not in found:
+        raise DataError(f"{path} has no row for training")
+    return {
+        name: tf.nest.map_structure(lambda part: part[found == name], parts)  # noqa: B023
+        for name in SPLITS
+        if name in found
+    }
