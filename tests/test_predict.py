@@ -16,7 +16,7 @@ from src.common.pictures import overlay, palette
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.images.files import BadImage, resized
 from src.data.images.find import find_images
-from src.predict import check_output, class_mask, earlier_pictures
+from src.inspection.predict_images import check_output, class_mask, earlier_pictures
 from src.runs.record import Record
 from tests.support import forks
 from tests.support.folders import read_image
@@ -293,7 +293,7 @@ def test_twelve_megapixels_need_less_than_a_gigabyte(run, tmp_path):
     [
         (["nowhere", "a.png"], 2, "nowhere is no run: give its directory, outputs/<name>/<label>-<id>, or 4"),
         (["a.png", "RUN"], 2, "a.png is no run"),
-        (["RUN"], 2, "the following arguments are required: IMAGE"),
+        (["RUN"], 2, "the following arguments are required: FILE"),
         (["RUN", "none/*.png"], 2, "no image matches 'none/*.png'; images end in .png"),
         (["RUN", "a.png", "b.png"], 2, "there is no file or folder b.png"),
         (["RUN", "empty"], 2, "no image in the folder empty"),

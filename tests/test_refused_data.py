@@ -16,7 +16,7 @@ from src.data.data import DataError
 from src.data.digit_scenes.digits import load_digits
 from src.data.images.image_data import UNDERSTOOD, ImageData
 from src.data.images.transforms import Augment, Brightness, Flip, Noise, Shift
-from src.predict import load_model
+from src.inspection.predict_images import load_model
 from src.runs.preflight import probabilities_problem, shape_problem
 from src.training.learner import Supervised
 from src.training.state import TrainState

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.predict import Writer
+from src.inspection.predict_images import Writer
 from tests.support.helpers import ROOT
 
 SECONDS = 20.0  # where others use the cores; about 0.2 alone
@@ -41,13 +41,14 @@ PREDICT = f"""
 import pathlib, time
 import numpy as np
 from src import predict
+from src.inspection import predict_images
 from src.common.command import run_command
 answer = lambda images: (np.zeros([len(images), 8, 8, 2], np.float32), np.zeros([len(images), 8, 8], np.int32))
-predict.load_model = lambda folder: predict.Model(answer, None, 3, 2, None)
+predict.load_model = lambda folder: predict_images.Model(answer, None, 3, 2, None)
 def image(reading, file):
     pathlib.Path(f"working-{{file.stem}}").touch()
     time.sleep(60)
-predict.Reading.image = image
+predict_images.Reading.image = image
 predict.find_run = lambda word: types.SimpleNamespace(directory=pathlib.Path("run"), values={{"class_names": []}})
 run_command(predict.main)
 """
