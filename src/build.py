@@ -129,14 +129,7 @@ def build_trainer(
         take_weights(model, before, told=f"init_from={cfg.init_from}")
     cfg.optimizer = _without_nulls(cfg.optimizer)
     optimizer = _build(cfg, "optimizer", learning_rate=_build(cfg, "schedule"))
-    callbacks = {**(_build(cfg, "callback") or {}), **(extra_callbacks or {})}
-    # What an option leaves open with `_partial_: true` is the data itself.
-    callbacks = {
-        name: callback(data=data) if isinstance(callback, functools.partial) else callback
-        for name, callback in callbacks.items()
-    }
-    if "checkpoint" in callbacks:
-        callbacks["checkpoint"] = callbacks.pop("checkpoint")
+    callbacks = _callbacks(cfg, data, extra_callbacks or {})
     options = cast(dict[str, Any], OmegaConf.to_container(cfg.trainer, resolve=True))
     options = {key: value for key, value in options.items() if key not in OF_PROCESS_OR_DATA}
     supervised: dict[str, Any] = {
@@ -152,12 +145,25 @@ def build_trainer(
         supervised |= {} if teacher is None else {"teacher": teacher}
         supervised = {"learner": _build(cfg, "learner", **supervised)}
     return Trainer(
-        callbacks={name: callback for name, callback in callbacks.items() if callback is not None},
+        callbacks=callbacks,
         monitor=cfg.monitor,
         mode=cfg.mode,
         **supervised,
         **options,
     )
+
+
+def _callbacks(cfg: DictConfig, data: Data, extra: Mapping[str, Callback]) -> dict[str, Callback]:
+    """Those of the config, then the extra ones, and `checkpoint` last."""
+    made = {**(_build(cfg, "callback") or {}), **extra}
+    if "checkpoint" in made:
+        made["checkpoint"] = made.pop("checkpoint")
+    # What an option leaves open with `_partial_: true` is the data itself.
+    return {
+        name: callback(data=data) if isinstance(callback, functools.partial) else callback
+        for name, callback in made.items()
+        if callback is not None
+    }
 
 
 def trained_model(place: str, data: Data) -> keras.Model:

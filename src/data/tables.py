@@ -75,16 +75,7 @@ def table(
         )
     found = {name: _column(stored[name], name, kinds.get(name), missing.get(name), path) for name in stored}
     inputs = {name: found[name] for name in names}
-    classes: list[str] = []
-    if (task or _task(found, wanted)) == "classes":
-        if len(wanted) > 1:
-            raise DataError(f"data.target names {len(wanted)} columns; classes are of one column")
-        classes, targets = labelled(stored[wanted[0]])
-    else:
-        for name in wanted:
-            if found[name].dtype != np.float32:
-                raise DataError(f"{path}: the target {name} has other values than numbers; give data.task=classes")
-        targets = np.stack([found[name] for name in wanted], -1) if len(wanted) > 1 else found[wanted[0]]
+    classes, targets = _targets(stored, found, wanted, task or _task(found, wanted), path)
     parts = (inputs, targets) if weight is None else (inputs, targets, found[weight])
     places = stored[split] if split else None
     splits: dict[str, Any] = split_rows(
@@ -151,6 +142,20 @@ def _column(values: np.ndarray, name: str, kind: Kind | None, filling: Any, path
 def is_missing(values: np.ndarray) -> np.ndarray:
     """Which of a column's values are not there: bool [n]."""
     return np.array([str(value) in ("", "nan", "None", "NaN", "NA", "<NA>") for value in values], bool)
+
+
+def _targets(
+    stored: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], wanted: Sequence[str], task: str, path: str
+) -> tuple[list[str], np.ndarray]:
+    """The classes, none of numbers, and the targets."""
+    if task == "classes":
+        if len(wanted) > 1:
+            raise DataError(f"data.target names {len(wanted)} columns; classes are of one column")
+        return labelled(stored[wanted[0]])
+    for name in wanted:
+        if found[name].dtype != np.float32:
+            raise DataError(f"{path}: the target {name} has other values than numbers; give data.task=classes")
+    return [], np.stack([found[name] for name in wanted], -1) if len(wanted) > 1 else found[wanted[0]]
 
 
 def _task(found: Mapping[str, np.ndarray], wanted: Sequence[str]) -> str:

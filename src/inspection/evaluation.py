@@ -131,7 +131,9 @@ def measure(
         models["saved_model"] = functools.partial(_served, serve, like=own_outputs)
     if not models:
         raise ValueError(f"there is neither a best checkpoint nor a SavedModel that takes the {split} split's inputs")
-    metrics = {name: trainer.evaluate_outputs(predict, batches, own=own) for name, predict in models.items()}
+    metrics = {
+        name: trainer.evaluate_outputs(predict, batches, prepare=data.prepare) for name, predict in models.items()
+    }
     class_results = None
     *_, predict = models.values()
     are_scores = is_single(own_outputs) and data.are_scores(own_outputs.shape)

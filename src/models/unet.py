@@ -50,13 +50,8 @@ def unet(
 
     def double_conv(x: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
         for i in (1, 2):
-            x = layers.Conv2D(
-                channels,
-                3,
-                padding="same",
-                use_bias=normalization == "none",
-                name=f"{name}_conv_{i}",
-            )(x)
+            bias = normalization == "none"
+            x = layers.Conv2D(channels, 3, padding="same", use_bias=bias, name=f"{name}_conv_{i}")(x)
             x = normalized(x, normalization, name=f"{name}_norm_{i}")
             x = activated(x, activation, name=f"{name}_{activation}_{i}")
         return x

@@ -11,18 +11,19 @@ a batch; with several optimizers also `train_step`, which ends in `apply`, `eval
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import tensorflow as tf
 
 from src.common.errors import control_flow_on_tensor, users_line
-from src.common.internals import mask_of
+from src.common.internals import mask_of, with_mask
 from src.common.ranges import Count, Positive, enforce_ranges
 from src.data.batch import Batch, Nest, described, examples_of, is_single
 from src.losses import expanded, is_mean, mean_loss
@@ -129,6 +130,14 @@ class Supervised:
     def eval_step(self, *batch: Nest) -> tf.Tensor:
         """Measure one batch; returns its loss. Nothing is trained."""
         return self.measure(self.forward(*batch, training=False), *batch)
+
+    def eval_outputs_step(
+        self, predict: Callable[[Nest], Nest], raw: Nest, prepared: Nest, *targets_and_weights: Nest
+    ) -> tf.Tensor:
+        """As `eval_step`, of the outputs of another model, `predict(raw)`, in place of the model's of `prepared`."""
+        learner = copy.copy(self)
+        learner.model = _StandIn(self.model, predict, raw, prepared)
+        return learner.eval_step(prepared, *targets_and_weights)
 
     def forward(self, inputs: Nest, targets: Nest = None, weights: Nest = None, *, training: bool) -> Forward:
         """What a step computes of a batch, before it measures and learns."""
@@ -327,6 +336,20 @@ class Supervised:
     def _counted(self, targets: Nest) -> tf.Tensor | None:
         """1.0 for each target that counts, 0.0 for those that are ignored; None where all count."""
         return None if self._ignore_label is None else tf.cast(targets != self._ignore_label, tf.float32)
+
+
+class _StandIn:
+    """A model whose outputs another one gives; what its own layers add to the loss, and its mask, stay."""
+
+    def __init__(self, model: keras.Model, predict: Callable[[Nest], Nest], raw: Nest, prepared: Nest) -> None:
+        self._model, self._predict, self._raw, self._prepared = model, predict, raw, prepared
+
+    def __call__(self, inputs: Nest, *, training: bool = False) -> Nest:
+        own = self._model(inputs, training=training)
+        return with_mask(self._predict(self._raw if inputs is self._prepared else inputs), of=own)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ and no global; what should happen beside training is a callback.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import time
@@ -25,7 +24,6 @@ import keras
 import tensorflow as tf
 
 from src.common.errors import control_flow_on_tensor
-from src.common.internals import with_mask
 from src.common.ranges import Count, enforce_ranges
 from src.data.batch import Nest
 from src.data.pipeline import Batches, as_batches, errors_of_reading
@@ -158,20 +156,17 @@ class Trainer:
         predict: Callable[[Nest], Nest],
         data: Batches | tf.data.Dataset,
         *,
-        own: Callable[[Nest], Nest] | None = None,
+        prepare: Callable[[Nest], Nest] = lambda inputs: inputs,
     ) -> dict[str, float]:
         """As `evaluate`, of the outputs of any other `predict(inputs)` than the model's own: an exported one's.
 
         Args:
-            own: the model's own outputs for the same inputs, where these are none that it takes as they are; called for
-                the losses that its layers add.
+            data: of inputs as `predict` takes them.
+            prepare: makes of them what the model takes.
         """
-        own = own or functools.partial(self.model, training=False)
 
-        def step(inputs: Nest, targets: Nest = None, weights: Nest = None) -> tf.Tensor:
-            like = own(inputs)
-            outputs = with_mask(predict(inputs), of=like)
-            return self.learner.measure(self.learner.compare(targets, outputs, weights), inputs, targets)
+        def step(inputs: Nest, *others: Nest) -> tf.Tensor:
+            return self.learner.eval_outputs_step(predict, inputs, prepare(inputs), *others)
 
         batches = self._batches(data)
         run = self._measuring_loop(batches, step)

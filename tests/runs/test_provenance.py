@@ -135,6 +135,7 @@ def test_a_file_at_home_counts(tmp_path, monkeypatch):
 def test_what_of_the_project_every_run_goes_through():
     machinery = reach(COMPUTING, without=NOT_COMPUTING)
     computing = ["training.trainer", "training.learner", "build", "training.state", "data.data", "data.pipeline"]
+    computing += ["training.accumulation"]
     showing = [
         "config",
         "runs.lock",
