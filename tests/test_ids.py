@@ -43,6 +43,7 @@ NOT_IDENTITY = {
     *("callback.profile", "callback.checkpoint.max_to_keep", "callback.checkpoint.every_steps"),
     *("callback.checkpoint.every_seconds", "callback.summaries.every_steps", "callback.summaries.graph"),
     *("trainer.steps_per_call", "data.cache_dir", "data.download", "data.max_memory_gib", "callback.export._partial_"),
+    "evaluate_test",
 }
 NOT_IDENTITY_OF_A_DATASET = {"data.data_dir"}
 ORDERED = {"data.transforms", "data.mask_colors"}

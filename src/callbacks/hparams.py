@@ -4,7 +4,8 @@
 
 The settings are all that run.json says of the run, so that the table is complete however the runs differ. The metrics
 are the last values in `train` and `val`, then `best/epoch` and `best/<monitor>`, and as `best_epoch/<metric>` the
-others of the best step: NaN where an earlier best had one and this one, a validation within an epoch, has not.
+others of the best step: NaN where an earlier best had one and this one, a validation within an epoch, has not. With
+`evaluate_test=true`, `test/<metric>` too.
 TensorBoard shows five of each unasked: of the settings those that differ, of the metrics the first by name, which the
 best belong to. The run that it has for all this is the directory itself.
 """
@@ -21,7 +22,7 @@ from typing import Any
 import tensorflow as tf
 from tensorboard.plugins.hparams import api, api_pb2, metadata, summary
 
-from src.callbacks.events import EventCallback
+from src.callbacks.events import EventCallback, EventFiles
 from src.common.text import printable
 from src.training.state import TrainState
 
@@ -64,6 +65,14 @@ class Hparams(EventCallback):
 
     def on_train_end(self, state: TrainState) -> None:
         self._write_once(metadata.SESSION_END_INFO_TAG, summary.session_end_pb(api_pb2.STATUS_SUCCESS))
+
+    def add(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        """Write what was measured after training, at the best step."""
+        files = EventFiles(self._directory, step=state.step)
+        step = state.best.step if state.best else state.step
+        files.guard(files.write, tf.summary.scalar, "", step, metrics)
+        files.make_durable()
+        files.close()
 
     def _write_once(self, tag: str, message: Any) -> None:
         def write(tag: str, message: Any) -> None:

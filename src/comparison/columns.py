@@ -23,7 +23,7 @@ OPTIONS = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback
 # What has no influence on a result: where a run lies, which of its metrics is monitored, options of a single start.
 BOOKKEEPING = (
     *("name", "monitor", "mode", "search", "experiment", "debug", "resume", "wait", "rerun", "stale", "dry_run"),
-    *("max_seconds", "log_every_steps", *(f"callback.{name}" for name in WATCHING)),
+    *("max_seconds", "evaluate_test", "log_every_steps", *(f"callback.{name}" for name in WATCHING)),
 )
 SUGGESTIONS, SIMILARITY = 4, 0.7  # of similar spellings
 RUN_KEYS = ("epoch", "step", "seconds", "status", "reason", "directory")

@@ -111,7 +111,7 @@ def read_row(run: RecordedRun) -> tuple[Row, list[str]]:
     """A run's row, and what is wrong with its history."""
     values, status = run.values, run.status
     history, warnings = read_history(run.directory)
-    metrics = best_metrics(values, history)
+    metrics = {**best_metrics(values, history), **values["test"]}
     row = Row(
         run=run,
         status=status,

@@ -36,6 +36,7 @@ NOT_IDENTITY = (
     "stale",
     "dry_run",
     "max_seconds",
+    "evaluate_test",
     "log_every_steps",
     "callback.progress",
     "callback.hparams",

@@ -1,4 +1,4 @@
-"""What a command does with the run that its config names: start, resume, retry, or reuse it.
+"""What a command does with the run that its config names: start, resume, retry, measure, or reuse it.
 
 decide(record, config_hash=..., changed=[], stale="ask")      # "reuse"
 """
@@ -11,7 +11,7 @@ from typing import Literal
 from src.common.text import first_of
 from src.runs.record_schema import RecordValues
 
-Action = Literal["start", "resume", "reuse"]
+Action = Literal["start", "resume", "measure", "reuse"]
 
 
 class StaleRun(RuntimeError):
@@ -26,6 +26,7 @@ def decide(
     has_checkpoints: bool = True,
     stale: str = "ask",
     rerun: bool = False,
+    evaluate_test: bool = False,
 ) -> tuple[Action, bool]:
     """Decide from a run's record.
 
@@ -36,6 +37,7 @@ def decide(
         has_checkpoints: whether the run has anything to go on from; one that failed before that just starts.
         stale: what to do where code or data have changed since: `ask`, `reuse`, `rerun`.
         rerun: start afresh in any case.
+        evaluate_test: measure the test split of a completed run of which that has not been done, and that can be.
 
     Returns:
         The action, and whether what lies in the directory must be set aside first.
@@ -63,4 +65,6 @@ def decide(
         )
     if changed and stale == "rerun":
         return "start", True
-    return ("reuse" if record["status"] == "completed" else "resume"), False
+    if record["status"] != "completed":
+        return "resume", False
+    return ("measure" if evaluate_test and has_checkpoints and not record["test"] else "reuse"), False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shlex
 import sys
 import threading
 import traceback
@@ -34,9 +35,10 @@ from src.config.hydra_settings import PLUGINS, check_settings
 from src.config.identity import register_resolvers
 from src.runs.begin import begin, keep_code, now
 from src.runs.branch import begin_branch
-from src.runs.commands import next_commands, print_next
+from src.runs.commands import next_commands, print_next, python
 from src.runs.decision import Action
 from src.runs.environment import environment, environment_changes
+from src.runs.evaluate_test import check_test, measure_test, shown
 from src.runs.file_access import watch
 from src.runs.hydra_job import HydraCallbacks, run_as_job
 from src.runs.provenance import completed, fingerprints, is_users, unfollowed
@@ -90,6 +92,8 @@ def execute(
             nonlocal is_begun
             is_begun, here = True, replace(run, directory=directory)
             begins(here)
+            if action == "measure":
+                return _measure(here, record, listen=listen, threads=threads)
             return _train(here, before, prints, listen=listen, threads=threads)
 
         try:
@@ -121,6 +125,8 @@ def execute_job(cfg: DictConfig) -> float:
     with _decided(run, wait=cfg.wait) as (action, _, record, prints):
         if action == "reuse":
             return report(run, record, note="already completed, reused")
+        if action == "measure":
+            return _measure(run, record)
         return _train(run, record.values, prints)
 
 
@@ -183,6 +189,30 @@ def _train(
     return value
 
 
+def _measure(run: Run, record: Record, *, listen: Listen = stop_on_signals, threads: int | None = None) -> float:
+    """Measure the test split of a completed run, whose lock is held, and change nothing else of it."""
+    trainer, data = _build(run, record, record.values, threads=threads)
+    from src.training.checkpoints import Checkpoints
+    from src.training.trainer import Interrupted
+
+    check_test(run.cfg, data)
+    trainer.check(data.train, data.val)  # which makes what a checkpoint restores
+    if Checkpoints(run.directory / "checkpoints").restore(trainer.state) is None:
+        raise FileNotFoundError(f"{run.directory} has no checkpoint any more; {_evaluate_command(run)}")
+    with listen(trainer.interrupt) as received:
+        try:
+            record.update(test=measure_test(trainer, data, run.directory))
+        except Interrupted as interrupted:
+            log.warning("%s: the test split is not measured; the same command does it", interrupted)
+            sys.exit(128 + received[0])
+    return report(run, record, note="already completed, reused")
+
+
+def _evaluate_command(run: Run) -> str:
+    directory = os.path.relpath(run.directory)
+    return f"its SavedModel is measured by: {shlex.join([python(), '-m', 'src.evaluate', directory, 'split=test'])}"
+
+
 def _build(run: Run, record: Record, before: RecordValues, *, threads: int | None) -> tuple[Trainer, Data]:
     """Import TensorFlow, and make what the config names."""
     cfg = run.cfg
@@ -224,6 +254,7 @@ def _check(run: Run, record: Record, trainer: Trainer, data: Data) -> None:
             f"monitor is {cfg.monitor!r}, and the data has no validation split; "
             f"give monitor=train/{cfg.monitor.removeprefix('val/')}, or data with one"
         )
+    check_test(cfg, data)
     options = {f"{group}_option": chosen.get(group, "") for group in ("model", "data")}
     if shape_problem := preflight.shape_problem(trainer.model, data, **options):
         raise ConfigError(shape_problem)
@@ -295,6 +326,7 @@ def _fit(run: Run, record: Record, trainer: Trainer, data: Data, *, listen: List
         try:
             with preflight.naming_memory_shortage():
                 trainer.fit(data.train, data.val, epochs=run.cfg.epochs)
+                measured = {"test": measure_test(trainer, data, run.directory)} if run.cfg.evaluate_test else {}
         except Interrupted as interrupted:
             pruned = bool(received) and received[0] == PRUNE_SIGNAL
             record.update(status="pruned" if pruned else "interrupted", finished=now())
@@ -305,7 +337,7 @@ def _fit(run: Run, record: Record, trainer: Trainer, data: Data, *, listen: List
         if state.stop_reason:
             log.info("stopped after epoch %d: %s", state.epoch, state.stop_reason)
         _keep_fingerprints(run, record, record.values["fingerprints"])
-        record.update(status="completed", finished=now())
+        record.update(status="completed", finished=now(), **measured)
         if nothing := learned_nothing(state.best, data):
             log.warning("%s", nothing)
     # A signal too late to stop this run still ends the sweep that it is part of.
@@ -340,10 +372,17 @@ def report(run: Run, record: Record, *, note: str = "") -> float:
     value = math.nan if best is None or best["value"] is None else best["value"]
     where = f"epoch {best['epoch']} of {values['epochs']}{step_within(best)}" if best else "no epoch"
     print(f"{values['monitor']} {value:.6f}  ({where}, {values['seconds']:.1f} s{', ' if note else ''}{note})")
+    if tested := values["test"]:
+        print(shown(tested))
     print(directory, flush=True)
     if run.is_job:
         return value
     print_next(next_commands(run.directory), sys.stderr)
+    if run.cfg.evaluate_test and not tested:
+        print(
+            f"note: its checkpoints are gone, so the test split is not measured; {_evaluate_command(run)}",
+            file=sys.stderr,
+        )
     if note:
         then = values["environment"]
         if changed := environment_changes(then, environment()):

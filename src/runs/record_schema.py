@@ -121,6 +121,7 @@ class RecordValues(TypedDict):
     mode: Literal["min", "max"]
     best: RecordedBest | None
     metrics: dict[str, float | None]
+    test: dict[str, float | None]
     epoch: int
     step: int
     epochs: int | None

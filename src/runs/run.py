@@ -106,6 +106,7 @@ class Run:
             has_checkpoints=(self.directory / "checkpoints").is_dir(),
             stale=self.cfg.stale,
             rerun=self.cfg.rerun,
+            evaluate_test=self.cfg.evaluate_test,
         )
         return action, set_aside and any((self.directory / name).exists() for name in ("run.json", "checkpoints"))
 

@@ -154,7 +154,12 @@ def composer_of(config: DictConfig) -> Composer:
 def _counts_of_actions(planned: Sequence[Job]) -> str:
     """How many jobs there are, and what is done with them."""
     counts = Counter(job.action for job in {job.directory: job for job in planned}.values())
-    words: dict[Action, str] = {"reuse": "completed before", "resume": "to resume", "start": "to start"}
+    words: dict[Action, str] = {
+        "reuse": "completed before",
+        "measure": "to measure on the test split",
+        "resume": "to resume",
+        "start": "to start",
+    }
     jobs = "1 job" if len(planned) == 1 else f"{len(planned)} jobs"
     return f"{jobs}: {', '.join(f'{counts[action]} {text}' for action, text in words.items() if counts[action])}"
 

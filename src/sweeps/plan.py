@@ -128,7 +128,7 @@ def estimated_seconds(planned: Sequence[Job], *, slots: int) -> float | None:
     """How long these jobs will train, by the epochs of completed runs beside them; None where a model has none."""
     rates = {folder: _epoch_seconds(folder) for folder in {job.directory.parent for job in planned}}
     total, longest = 0.0, 0.0
-    for job in {job.directory: job for job in planned if job.action != "reuse"}.values():
+    for job in {job.directory: job for job in planned if job.action in ("start", "resume")}.values():
         known = rates[job.directory.parent]
         if not (measured := known.get(_model(job.directory))):
             return None

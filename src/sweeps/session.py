@@ -59,7 +59,7 @@ class Session:
             if trial.state == TrialState.FAIL:
                 error = (Record(job.directory).read() or EMPTY)["error"]
                 state.reason = f"{error['type']}: {error['message']}" if error else None
-        elif PRUNED_AT in trial.user_attrs and job.action != "reuse":
+        elif PRUNED_AT in trial.user_attrs and job.action in ("start", "resume"):
             self.add(unfinished, job, earlier="pruned")
         else:
             self.add(unfinished, job)

@@ -21,11 +21,18 @@ from rich.text import Text
 
 from src.common.errors import one_line
 from src.common.text import duration, last_names, print_table, short
+from src.runs.decision import Action
 from src.sweeps.job_state import DONE, UNFINISHED, JobState
 from src.sweeps.plan import Job
 
 REFRESH_SECONDS = 0.5
 STYLES = {"running": "cyan", "completed": "green", "reused": "green", "failed": "red", "pruned": "yellow"}
+ACTIONS: dict[Action, str] = {
+    "start": "starts",
+    "resume": "resumes",
+    "measure": "is measured on the test split",
+    "reuse": "is completed",
+}
 SHOWN = {"reused": "completed before", "locked": "in use"}
 
 
@@ -145,7 +152,7 @@ def print_jobs(planned: Sequence[Job], stream: TextIO) -> None:
     seen: dict[Path, int] = {}
     for state in states:
         job = state.job
-        action = {"start": "starts", "resume": "resumes", "reuse": "is completed"}[job.action]
+        action = ACTIONS[job.action]
         if (first := seen.setdefault(job.directory, state.number)) != state.number:
             action = f"is job {first}"
         elif job.set_aside:

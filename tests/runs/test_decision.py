@@ -10,7 +10,7 @@ UNFINISHED = ("running", "interrupted", "failed", "pruned")
 
 
 def record(status):
-    return {"id": "1a2b3c4d", "status": status, "config_hash": "1a2b3c4d00"}
+    return {"id": "1a2b3c4d", "status": status, "config_hash": "1a2b3c4d00", "test": {}}
 
 
 def decided(status, changed, **options):
@@ -27,6 +27,9 @@ def decided(status, changed, **options):
         ("completed", OLD, {"stale": "rerun"}, ("reuse", False)),
         ("completed", OLD, {"rerun": True}, ("start", True)),
         ("completed", OLD, {"has_checkpoints": False}, ("reuse", False)),
+        ("completed", OLD, {"evaluate_test": True}, ("measure", False)),
+        ("completed", OLD, {"evaluate_test": True, "has_checkpoints": False}, ("reuse", False)),
+        ("interrupted", OLD, {"evaluate_test": True}, ("resume", False)),
         ("completed", NEW, {"stale": "reuse"}, ("reuse", False)),
         ("completed", NEW, {"stale": "rerun"}, ("start", True)),
         ("completed", NEW, {"rerun": True}, ("start", True)),
