@@ -17,11 +17,12 @@ import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.callbacks.checkpoint import BEST
-from src.common.errors import Shortage
+from src.common.errors import Shortage, plain_message, users_line
 from src.common.machine import KERAS, available_cores
 from src.config import targets
 from src.config.binding import target_problems
 from src.config.checks import ConfigError, check_run_paths, resolved_node
+from src.data.batch import described
 from src.data.data import Data, DataError
 from src.runs.recorded_config import load_config
 from src.training.callback import Callback
@@ -137,7 +138,7 @@ def build_trainer(
         "optimizer": optimizer,
         "loss": _build(cfg, "loss"),
         "ignore_label": data.ignore_label,
-        "metrics": {name: metric for name, metric in _build(cfg, "metric").items() if metric is not None},
+        "metrics": {name: metric for name, metric in (_build(cfg, "metric") or {}).items() if metric is not None},
         "loss_scaling": cfg.get("precision") == "mixed_float16",
     }
     if cfg.get("learner"):
@@ -214,13 +215,23 @@ def _model(cfg: DictConfig, data: Data) -> keras.Model:
     model = _build(cfg, "model")
     model = model(data=data) if isinstance(model, functools.partial) else model
     if not model.built:
-        model(tf.nest.map_structure(_example_of, data.train.element_spec[0]))
+        spec = data.train.element_spec[0]
+        try:
+            model(tf.nest.map_structure(_example_of, spec))
+        except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, tf.errors.OpError) as error:
+            reason, line = " ".join(plain_message(error).split()), users_line(error)
+            raise ConfigError(
+                f"model ({cfg.model.get('_target_')}) does not take the data's inputs, {described(spec)}: {reason}"
+                + (f"; {line}" if line else "")
+            ) from error
     return model
 
 
 def _example_of(spec: tf.TypeSpec) -> tf.Tensor:
     """Zeros for one example, or of strings an empty one; an axis of any length has 1."""
-    return tf.zeros([1, *(size or 1 for size in spec.shape[1:])], spec.dtype)
+    zeros = tf.zeros([1, *(size or 1 for size in spec.shape[1:])], spec.dtype)
+    is_ragged = isinstance(spec, tf.RaggedTensorSpec)
+    return tf.RaggedTensor.from_tensor(zeros, ragged_rank=spec.ragged_rank) if is_ragged else zeros
 
 
 def _without_nulls(optimizer: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -66,3 +67,15 @@ def test_what_a_link_leads_out_of_the_run_is_refused(tmp_path):
 def test_callbacks_without_checkpoint(tmp_path):
     trainer, _ = built("~callback.checkpoint", run_dir=tmp_path)
     assert list(trainer.callbacks) == [*SHOWING, "progress", "export", "hparams"]
+
+
+def test_a_model_that_does_not_take_the_data_is_told_with_what_they_are(monkeypatch):
+    resolve = build.targets.resolve
+    own = {"mine.net": lambda: keras.Sequential([keras.layers.Dense(3)])}
+    monkeypatch.setattr(build.targets, "resolve", lambda path, **more: own.get(path) or resolve(path, **more))
+    cfg = compose(["data=table"])
+    cfg.model = {"_target_": "mine.net"}
+    with pytest.raises(
+        ConfigError, match=r"^model \(mine.net\) does not take the data's inputs, {'age': float32 \(None,\)"
+    ):
+        build.build_model(cfg, build.build_data(cfg))

@@ -12,7 +12,7 @@ Nothing of this project is needed to load it: tf.saved_model.load(directory + "/
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from src.common.files import literal, replacing
-from src.data.batch import INPUTS, OUTPUTS, Nest, examples_of, is_single, named_parts
+from src.data.batch import INPUTS, OUTPUTS, Nest, examples_of, is_single, named_parts, served_parts, splits_names
 from src.data.data import Data
 from src.data.images.image_data import ImageData
 from src.data.pipeline import to_float
@@ -53,25 +53,42 @@ class Export(Callback):
         with best_weights(state, self._best):
             if data is None:
                 export(state.model, path)
-            elif isinstance(data, ImageData):
-                export(state.model, path, dtype=data.stored_spec("train")[0].dtype, class_names=data.class_names)
+            elif isinstance(data, ImageData) and _gives_classes(state, data):
+                stored = data.stored_spec("train")[0]
+                export(state.model, path, shape=stored.shape[1:], dtype=stored.dtype, class_names=data.class_names)
             else:
                 export_any(state, data, path)
         log.info("exported %s", path)
 
 
-def export(model: keras.Model, path: Path, *, dtype: tf.DType = tf.uint8, class_names: Sequence[str] = ()) -> Path:
+def _gives_classes(state: TrainState, data: Data) -> bool:
+    """Whether the model gives a score of each class for a batch of the data."""
+    if not is_single(state.input_spec) or state.input_spec != data.train.element_spec[0]:
+        return False
+    outputs = state.inference.structured_outputs
+    return is_single(outputs) and outputs.shape[-1] == data.num_classes
+
+
+def export(
+    model: keras.Model,
+    path: Path,
+    *,
+    shape: Sequence[int | None] | None = None,
+    dtype: tf.DType = tf.uint8,
+    class_names: Sequence[str] = (),
+) -> Path:
     """Write a SavedModel beside `path`, check that it computes what the model does, and rename it.
 
     Args:
         model: float32 images in [0, 1] [N, H, W, C], or other floats [N, ...] -> logits [N, ..., classes].
+        shape: of an image, for a model with a `call` of its own, which does not say what it takes.
         dtype: of what it is given when it serves: uint8 pixels, or floats as the model takes them.
         class_names: one for each class, in their order; where there are none, nothing is written of them.
 
     Raises:
         RuntimeError: the written model's outputs are not, bit for bit, those of the model.
     """
-    shape = model.input_shape[1:]
+    shape = model.input_shape[1:] if getattr(model, "inputs", None) else tuple(shape or ())
     module = tf.Module()
     module.weights = [v.value for v in model.variables]
     module.serve = serving_function(model, shape, dtype)
@@ -115,26 +132,19 @@ def export_any(state: TrainState, data: Data, path: Path) -> Path:
     Raises:
         RuntimeError: the written model's outputs are not, bit for bit, those of the model.
     """
-    takes_data = str(state.input_spec) == str(data.train.element_spec[0])
+    takes_data = state.input_spec == data.train.element_spec[0]
     raw = data.stored_spec("train")[0] if takes_data else state.input_spec
-    specs = named_parts(raw, INPUTS)
+    specs, dense = named_parts(raw, INPUTS), served_parts(raw, INPUTS)
     examples = data.raw("val" if "val" in data.splits() else "train")
     (given, *_) = examples.next(examples.open(0, 0), tf.constant(0)) if takes_data else (_zeros(raw),)
 
     @tf.function(autograph=False)
     def serve(**inputs):
-        rows = examples_of(inputs)
+        inputs = {name: tf.ensure_shape(inputs[name], spec.shape) for name, spec in dense.items()}
+        packed = {name: _packed(name, spec, inputs) for name, spec in specs.items()}
+        rows = examples_of(packed)
         # Not every layer takes no rows at all, so the model is given one then, which is cut off again.
-        filling = {
-            name: tf.zeros([tf.cast(rows == 0, tf.int32), *(size or 1 for size in spec.shape[1:])], spec.dtype)
-            for name, spec in specs.items()
-        }
-        filled = [
-            tf.ensure_shape(tf.concat([tf.ensure_shape(inputs[name], spec.shape), filling[name]], 0), spec.shape)
-            if isinstance(spec, tf.TensorSpec) and None not in spec.shape[1:]
-            else inputs[name]
-            for name, spec in specs.items()
-        ]
+        filled = [_with_a_row_for_none(packed[name], spec, rows) for name, spec in specs.items()]
         nest = tf.nest.pack_sequence_as(raw, filled)
         outputs = state.model(data.prepare(nest) if takes_data else nest, training=False)
         outputs = tf.nest.map_structure(lambda tensor: tf.cast(tensor, tf.float32)[:rows], outputs)
@@ -150,7 +160,9 @@ def export_any(state: TrainState, data: Data, path: Path) -> Path:
 
     module = tf.Module()
     module.weights, module.model = [v.value for v in state.model.variables], state.model
-    module.serve = serve.get_concrete_function(**{name: _named_spec(spec, name) for name, spec in specs.items()})
+    module.serve = serve.get_concrete_function(
+        **{name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in dense.items()}
+    )
     signatures = {"serving_default": module.serve}
     names = [name.encode("utf-8", "surrogateescape") for name in data.class_names]
     if names:
@@ -159,12 +171,24 @@ def export_any(state: TrainState, data: Data, path: Path) -> Path:
         tf.saved_model.save(module, str(temporary), signatures=signatures)
         if names:
             (temporary / "assets" / "class_names.txt").write_bytes(b"".join(name + b"\n" for name in names))
-        _check_same_outputs(module.serve, temporary, named_parts(given, INPUTS))
+        named = served_parts(given, INPUTS)
+        _check_same_outputs(module.serve(**named), temporary, named)
     return path
 
 
-def _named_spec(spec: tf.TypeSpec, name: str) -> tf.TypeSpec:
-    return tf.TensorSpec(spec.shape, spec.dtype, name=name) if isinstance(spec, tf.TensorSpec) else spec
+def _packed(name: str, spec: tf.TypeSpec, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor | tf.RaggedTensor:
+    """A tensor as it was before `served_parts`."""
+    if not isinstance(spec, tf.RaggedTensorSpec):
+        return inputs[name]
+    splits = [inputs[of] for of in splits_names(name, spec.ragged_rank)]
+    return tf.RaggedTensor.from_nested_row_splits(inputs[name], splits)
+
+
+def _with_a_row_for_none(part: tf.Tensor | tf.RaggedTensor, spec: tf.TypeSpec, rows: tf.Tensor) -> Any:
+    filling = tf.zeros([tf.cast(rows == 0, tf.int32), *(size or 1 for size in spec.shape[1:])], spec.dtype)
+    if isinstance(spec, tf.RaggedTensorSpec):
+        return part
+    return tf.ensure_shape(tf.concat([part, filling], 0), spec.shape) if None not in spec.shape[1:] else part
 
 
 def _zeros(spec: Nest) -> Nest:
@@ -185,11 +209,10 @@ def _check_same(module: tf.Module, path: Path, shape: tuple[int | None, ...], dt
     values = np.random.default_rng(0).integers(0, 256, [3, *(size or ANY_SIZE for size in shape)], dtype=np.uint8)
     inputs = tf.constant(values) if dtype == tf.uint8 else tf.cast(to_float(tf.constant(values)), dtype)
     (name,) = module.serve.get_concrete_function().structured_input_signature[0]
-    _check_same_outputs(module.serve, path, {name.name: inputs})
+    _check_same_outputs(module.serve(inputs), path, {name.name: inputs})
 
 
-def _check_same_outputs(serve: Callable[..., Any], path: Path, inputs: Mapping[str, tf.Tensor]) -> None:
-    expected = serve(*inputs.values()) if len(inputs) == 1 else serve(**inputs)
+def _check_same_outputs(expected: Mapping[str, tf.Tensor], path: Path, inputs: Mapping[str, tf.Tensor]) -> None:
     with literal(path) as name:
         written = tf.saved_model.load(name).signatures["serving_default"](**inputs)
     for name, value in expected.items():

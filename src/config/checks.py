@@ -253,6 +253,8 @@ def _check_monitor(config: Mapping[str, Any]) -> None:
     names = [f"{split}/{metric}" for split in ("train", "val") for metric in own]
     split, _, metric = str(monitor).partition("/")
     of_class = split in ("train", "val") and any(metric.startswith(f"{score}/") for score in of_classes)
+    if split in ("train", "val") and config.get("learner"):
+        return  # it may have metrics of its own; the trainer knows them
     if monitor not in names and not of_class:
         classes = "".join(f", val/{score}/<class>" for score in of_classes)
         files = sorted((CONFIG_DIR / "metric").glob("*.yaml")) if split in ("train", "val") else []

@@ -25,7 +25,6 @@ from typing import Any
 from src.common.code import ROOT
 from src.common.errors import control_flow_on_tensor, plain_message, users_line
 from src.common.spelling import did_you_mean
-from src.common.text import plural
 from src.config.moved import new_name
 
 FILE = ROOT / "conf" / "targets.txt"
@@ -152,8 +151,8 @@ def build(node: Any, *, key: str, **arguments: Any) -> Any:
         arguments: replace or complete the node's own.
 
     Raises:
-        TargetError: a target may not be named, does not exist or refuses its arguments, or the `model` is no functional
-            or sequential one with one input and one output. What it raised itself, a
+        TargetError: a target may not be named, does not exist or refuses its arguments, or the `model` is no Keras
+            model. What it raised itself, a
             TypeError, ValueError, ImportError or AttributeError, is the cause; anything else is raised as it is.
     """
     if isinstance(node, list):
@@ -189,31 +188,9 @@ def build(node: Any, *, key: str, **arguments: Any) -> Any:
         elif line := users_line(error):
             reason = f"{type(error).__name__}: {reason}; {line}"
         raise TargetError(f"{key} ({node['_target_']}): {reason}") from error
-    if key == "model" and (unfit := _no_model(built)):
-        raise TargetError(f"model ({node['_target_']}) {unfit}")
+    if key == "model" and not isinstance(built, importlib.import_module("keras").Model):
+        raise TargetError(f"model ({node['_target_']}) returns {_described(built)}: a run takes a keras.Model")
     return built
-
-
-def _no_model(built: Any) -> str | None:
-    """Why it is no Keras model whose input and output are known before any data has been through it."""
-    keras = importlib.import_module("keras")
-    wanted = "a run takes a functional or sequential keras.Model, with one input and one output"
-    if not isinstance(built, keras.Model):
-        return f"returns {_described(built)}: {wanted}"
-    try:
-        counts = len(built.inputs), len(built.outputs)
-    except (AttributeError, ValueError):  # ValueError: of a sequential one without keras.Input
-        pass
-    else:
-        told = f"has {plural(counts[0], 'input')} and {plural(counts[1], 'output')}"
-        return None if counts == (1, 1) else f"{told}: {wanted}"
-    if isinstance(built, keras.Sequential):
-        return f"does not know what it takes: {wanted}; let it begin with keras.Input(input_shape)"
-    name = type(built).__name__
-    return (
-        f"is a model with a call() of its own: {wanted}. Let the config name a function that returns one of it: "
-        f"inputs = keras.Input(input_shape), keras.Model(inputs, {name}(...)(inputs))"
-    )
 
 
 def packages(group: str) -> tuple[str, ...]:

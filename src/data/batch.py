@@ -71,6 +71,31 @@ def named_parts(nest: Nest, name: str) -> dict[str, Any]:
     }
 
 
+def served_parts(nest: Nest, name: str) -> dict[str, Any]:
+    """As `named_parts`, of dense tensors alone, as signatures take them: a ragged one `a` as its values, `a`, and
+    `a_row_splits`, or `a_row_splits_0` and so on from the outermost where rows are of rows.
+
+    Args:
+        nest: of tensors, or of their specs.
+    """
+    found: dict[str, Any] = {}
+    for key, part in named_parts(nest, name).items():
+        if isinstance(part, tf.RaggedTensor):
+            found[key], splits = part.flat_values, list(part.nested_row_splits)
+        elif isinstance(part, tf.RaggedTensorSpec):
+            found[key] = tf.TensorSpec([None, *part.shape[part.ragged_rank + 1 :]], part.dtype)
+            splits = [tf.TensorSpec([None], part.row_splits_dtype)] * part.ragged_rank
+        else:
+            found[key], splits = part, []
+        found |= dict(zip(splits_names(key, len(splits)), splits, strict=True))
+    return found
+
+
+def splits_names(name: str, count: int) -> list[str]:
+    """What the row splits of a ragged tensor are called in signatures, from the outermost."""
+    return [f"{name}_row_splits{f'_{i}' if count > 1 else ''}" for i in range(count)]
+
+
 def described(nest: Nest) -> str:
     """Dtypes and shapes, by name where there are several: `float32 (None, 3)`, `{'age': float32 (None,), ...}`."""
     if isinstance(nest, dict):

@@ -139,7 +139,8 @@ class Data:
             if isinstance(examples, Batches) and not is_repeatable(examples):
                 log.warning(
                     "the %s split gives other batches each time that it is opened: an interrupted run goes on, but not "
-                    "to the same bits; give what shuffles or draws random numbers a seed",
+                    "to the same bits; give what shuffles a seed and reshuffle_each_iteration=False, and what draws "
+                    "random numbers a seed",
                     name,
                 )
 

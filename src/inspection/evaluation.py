@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from src.common.files import replacing
 from src.common.pictures import confusion_counts, confusion_picture, examples_sheet, png
-from src.data.batch import INPUTS, OUTPUTS, Nest, is_single, named_parts
+from src.data.batch import INPUTS, OUTPUTS, Nest, is_single, named_parts, served_parts
 from src.data.data import Data
 from src.data.pipeline import Batches
 from src.runs.record import nan_as_null
@@ -119,6 +119,11 @@ def measure(
         for variable, weights in zip(trainer.model.variables, exported_weights, strict=True):
             variable.assign(weights)
     batches = data.raw(split)
+    if trainer.learner.input_spec(data.train.element_spec) != data.train.element_spec[0]:
+        if not has_best_weights:
+            raise ValueError("the model takes other inputs than the data's, and there is no best checkpoint to measure")
+        prepared = data.unaugmented() if split == "train" else data.split(split)
+        return Evaluation(split, {"best_weights": trainer.evaluate(prepared)}, None, data.class_names)
     models: dict[str, Tensors] = {}
 
     def own(inputs: Nest) -> Nest:
@@ -150,7 +155,7 @@ def measure(
 
 def _takes(serve: Any, inputs: Nest) -> bool:
     """Whether an exported function takes such inputs."""
-    takes, given = serve.structured_input_signature[1], named_parts(inputs, INPUTS)
+    takes, given = serve.structured_input_signature[1], served_parts(inputs, INPUTS)
     if is_single(inputs) and len(takes) == 1:
         return next(iter(takes.values())).is_compatible_with(inputs)
     return set(takes) == set(given) and all(takes[name].is_compatible_with(spec) for name, spec in given.items())
@@ -159,7 +164,7 @@ def _takes(serve: Any, inputs: Nest) -> bool:
 def _served(serve: Any, inputs: Nest, *, like: Nest) -> Nest:
     """What an exported function gives, as the nest that the model gives."""
     names = list(serve.structured_input_signature[1])
-    given = dict(zip(names, [inputs], strict=True)) if is_single(inputs) else named_parts(inputs, INPUTS)
+    given = {names[0]: inputs} if len(names) == 1 and is_single(inputs) else served_parts(inputs, INPUTS)
     found = serve(**given)
     if is_single(like):
         return found["logits"] if "logits" in found else found[OUTPUTS]

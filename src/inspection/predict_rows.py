@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from src.common.files import literal, replace
+from src.data.batch import splits_names
 from src.data.data import DataError
 from src.data.tables import is_missing, read_table
 
@@ -43,8 +44,8 @@ def predict_rows(saved_model: Path, files: Sequence[Path], *, output: Path, clas
     for file, inputs in given:
         rows = len(next(iter(inputs.values())))
         for begin in range(0, rows, BATCH):
-            batch = {name: tf.constant(values[begin : begin + BATCH]) for name, values in inputs.items()}
-            found = {name: tensor.numpy() for name, tensor in serve(**batch).items()}
+            batch = {name: values[begin : begin + BATCH] for name, values in inputs.items()}
+            found = {name: tensor.numpy() for name, tensor in serve(**_tensors(batch, takes)).items()}
             for i in range(len(next(iter(found.values())))):
                 values = {name: array[i].tolist() for name, array in found.items()}
                 if isinstance(values.get("class"), int) and values["class"] < len(class_names):
@@ -56,11 +57,13 @@ def predict_rows(saved_model: Path, files: Sequence[Path], *, output: Path, clas
 
 
 def inputs_of(file: Path, takes: Mapping[str, tf.TensorSpec]) -> dict[str, np.ndarray]:
-    """What a file has for each input of a signature, as arrays of its dtype and shape.
+    """What a file has for each input of a signature, as arrays of its dtype and shape; of rows of any length, lists.
 
     Raises:
         DataError: something is missing or of another type or shape.
     """
+    of_any_length = {name for name in takes if splits_names(name, 1)[0] in takes}
+    takes = {name: spec for name, spec in takes.items() if name not in _splits(takes)}
     stored = _read(file, takes)
     if lacking := [name for name in takes if name not in stored]:
         raise DataError(
@@ -68,6 +71,9 @@ def inputs_of(file: Path, takes: Mapping[str, tf.TensorSpec]) -> dict[str, np.nd
         )
     found = {}
     for name, spec in takes.items():
+        if name in of_any_length:
+            found[name] = _lists(stored[name], name, spec, file)
+            continue
         values = np.asarray(stored[name])
         if values.ndim == 1 and (gone := is_missing(values)).any():
             row = int(gone.argmax()) + 1
@@ -101,6 +107,36 @@ def _read(file: Path, takes: Mapping[str, tf.TensorSpec]) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise error if isinstance(error, DataError) else DataError(f"{file} cannot be read ({error})") from error
     return read_table(file)
+
+
+def _splits(takes: Mapping[str, Any]) -> set[str]:
+    """Of a signature's inputs, those that say where the rows of another one end."""
+    return {of for name in takes for of in splits_names(name, 1) if of in takes}
+
+
+def _lists(values: Any, name: str, spec: tf.TensorSpec, file: Path) -> np.ndarray:
+    """Rows of any length: an object array [n] of arrays."""
+    found = np.empty(len(values), object)
+    for i, row in enumerate(values):
+        try:
+            found[i] = np.asarray(row).astype(spec.dtype.as_numpy_dtype)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{file}, row {i + 1}: {name} is no list of {spec.dtype.name} ({error})") from error
+        if not spec.shape.is_compatible_with(found[i].shape):
+            raise DataError(f"{file}, row {i + 1}: {name} is {list(found[i].shape)}, and the model takes {spec.shape}")
+    return found
+
+
+def _tensors(batch: Mapping[str, np.ndarray], takes: Mapping[str, tf.TensorSpec]) -> dict[str, tf.Tensor]:
+    """Arrays, and lists as their values and their splits, as a signature takes them."""
+    found = {}
+    for name, values in batch.items():
+        splits = splits_names(name, 1)[0]
+        if splits in takes:
+            ends = np.cumsum([0, *map(len, values)])
+            found[splits], values = tf.constant(ends, takes[splits].dtype), np.concatenate(values)
+        found[name] = tf.constant(values)
+    return found
 
 
 def _told(takes: Mapping[str, tf.TensorSpec]) -> str:

@@ -256,7 +256,8 @@ def _check(run: Run, record: Record, trainer: Trainer, data: Data) -> None:
         )
     check_test(cfg, data)
     options = {f"{group}_option": chosen.get(group, "") for group in ("model", "data")}
-    if shape_problem := preflight.shape_problem(trainer.model, data, **options):
+    is_supervised = not cfg.get("learner")  # another learner says itself what it takes of the outputs
+    if is_supervised and (shape_problem := preflight.shape_problem(trainer.model, data, **options)):
         raise ConfigError(shape_problem)
     try:
         trainer.check(data.train, data.val)
@@ -264,7 +265,7 @@ def _check(run: Run, record: Record, trainer: Trainer, data: Data) -> None:
         groups = ("model", "data", "loss", "metric")
         raise ConfigError(f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
     probabilities_problem = preflight.probabilities_problem(trainer.state.inference)
-    if probabilities_problem and data.num_classes:
+    if is_supervised and probabilities_problem and data.num_classes:
         raise ConfigError(f"model={chosen.get('model')}: {probabilities_problem}")
     if unseen := unfollowed(run.identity):
         log.warning("a change of this is not noticed by itself: %s", "; ".join(unseen))

@@ -27,6 +27,7 @@ from src.config.compose import compose
 from src.sweeps.preload import preload
 
 ROOT = Path(__file__).resolve().parents[2]
+OWN = ("data", "model", "learner", "loss", "metric")  # groups whose options may name what is in a package `mine`
 # The project first, then what the tests themselves were given, as another Hydra.
 PYTHONPATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
@@ -66,7 +67,7 @@ def _serve() -> None:
     importlib.import_module("src.train")
     del sys.modules["src.train"]  # runpy warns of a module that is imported before it runs
     compose([])  # Hydra's grammar and the project's files of options are read once
-    _allow("callback tests.support.faults\ndata mine\nmodel mine")
+    _allow("callback tests.support.faults\n" + "".join(f"{group} mine\n" for group in OWN))
     gc.freeze()  # a collection in a child would copy the pages of all that is here
     for line in sys.stdin:
         pid = os.fork()
@@ -81,7 +82,7 @@ def _allow(line: str) -> None:
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     file = Path(folder.name, "targets.txt")
-    file.write_text(f"{targets.FILE.read_text()}{line}\n")
+    file.write_text(f"{targets.FILE.read_text()}{line}")
     targets.FILE = file
 
 
