@@ -42,12 +42,21 @@ def mean_loss(loss: Callable[..., tf.Tensor], targets: Nest, outputs: Nest, weig
             that an Embedding with mask_zero names, what is masked does not count.
 
     Raises:
-        ValueError: there are weights, and the loss gives one number and has no argument `sample_weight`.
+        ValueError: there are weights, and the loss gives one number and has no argument `sample_weight`; or one of
+            Keras's that compares numbers one by one would broadcast them.
     """
     of_keras = isinstance(loss, keras.losses.Loss)
-    if not (is_single(targets) and is_single(outputs)) and (of_keras or getattr(loss, "is_of_one_output", False)):
-        raise ValueError("it takes one tensor of each; src.losses.PerOutput gives each output its own loss")
-    weighing = weights if of_keras else _masked(weights, outputs)
+    if not (is_single(targets) and is_single(outputs)):
+        if of_keras or getattr(loss, "is_of_one_output", False):
+            raise ValueError("it takes one tensor of each; src.losses.PerOutput gives each output its own loss")
+    elif targets is not None:
+        alike = _like(outputs, targets)
+        is_one_by_one = type(loss) in MEANS_OF_KERAS and type(loss) is not keras.losses.SparseCategoricalCrossentropy
+        if is_one_by_one and not alike.shape.is_compatible_with(outputs.shape):
+            raise ValueError("it compares number with number, and the shapes differ")
+        targets = targets if of_keras else alike
+    # A sum of losses hands the weights on to each, which looks at the mask itself.
+    weighing = weights if of_keras or isinstance(loss, WeightedSum | PerOutput) else _masked(weights, outputs)
     if weighing is not None and (of_keras or "sample_weight" in inspect.signature(loss).parameters):
         return tf.convert_to_tensor(loss(targets, outputs, sample_weight=weighing))
     value = tf.convert_to_tensor(loss(targets, outputs))
@@ -69,12 +78,18 @@ class _ValuesOf(keras.losses.Loss):
         self._function = function
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        # An axis of one that only one of them has: without this, [n] and [n, 1] would give [n, n] differences.
-        if len(y_pred.shape) == len(y_true.shape) + 1 and y_pred.shape[-1] == 1:
-            y_true = y_true[..., tf.newaxis]
-        elif len(y_true.shape) == len(y_pred.shape) + 1 and y_true.shape[-1] == 1:
-            y_true = tf.squeeze(y_true, -1)
         return self._function(y_true, y_pred)
+
+
+def _like(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Targets with or without a last axis of one, as outputs: [n] and [n, 1] would give [n, n] differences."""
+    if outputs.shape.rank is None or targets.shape.rank is None:
+        return targets
+    if outputs.shape.rank == targets.shape.rank + 1 and outputs.shape[-1] == 1:
+        return targets[..., tf.newaxis]
+    if targets.shape.rank == outputs.shape.rank + 1 and targets.shape[-1] == 1:
+        return tf.squeeze(targets, -1)
+    return targets
 
 
 def _masked(weights: tf.Tensor | None, outputs: Nest) -> tf.Tensor | None:
@@ -87,8 +102,10 @@ def _masked(weights: tf.Tensor | None, outputs: Nest) -> tf.Tensor | None:
 
 
 def expanded(weights: tf.Tensor, rank: int) -> tf.Tensor:
-    """Weights float32 [n, ...] with so many axes, the new ones of 1."""
+    """Weights float32 [n, ...] with so many axes, the new ones of 1; a last one of 1 that is too many goes."""
     weights = tf.cast(weights, tf.float32)
+    if weights.shape.rank == rank + 1 and weights.shape[-1] == 1:
+        return tf.squeeze(weights, -1)
     return tf.reshape(weights, tf.concat([tf.shape(weights), tf.ones([rank - weights.shape.rank], tf.int32)], 0))
 
 

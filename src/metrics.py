@@ -210,16 +210,27 @@ class Of(keras.metrics.Metric):
     def reset_state(self) -> None:
         self.metric.reset_state()
 
+    def get_config(self) -> dict[str, Any]:
+        metric = keras.saving.serialize_keras_object(self.metric)
+        return {**super().get_config(), "output": self.output, "metric": metric}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Of:
+        return cls(**{**config, "metric": keras.saving.deserialize_keras_object(config["metric"])})
+
 
 @keras.saving.register_keras_serializable(package="src")
 class Perplexity(keras.metrics.SparseCategoricalCrossentropy):
-    """e to the mean cross-entropy of integer targets [n, ...] and logits [n, ..., classes]: 1 where all is foreseen."""
+    """e to the mean cross-entropy of integer targets [n, ...] and logits [n, ..., classes]: 1 where all is foreseen.
+
+    NaN where nothing was counted.
+    """
 
     def __init__(self, *, name: str = "perplexity", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype, from_logits=True)
 
     def result(self) -> tf.Tensor:
-        return tf.exp(super().result())
+        return tf.where(self.count > 0, tf.exp(super().result()), math.nan)
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
+from src.common.internals import mask_of
 from src.data.batch import Batch, Nest, batch_spec_of, examples_of
 from src.training.side_effects import side_effects, written
 
@@ -62,6 +63,15 @@ def by_outputs(
     return loss, gradients
 
 
+def refuse_mask(outputs: Nest) -> None:
+    """Raise ValueError where one of a model's outputs has a mask, which parts of a batch would lose."""
+    if any(mask_of(part) is not None for part in tf.nest.flatten(outputs)):
+        raise ValueError(
+            "gradient_accumulation_steps does not go with outputs that have a mask, whose mean is over what is "
+            "not masked; leave the parts out, or name the padding as ignore_label instead of mask_zero"
+        )
+
+
 def changed_by_layers(model: keras.Model, input_spec: Nest) -> list[keras.Variable]:
     """The model's variables that a forward pass changes while training."""
     with tf.init_scope():
@@ -95,6 +105,7 @@ def _outputs_of_parts(learner: Supervised, inputs: Nest) -> Nest:
 
     def add(start, outputs):
         part = learner.model(tf.nest.map_structure(lambda tensor: tensor[start : start + size], inputs), training=True)
+        refuse_mask(part)
         written = zip(outputs, tf.nest.flatten(part), strict=True)
         return start + size, [array.write(start // size, tensor) for array, tensor in written]
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from src.common.ranges import Positive, Share, enforce_ranges
 from src.data.batch import Nest
+from src.losses import expanded
 from src.training.learner import Forward, Supervised
 
 
@@ -47,7 +48,7 @@ class Distillation(Supervised):
         soft = tf.nn.softmax(wanted / self._temperature)
         losses = tf.nn.softmax_cross_entropy_with_logits(soft, tf.cast(forward.outputs, tf.float32) / self._temperature)
         if weights is not None:
-            losses *= tf.reshape(tf.cast(weights, tf.float32), [-1, *([1] * (losses.shape.rank - 1))])
+            losses *= expanded(weights, losses.shape.rank)
         taught = self._temperature**2 * tf.reduce_mean(losses)
         loss = (1 - self._share) * tf.cast(forward.loss, tf.float32) + self._share * taught
         return forward._replace(loss=loss)

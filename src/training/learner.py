@@ -27,7 +27,7 @@ from src.common.internals import mask_of, with_mask
 from src.common.ranges import Count, Positive, enforce_ranges
 from src.data.batch import Batch, Nest, described, examples_of, is_single
 from src.losses import expanded, is_mean, mean_loss
-from src.training.accumulation import by_outputs, changed_by_layers, in_parts
+from src.training.accumulation import by_outputs, changed_by_layers, in_parts, refuse_mask
 from src.training.loss_scale import LossScale
 
 log = logging.getLogger(__name__)
@@ -142,11 +142,8 @@ class Supervised:
     def forward(self, inputs: Nest, targets: Nest = None, weights: Nest = None, *, training: bool) -> Forward:
         """What a step computes of a batch, before it measures and learns."""
         outputs = self.model(inputs, training=training)
-        if self.parts > 1 and mask_of(outputs) is not None:
-            raise ValueError(
-                "gradient_accumulation_steps does not go with outputs that have a mask, whose mean is over what is "
-                "not masked; leave the parts out, or name the padding as ignore_label instead of mask_zero"
-            )
+        if self.parts > 1:
+            refuse_mask(outputs)
         return self.compare(targets, outputs, weights)
 
     def compare(self, targets: Nest, outputs: Nest, weights: Nest = None) -> Forward:

@@ -1,5 +1,7 @@
 """Batches of any nest, with sample weights and masks: the same numbers as Keras's `fit`."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -45,6 +47,12 @@ def function_of_values():
     return of_table({"y": 1}), (X, Y, WEIGHTS), (loss, loss), [("mse", keras.metrics.MeanSquaredError)]
 
 
+def function_of_a_mean():
+    """[n] against [n, 1] are n differences, and not n x n."""
+    loss = lambda targets, outputs: tf.reduce_mean((targets - outputs) ** 2)  # noqa: E731
+    return of_table({"y": 1}), (X, Y), (loss, loss), [("mse", keras.metrics.MeanSquaredError)]
+
+
 def own_loss_weighted():
     """This project's cross-entropy with weights is Keras's."""
     of_keras = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -59,6 +67,16 @@ def padding():
     return of_tokens(), (TOKENS, TOKENS), (of_keras, of_keras), [("accuracy", accuracy)]
 
 
+def padding_and_a_sum():
+    """The mask counts once, by whichever of the losses it is looked at."""
+    of_keras = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    values = functools.partial(keras.losses.sparse_categorical_crossentropy, from_logits=True)
+    ours = WeightedSum(losses={"keras": of_keras, "own": CrossEntropy(), "values": values}, weights={"own": -1.0})
+    weights = np.repeat(WEIGHTS[:, np.newaxis], STEPS, axis=1)
+    accuracy = keras.metrics.SparseCategoricalAccuracy
+    return of_tokens(), (TOKENS, TOKENS, weights), (of_keras, ours), [("accuracy", accuracy)]
+
+
 def padding_and_own_loss():
     of_keras = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     accuracy = keras.metrics.SparseCategoricalAccuracy
@@ -66,7 +84,10 @@ def padding_and_own_loss():
     return of_tokens(), (TOKENS, TOKENS, weights), (of_keras, CrossEntropy()), [("accuracy", accuracy)]
 
 
-ONE_HEAD = [regression, function_of_values, own_loss_weighted, padding, padding_and_own_loss]
+ONE_HEAD = [
+    *(regression, function_of_values, function_of_a_mean, own_loss_weighted),
+    *(padding, padding_and_a_sum, padding_and_own_loss),
+]
 
 
 @pytest.mark.parametrize("case", ONE_HEAD, ids=lambda case: case.__name__)
@@ -94,12 +115,18 @@ def test_losses_metrics_and_weights_are_those_of_fit(case):
 
 def test_weights_of_examples_go_with_a_mask():
     results = []
-    for weights in (WEIGHTS, np.repeat(WEIGHTS[:, np.newaxis], STEPS, axis=1)):
+    for weights in (WEIGHTS, WEIGHTS[:, np.newaxis], np.repeat(WEIGHTS[:, np.newaxis], STEPS, axis=1)):
         metrics = {"accuracy": keras.metrics.SparseCategoricalAccuracy()}
         keras.utils.set_random_seed(0)
         trainer = Trainer(model=of_tokens(), optimizer=keras.optimizers.SGD(0.1), loss=CrossEntropy(), metrics=metrics)
         results.append(trainer.evaluate(InMemory(TOKENS, TOKENS, weights, batch_size=BATCH)))
-    assert results[0] == pytest.approx(results[1], rel=1e-6)
+    for result in results[1:]:
+        assert result == pytest.approx(results[0], rel=1e-6)
+
+
+def test_weights_of_a_column_are_those_of_examples():
+    loss, arrays = CrossEntropy(), (tf.constant(LABELS), tf.constant(RANDOM.normal(size=(EXAMPLES, 3))))
+    assert loss(*arrays, sample_weight=WEIGHTS[:, np.newaxis]) == loss(*arrays, sample_weight=WEIGHTS)
 
 
 def test_two_heads_are_those_of_fit():
@@ -183,6 +210,11 @@ def test_perplexity():
     targets = RANDOM.integers(0, WORDS, (4, 5))
     metric = Perplexity()
     metric.update_state(targets, logits)
+    assert np.isnan(Perplexity().result())
+    of_one = Of(output="next", metric=metric)
+    copied = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(of_one))
+    copied.update_state({"next": targets}, {"next": logits})
+    np.testing.assert_array_equal(copied.result(), metric.result())
     shares = np.take_along_axis(logits - np.log(np.exp(logits).sum(-1, keepdims=True)), targets[..., None], -1)
     np.testing.assert_allclose(metric.result(), np.exp(-shares.mean()), rtol=1e-5)
 
@@ -208,12 +240,26 @@ def test_perplexity():
         ),
         ({"a": 1}, (X, Y, WEIGHTS), {"loss": lambda y, p: tf.reduce_mean(p)}, "no argument sample_weight"),
         ({"a": 1}, (X,), {"loss": keras.losses.MeanSquaredError()}, "targets nothing"),
+        ({"a": 3}, (X, Y), {"loss": keras.losses.MeanSquaredError()}, "number with number, and the shapes differ"),
+        ({"a": 3}, (X, Y[:, None]), {"loss": keras.losses.Huber()}, r"outputs float32 \(None, 3\) .* \(None, 1\)"),
     ],
 )
 def test_what_does_not_fit_together_is_told_before_a_step(outputs, arrays, options, message):
     trainer = Trainer(model=of_table(outputs), optimizer=keras.optimizers.SGD(0.1), **options)
     with pytest.raises(ValueError, match=message):
         trainer.fit(InMemory(*arrays, batch_size=BATCH), epochs=1)
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_parts_of_a_batch_refuse_a_mask_whatever_the_loss(is_named):
+    loss = CrossEntropy(class_weights=[1.0] * WORDS)
+    model, targets = of_tokens(), TOKENS
+    if is_named:
+        model = keras.Model(model.inputs, {"a": model.outputs[0], "b": model.outputs[0]})
+        loss, targets = PerOutput(losses={"a": loss}), {"a": TOKENS, "b": TOKENS}
+    trainer = Trainer(model=model, optimizer=keras.optimizers.SGD(0.1), loss=loss, gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match="does not go with outputs that have a mask"):
+        trainer.fit(InMemory(TOKENS, targets, batch_size=BATCH), epochs=1)
 
 
 def test_a_subclassed_model_trains_when_it_is_built():
