@@ -13,10 +13,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from hydra.core.default_element import ResultDefault
 from omegaconf import OmegaConf
+
+if TYPE_CHECKING:  # what only reads runs needs no Hydra
+    from hydra.core.default_element import ResultDefault
 
 
 class Origins:

@@ -20,7 +20,7 @@ from src.config.checks import OPTIONAL_GROUPS
 from src.config.command_line import parse_command
 from src.config.compose import CONFIG_NAME, as_override, parse_override, search_path, with_config_dir
 from src.config.overrides import refuse_filled_in
-from src.runs.collection import ID, SHORTEST_ID, find_run, find_runs, lock_path
+from src.runs.collection import BRANCHES, ID, SHORTEST_ID, find_run, find_runs, lock_path
 from src.runs.commands import quoted
 from src.runs.external_values import recorded_values
 from src.runs.record import Record
@@ -36,7 +36,6 @@ from src.training.manifest import (
 log = logging.getLogger(__name__)
 
 SUGGESTED = 3  # runs that a message names
-BRANCHES = "branches"  # in a parent's folder: an empty file for each, named by its id
 
 
 # What a run was told once, and a branch of it is not.
@@ -191,11 +190,6 @@ def begin_branch(source: Path, directory: Path, *, checkpoint: str) -> None:
             f"the checkpoints of {source} were removed meanwhile, so there is nothing to start from; "
             "branch from another run, or train this one again: its own command with rerun=true"
         )
-
-
-def branches_of(directory: Path) -> list[str]:
-    """The ids of the runs that branched from this one."""
-    return sorted(path.name for path in (directory / BRANCHES).glob("*"))
 
 
 def _note(source: Path, directory: Path) -> None:

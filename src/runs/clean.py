@@ -20,8 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from src.common.lock import hold
-from src.runs.branch import branches_of
-from src.runs.collection import RecordedRun, find_runs, lock_path
+from src.runs.collection import RecordedRun, branches_of, find_runs, lock_path
 from src.runs.record import BadRecord, Record
 from src.runs.sizes import size_of
 

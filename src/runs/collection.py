@@ -22,6 +22,7 @@ from src.runs.record import BadRecord, Record
 from src.runs.record_schema import RecordValues, read_history
 
 SHORTEST_ID = 4  # digits, which are enough where only one run's id begins with them
+BRANCHES = "branches"  # in a parent's folder: an empty file for each, named by its id
 ID = re.compile(rf"[0-9a-f]{{{SHORTEST_ID},{ID_DIGITS}}}")
 # Names in a folder that a run without run.json has begun.
 TRACES = (".hydra", "checkpoints", "history.jsonl", "summaries")
@@ -67,6 +68,11 @@ class RecordedRun:
     def history(self) -> list[dict[str, Any]]:
         """Its epochs, in order; broken lines are left out."""
         return read_history(self.directory)[0]
+
+
+def branches_of(directory: Path) -> list[str]:
+    """The ids of the runs that branched from this one."""
+    return sorted(path.name for path in (directory / BRANCHES).glob("*"))
 
 
 def lock_path(directory: Path) -> Path:

@@ -152,12 +152,24 @@ def named_in_conf():
     return sorted(name for name in named if name.startswith("src."))
 
 
+def makers_of(found):
+    """The `__init__`s of a class and its bases, as far as each hands on what it does not know."""
+    for part in found.__mro__:
+        if "__init__" in vars(part):
+            yield part.__init__
+            kinds = {parameter.kind for parameter in inspect.signature(part.__init__).parameters.values()}
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                return
+
+
 @pytest.mark.parametrize("name", [*named_in_conf(), "src.training.trainer.Trainer"])
 def test_of_every_option_the_source_says_what_the_signature_says(name):
     module, _, last = name.rpartition(".")
     found = getattr(importlib.import_module(module), last)
     function = found.__init__ if inspect.isclass(found) else found
-    judged = ranges.checks_of(function)
+    judged: dict = {}
+    for maker in makers_of(found) if inspect.isclass(found) else [function]:
+        judged = ranges.checks_of(maker) | judged
     read = signatures.checks(name)
     assert {key: check[1:] for key, check in read.items()} == {key: check[1:] for key, check in judged.items()}
     makers = [vars(part).get("__init__") for part in found.__mro__] if inspect.isclass(found) else [found]

@@ -94,7 +94,8 @@ def test_a_share_is_the_same_however_examples_are_held(how):
 
 def test_what_options_may_refer_to():
     data = made((INPUTS, TARGETS), "arrays", facts={"vocabulary": 7})
-    assert data.facts == {"input_shape": {"age": [], "words": [2]}, "vocabulary": 7}
+    of_classes = dict.fromkeys(["num_classes", "num_outputs", "ignore_label"]) | {"class_names": []}
+    assert data.facts == {"input_shape": {"age": [], "words": [2]}, "vocabulary": 7, **of_classes}
 
 
 class Halved(Data):

@@ -15,9 +15,9 @@ import pytest
 
 from src.common.lock import Locked, hold
 from src.runs import branch, clean
-from src.runs.branch import begin_branch, branches_of, find_parent
+from src.runs.branch import begin_branch, find_parent
 from src.runs.clean import make_plan
-from src.runs.collection import lock_path
+from src.runs.collection import branches_of, lock_path
 from src.runs.record import Record
 from src.training.manifest import newest_good
 from src.verify_resume import WATCHED, command, compare, finish, run_until

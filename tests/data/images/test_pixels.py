@@ -25,7 +25,6 @@ import tensorflow_datasets as tfds
 import tifffile
 from PIL import Image
 
-from src import predict
 from src.data import sources
 from src.data.data import DataError
 from src.data.images.files import BadImage, Decoded, Reading, resized, resized_nearest
@@ -33,6 +32,7 @@ from src.data.images.folders import image_folder
 from src.data.images.image_data import ImageData
 from src.data.images.oddities import Oddities
 from src.data.images.tfds_sets import tfds_images
+from src.inspection import predict_images
 from tests.support.folders import png, read_image, read_mask, save
 from tests.support.prepared import write_set
 
@@ -350,9 +350,11 @@ def from_predict(folder, files, image_size=None):
         asked.extend(images)
         return np.zeros((len(images), 2), np.float32), np.zeros(len(images), np.int32)
 
-    model = predict.Model(serve, image_size and tuple(image_size), 3, classes=2, scores=2)
+    model = predict_images.Model(serve, image_size and tuple(image_size), 3, classes=2, scores=2)
     with ThreadPoolExecutor(2) as pool:
-        done = predict.predictions(model, paths, predict.ImageReader(3, {}), lambda file, image, answer: {}, pool)
+        done = predict_images.predictions(
+            model, paths, predict_images.ImageReader(3, {}), lambda file, image, answer: {}, pool
+        )
         assert all(result == {} for _, result in done)
     return asked
 
@@ -587,7 +589,7 @@ def test_predict_reads_as_its_run_did(tmp_path):
     deep, path = values_of(12, H, W), tmp_path / "image.png"
     path.write_bytes(with_chunks(png(deep, bits=16), chunk(b"eXIf", exif(6))))
     for options in ({}, {"apply_exif": False}, {"bit_depth": 12}, {"apply_exif": False, "bit_depth": 12}):
-        reader = predict.ImageReader(3, {f"data.{key}": value for key, value in options.items()})
+        reader = predict_images.ImageReader(3, {f"data.{key}": value for key, value in options.items()})
         expected = rgb(deep >> options.get("bit_depth", 16) - 8)
         np.testing.assert_array_equal(reader(path), turned(expected, 6 if options.get("apply_exif", True) else 1))
         assert reader.dark == ([] if "bit_depth" in options else [path])
@@ -653,7 +655,7 @@ def test_an_image_of_180_megapixels(tmp_path, monkeypatch):
     pixels = zlib.compress(bytes(side * (1 + -(-side // 8))), 1)
     path = tmp_path / "large.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
-    assert predict.ImageReader(1, {})(path).shape == (side, side, 1)
+    assert predict_images.ImageReader(1, {})(path).shape == (side, side, 1)
     monkeypatch.setattr("src.data.images.files.free_memory", lambda: 100_000_000)
     with pytest.raises(BadImage, match=r"its 182 megapixels need at least 364 MB of memory, and 100 MB are free"):
         read_image(path, channels=1)
