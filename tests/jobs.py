@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tests.support.folders import write_classes
 from tests.support.forks import ROOT
 
-OWN_CODE = ROOT / "docs" / "own-code.md"
+OWN_CODE, TASKS = ROOT / "docs" / "own-code.md", ROOT / "docs" / "tasks.md"
 
 
 class Job(NamedTuple):

@@ -24,7 +24,7 @@ def prints(text: str, *, exit_code: int = 0) -> list[str]:
 def test_benchmarks_are_listed_with_what_they_compare(capsys):
     assert main([]) == 0
     listed = capsys.readouterr().out
-    assert set(find()) == {"bits", "compare", "loop", "resume", "seeded_faults", "sweeps"}
+    assert set(find()) == {"bits", "compare", "jobs", "loop", "resume", "seeded_faults", "sweeps"}
     assert all(re.search(rf"^  {name} +\S", listed, re.M) for name in find())
 
 
