@@ -2,20 +2,23 @@
 
 python -m src.evaluate outputs/digits/cnn-adam-lr0.003-cosine-e20-b32-s0-1a2b3c4d split=test
 
-Standard output has loss and metrics, and each class's IoU, recall and precision. RUN/evaluation/<split>/, which is
-replaced as a whole, has more:
+Standard output has loss and metrics, and each class's IoU, recall and precision, or each label's AUC, precision, recall
+and F1. RUN/evaluation/<split>/, which is replaced as a whole, has more:
 
-    metrics.json     the same in full precision, and each class's recall, precision and IoU, the confusion matrix,
+    metrics.json     the same in full precision, and the confusion matrix of classes; of labels, of which any number may
+                     be true, the probability from which on saying yes has the highest F1 on val, which nothing uses;
                      and the ten examples of the highest loss by their index in the split
     confusion.png    the matrix: a row for each true class
-    worst.png        the ten examples; each has a picture of its own in worst/
+    scatter.png      of numbers: truth against prediction
+    worst.png        the ten examples, of images of classes; each has a picture of its own in worst/
+    worst.csv        the ten examples of other data: inputs, truth, prediction and loss
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -67,7 +70,7 @@ def main(arguments: list[str]) -> int:
         print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
     evaluation = evaluate(cfg, run, split)
     _print_metrics(evaluation)
-    _print_class_results(evaluation)
+    _print_results(evaluation)
     sys.stdout.flush()
     written = _write(evaluation, run)
     ours, exported = (evaluation.metrics.get(name, {}) for name in TITLES)
@@ -160,14 +163,23 @@ def _print_metrics(evaluation: Evaluation) -> None:
     print_table([(evaluation.split, *titles), *rows], sys.stdout, right=titles)
 
 
-def _print_class_results(evaluation: Evaluation) -> None:
-    results = evaluation.class_results
-    if results is None:
-        print("note: the model's outputs are no classes; only the metrics are measured", file=sys.stderr)
-    else:
-        _print_classes(evaluation.class_table(), of_pixels=results.worst[0].target.ndim > 0)
+def _print_results(evaluation: Evaluation) -> None:
+    from src.inspection.results import ClassResults, LabelResults
+
+    results = evaluation.results
+    if isinstance(results, ClassResults):
+        keys = ("iou", "recall", "precision") if evaluation.worst[0].target.ndim else ("recall", "precision")
+        _print_rows(results.rows(), "class", keys)
         if results.uncounted:
             print(f"note: {results.uncounted} targets are none of the classes, and not counted", file=sys.stderr)
+    elif isinstance(results, LabelResults):
+        told = () if results.thresholds is None else ("threshold", "f1_at_threshold")
+        _print_rows(results.rows(), "label", ("auc", "precision", "recall", "f1", *told))
+    elif results is None:
+        print(
+            "note: the model's outputs are no scores or numbers of one target; only the metrics are measured",
+            file=sys.stderr,
+        )
 
 
 def _write(evaluation: Evaluation, run: Path) -> bool:
@@ -186,14 +198,13 @@ def _write(evaluation: Evaluation, run: Path) -> bool:
     return True
 
 
-def _print_classes(rows: list[dict[str, Any]], *, of_pixels: bool) -> None:
-    keys = ("iou", "recall", "precision") if of_pixels else ("recall", "precision")
+def _print_rows(rows: list[dict[str, Any]], name: str, keys: Sequence[str]) -> None:
     rows, left_out = rows[:SHOWN_CLASSES], len(rows) - SHOWN_CLASSES
-    table = [(row["class"], *("-" if row[key] is None else f"{row[key]:.6f}" for key in keys)) for row in rows]
+    table = [(row[name], *("-" if row[key] is None else f"{row[key]:.6f}" for key in keys)) for row in rows]
     print()
-    print_table([("class", *keys), *table], sys.stdout, right=keys)
+    print_table([(name, *keys), *table], sys.stdout, right=keys)
     if left_out > 0:
-        print(f"... and {left_out} more classes in metrics.json")
+        print(f"... and {left_out} more in metrics.json")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """`python -m src.evaluate` writes what the SavedModel gets wrong: against NumPy, from the split and the SavedModel."""
 
+import csv
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -13,10 +15,12 @@ from PIL import Image
 from src import evaluate as command
 from src.callbacks.export import export
 from src.config.compose import ConfigError, compose
+from src.data.data import Data
 from src.data.images.image_data import ImageData
 from src.data.images.transforms import Noise
 from src.data.sources import digit_scenes
-from src.inspection.evaluation import WORST, Evaluation, examine, measure, write
+from src.inspection.evaluation import WORST, examine, measure, write
+from src.inspection.results import auc, best_threshold
 from src.losses import CrossEntropy
 from src.metrics import MeanIoU
 from src.training.trainer import Trainer
@@ -188,11 +192,11 @@ def test_an_augmented_split_is_measured_as_it_is_stored_from_arrays_and_streams(
         assert (
             evaluation.metrics["best_weights"] == evaluation.metrics["saved_model"] == results[0].metrics["saved_model"]
         )
-    first, second = (evaluation.class_results for evaluation in results)
-    np.testing.assert_array_equal(first.confusion, second.confusion)
+    first, second = results
+    np.testing.assert_array_equal(first.results.confusion, second.results.confusion)
     assert [(e.index, e.loss) for e in first.worst] == [(e.index, e.loss) for e in second.worst]
     for example in first.worst:
-        np.testing.assert_array_equal(example.image, arrays[0][example.index])
+        np.testing.assert_array_equal(example.inputs, arrays[0][example.index])
 
 
 def test_losses_of_layers_count_in_both_models_with_and_without_checkpoints(arrays, tmp_path):
@@ -221,8 +225,8 @@ def test_a_penalty_of_weights_is_of_the_exported_ones_where_the_checkpoints_are_
 def test_targets_that_are_no_class_are_not_counted_but_told(arrays, tmp_path):
     evaluation = measured(arrays, tmp_path)
     ignored = (arrays[1] == 255).sum()
-    assert evaluation.class_results.uncounted == ignored > 0
-    assert evaluation.class_results.confusion.sum() == arrays[1].size - ignored
+    assert evaluation.results.uncounted == ignored > 0
+    assert evaluation.results.confusion.sum() == arrays[1].size - ignored
     write(evaluation, tmp_path / "evaluation" / "train")
     assert json.loads((tmp_path / "evaluation" / "train" / "metrics.json").read_text())["uncounted"] == ignored
 
@@ -231,19 +235,19 @@ def test_accuracy_and_mean_iou_are_those_of_the_confusion_matrix(arrays, tmp_pat
     images, masks = arrays
     metrics = {"accuracy": keras.metrics.SparseCategoricalAccuracy(), "mean_iou": MeanIoU(num_classes=3)}
     evaluation = measured((images, np.minimum(masks, 2)), tmp_path, metrics=metrics)
-    confusion = evaluation.class_results.confusion
+    confusion = evaluation.results.confusion
     found = evaluation.metrics["saved_model"]
     ious = np.diag(confusion) / (confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
     assert found["accuracy"] == pytest.approx(np.trace(confusion) / confusion.sum(), abs=1e-6)
     assert found["mean_iou"] == pytest.approx(ious.mean(), abs=1e-6)
-    assert [row["iou"] for row in evaluation.class_table()] == pytest.approx(ious)
+    assert [row["iou"] for row in evaluation.results.rows()] == pytest.approx(ious)
 
 
 def test_outputs_that_are_no_classes_leave_the_metrics(arrays, tmp_path):
     evaluation = measured(
         arrays, tmp_path, outputs=1, loss=lambda y, x: tf.reduce_mean((tf.cast(y, "float32") - x[..., 0]) ** 2)
     )
-    assert evaluation.class_results is None and evaluation.class_table() == []
+    assert evaluation.results is None and evaluation.worst == []
     write(evaluation, tmp_path / "evaluation" / "train", run="x")
     assert [path.name for path in (tmp_path / "evaluation" / "train").iterdir()] == ["metrics.json"]
     values = json.loads((tmp_path / "evaluation" / "train" / "metrics.json").read_text())
@@ -253,16 +257,17 @@ def test_outputs_that_are_no_classes_leave_the_metrics(arrays, tmp_path):
 def test_a_loss_that_is_no_number_is_the_worst_and_equal_ones_keep_their_order():
     images, labels = np.zeros([20, 2, 2, 1], np.uint8), np.arange(20) % 3
     data = ImageData(train=(images, labels), num_classes=3, batch_size=6, seed=0)
-    of_label = tf.constant([1.0, np.nan, 2.0])
+    of_label, seen = tf.constant([1.0, np.nan, 2.0]), []
     found = examine(
         lambda images: tf.zeros([tf.shape(images)[0], 3]),
         data.raw("train"),
         loss=lambda y, x: tf.gather(of_label, y)[0],
-        classes=3,
+        answer=lambda scores: tf.argmax(scores, -1),
+        see=lambda targets, predicted: seen.append((targets, predicted)),
         worst=9,
     )
-    assert [example.index for example in found.worst] == [1, 4, 7, 10, 13, 16, 19, 2, 5]
-    np.testing.assert_array_equal(found.confusion, np.bincount(labels)[:, None] * [1, 0, 0])
+    assert [example.index for example in found] == [1, 4, 7, 10, 13, 16, 19, 2, 5]
+    np.testing.assert_array_equal(np.concatenate(seen, 1), [labels, 0 * labels])
 
 
 def test_a_folder_that_cannot_be_completed_leaves_the_one_there(arrays, tmp_path, monkeypatch):
@@ -270,7 +275,7 @@ def test_a_folder_that_cannot_be_completed_leaves_the_one_there(arrays, tmp_path
     folder = tmp_path / "evaluation" / "train"
     write(evaluation, folder)
     before = whole(folder.parent)
-    nameless = Evaluation(evaluation.split, evaluation.metrics, evaluation.class_results, class_names=())
+    nameless = replace(evaluation, results=replace(evaluation.results, class_names=()))
     with pytest.raises(IndexError):
         write(nameless, folder)
     assert whole(folder.parent) == before
@@ -299,3 +304,110 @@ def test_what_is_undefined_for_both_is_no_disagreement():
     exported = {"loss": 0.5 + 2e-7, "iou/cat": float("nan"), "iou/dog": 0.5, "iou/owl": 0.251}
     assert command.disagreements(ours, exported) == ["iou/dog", "iou/owl"]
     assert command.disagreements(ours, {"loss": float("nan")}) == ["loss"]
+
+
+VAL = slice(25)
+
+
+def evaluation_of(targets, outputs, *, loss, class_names=(), inputs=None, split="test"):
+    """That of a model whose outputs for these targets are known; val has the first of them."""
+    place = np.arange(len(targets), dtype=np.int32)
+    inputs = {"place": place, **(inputs or {})}
+    every = (inputs, np.asarray(targets))
+    known = {"train": every, "val": tf.nest.map_structure(lambda values: values[VAL], every), "test": every}
+    data = Data(**known, batch_size=7, seed=0, class_names=class_names)
+    given = {
+        name: keras.Input([], dtype=values.dtype if values.dtype != object else "string", name=name)
+        for name, values in inputs.items()
+    }
+    table = keras.layers.Embedding(*outputs.shape, embeddings_initializer=lambda shape, dtype: tf.constant(outputs))
+    model = keras.Model(given, table(given["place"]))
+    trainer = Trainer(model=model, optimizer=keras.optimizers.SGD(), loss=loss)
+    return measure(trainer, data, split=split, serve=None, has_best_weights=True)
+
+
+def written(evaluation, folder):
+    """What is written of it: metrics.json, the rows of worst.csv, and the names of the files."""
+    write(evaluation, folder / "evaluation" / "test")
+    folder = folder / "evaluation" / "test"
+    with (folder / "worst.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return json.loads((folder / "metrics.json").read_text()), rows, {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_labels_are_measured_each_and_have_the_threshold_of_the_highest_f1_on_val(count, tmp_path):
+    """A column of 0 or 1 for each of several, or one logit for two classes."""
+    random = np.random.default_rng(0)
+    truth = random.random([40, count]) < 0.3
+    logits = (random.normal(size=truth.shape).round(1) + truth - 2).astype(np.float32)  # with ties, and none above 0.5
+    names = ["no", "yes"] if count == 1 else ["red", "round", "ripe"]
+    targets = truth[:, 0].astype(np.int32) if count == 1 else truth.astype(np.float32)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    values, rows, files = written(evaluation_of(targets, logits, loss=loss, class_names=names), tmp_path)
+    assert files == {"metrics.json", "worst.csv"} and "confusion" not in values
+    assert [row["label"] for row in values["per_label"]] == names[-count:]
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+    def f1(i, threshold, rows=slice(None)):
+        said, there = probabilities[rows, i] > threshold - 1e-9, truth[rows, i]
+        return 2 * (said & there).sum() / max(said.sum() + there.sum(), 1)
+
+    for i, row in enumerate(values["per_label"]):
+        pairs = probabilities[truth[:, i], i][:, None] - probabilities[~truth[:, i], i]
+        assert row["targets"] == truth[:, i].sum() and row["auc"] == pytest.approx((np.sign(pairs) / 2 + 0.5).mean())
+        assert row["f1"] == pytest.approx(f1(i, 0.5 + 1e-6))
+        assert f1(i, row["threshold"], VAL) == pytest.approx(max(f1(i, t, VAL) for t in probabilities[:, i]))
+        assert row["f1_at_threshold"] == pytest.approx(f1(i, row["threshold"])) and row["f1_at_threshold"] > row["f1"]
+    losses = np.log1p(np.exp(np.where(truth, -logits, logits))).mean(1)
+    assert [int(row["index"]) for row in rows] == np.argsort(-losses, kind="stable")[:WORST].tolist()
+    assert rows[0]["prediction"].startswith(f"{names[-count]}=")
+
+
+def test_a_threshold_lies_between_two_examples():
+    truth, every = np.array([True, False, False, True]), np.ones(4, bool)
+    logits = np.array([0.9, 0.6, 0.3, 0.8], np.float32)
+    assert best_threshold(truth, logits) == pytest.approx(0.7)
+    assert best_threshold(every, logits) == pytest.approx(0.3)
+    assert best_threshold(~every, logits) == 0 and auc(every, logits) is None
+
+
+@pytest.mark.parametrize("columns", [None, 2])
+def test_numbers_are_drawn_against_the_truth_and_the_worst_are_a_table(columns, tmp_path):
+    random = np.random.default_rng(0)
+    targets = random.normal(size=[40, columns] if columns else [40]).astype(np.float32)
+    outputs = (targets.reshape(40, -1) + random.normal(size=[40, columns or 1])).astype(np.float32)
+    inputs = {"city": np.array([f"town {i} {'x' * 100}".encode() for i in range(40)], object)}
+    evaluation = evaluation_of(targets, outputs, loss=keras.losses.MeanSquaredError(), inputs=inputs)
+    values, rows, files = written(evaluation, tmp_path)
+    assert files == {"metrics.json", "scatter.png", "worst.csv"}
+    losses = np.square(targets.reshape(40, -1) - outputs).mean(1)
+    worst = np.argsort(-losses)[:WORST]
+    assert [int(row["index"]) for row in rows] == [example["index"] for example in values["worst"]] == worst.tolist()
+    np.testing.assert_allclose([float(row["loss"]) for row in rows], losses[worst], rtol=1e-4)
+    for row in rows:
+        assert row["city"].startswith(f"town {row['place']} xx") and len(row["city"]) == 60
+        shown = [list(map(float, row[key].split())) for key in ("truth", "prediction")]
+        there = [values.reshape(40, -1)[int(row["index"])] for values in (targets, outputs)]
+        np.testing.assert_allclose(shown, there, rtol=1e-4)
+    picture = np.asarray(Image.open(tmp_path / "evaluation" / "test" / "scatter.png"))
+    assert (picture == [8, 69, 148]).all(-1).sum() > 9 * 20 * (columns or 1)
+    assert picture.shape[1] > 360 * (columns or 1)
+
+
+def test_classes_of_dict_inputs_have_a_confusion_matrix_and_a_table_of_the_worst(tmp_path):
+    targets = np.arange(30, dtype=np.int32) % 3
+    scores = np.random.default_rng(0).normal(size=[30, 3]).astype(np.float32)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    evaluation = evaluation_of(targets, scores, loss=loss, class_names=["a", "b", "c"])
+    values, rows, files = written(evaluation, tmp_path)
+    assert files == {"metrics.json", "confusion.png", "worst.csv"}
+    predicted = scores.argmax(1)
+    assert values["confusion"] == [[int(((targets == t) & (predicted == p)).sum()) for p in range(3)] for t in range(3)]
+    for row in rows:
+        index = int(row["index"])
+        assert (row["place"], row["truth"], row["prediction"]) == (
+            str(index),
+            "abc"[index % 3],
+            "abc"[predicted[index]],
+        )

@@ -1,4 +1,4 @@
-"""Pictures of images, masks, predictions and confusion matrices, as arrays uint8 [H, W, 3].
+"""Pictures of images, masks, predictions, confusion matrices and numbers, as arrays uint8 [H, W, 3].
 
 sheet = examples_sheet(images, masks, predicted, class_names=["background", "cat"])
 Path("sheet.png").write_bytes(png(sheet))
@@ -19,8 +19,10 @@ TILE = 96  # pixels that the longer side of a small image is enlarged to, at lea
 GAP, FONT_SIZE, LINE = 6, 12, 16  # pixels
 Colour = tuple[int, int, int]
 INK, PAPER, RIGHT, WRONG = (32, 32, 32), (255, 255, 255), (30, 130, 50), (200, 30, 30)
+POINT = (8, 69, 148)
 STRIP_PIXELS = 4_000_000  # of a mask or an overlay that are made at a time
 LEGEND_CLASSES = 24  # more colours look alike
+SCATTER_SIDE, SCATTER_POINTS = 360, 20_000  # pixels, and points that are drawn at most
 CELL_NUMBERS = 20  # with more classes, a confusion matrix has no numbers
 
 
@@ -156,6 +158,36 @@ def confusion_picture(counts: np.ndarray, class_names: Sequence[str], *, title: 
                 draw.text(
                     (left + (cell - 2 - _text_width(text)) // 2, upper + cell // 2 - LINE // 2), text, ink, _font()
                 )
+    return np.asarray(canvas)
+
+
+def scatter_picture(truth: np.ndarray, predicted: np.ndarray, *, title: str = "") -> np.ndarray:
+    """True against predicted numbers, and the line where they are equal; points that are not finite are left out.
+
+    Args:
+        truth, predicted: float [n].
+    """
+    points = np.stack([truth, predicted], -1).astype(np.float64)
+    points = points[np.isfinite(points).all(1)]
+    low, high = (points.min(), points.max()) if len(points) else (0.0, 1.0)
+    places = (points - low) / (high - low or 1.0) * SCATTER_SIDE
+    ends = [f"{low:.4g}", f"{high:.4g}"]
+    left = _text_width("-1.234e+100") + 2 * GAP  # the same for all, to lie side by side
+    top, bottom = 2 * LINE, 2 * LINE + SCATTER_SIDE
+    canvas, draw = _canvas(left + SCATTER_SIDE + 2 * GAP, bottom + 2 * LINE)
+    draw.text((GAP, GAP), title, INK, _font())
+    draw.rectangle((left, top, left + SCATTER_SIDE, bottom), outline=INK)
+    draw.line((left, bottom, left + SCATTER_SIDE, top), fill=RIGHT)
+    for x, y in places[:: -(-len(places) // SCATTER_POINTS) or 1].round().astype(int).tolist():
+        draw.rectangle((left + x - 1, bottom - y - 1, left + x + 1, bottom - y + 1), fill=POINT)
+    for text, x, y in (
+        *((text, left - GAP - _text_width(text), y) for text, y in zip(ends, (bottom - LINE, top), strict=True)),
+        ("predicted", left - GAP - _text_width("predicted"), (top + bottom - LINE) // 2),
+        (ends[0], left, bottom + GAP),
+        ("true", left + (SCATTER_SIDE - _text_width("true")) // 2, bottom + GAP),
+        (ends[1], left + SCATTER_SIDE - _text_width(ends[1]), bottom + GAP),
+    ):
+        draw.text((x, y), text, INK, _font())
     return np.asarray(canvas)
 
 

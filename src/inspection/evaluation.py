@@ -1,8 +1,8 @@
-"""What a model gets right and wrong on a split: metrics, class by class, and its worst examples, with pictures.
+"""What a model gets right and wrong on a split: metrics, what they leave out, and its worst examples.
 
 evaluation = measure(trainer, data, split="test", serve=loaded.signatures["serving_default"], has_best_weights=True)
 write(evaluation, Path("evaluation/test"))
-evaluation.class_results.confusion, evaluation.class_results.worst[0].index
+evaluation.results.confusion, evaluation.worst[0].index
 """
 
 from __future__ import annotations
@@ -10,19 +10,29 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from src.common.files import replacing
-from src.common.pictures import confusion_counts, confusion_picture, examples_sheet, png
+from src.common.pictures import confusion_counts
 from src.data.batch import INPUTS, OUTPUTS, Nest, is_single, named_parts, served_parts
 from src.data.data import Data
 from src.data.pipeline import Batches
+from src.inspection.results import (
+    ClassResults,
+    LabelResults,
+    MeasuredExample,
+    NumberResults,
+    Results,
+    best_threshold,
+    probability,
+    write_worst,
+)
 from src.runs.record import nan_as_null
 from src.training.trainer import Trainer
 
@@ -32,66 +42,20 @@ Tensors: TypeAlias = Callable[..., tf.Tensor]
 
 
 @dataclass(frozen=True)
-class MeasuredExample:
-    """One example, by its place in the split's stored order, and what was predicted of it.
-
-    Attributes:
-        image: uint8 [H, W, C].
-        target, predicted: integers [] or [H, W].
-    """
-
-    index: int
-    loss: float
-    image: np.ndarray
-    target: np.ndarray
-    predicted: np.ndarray
-
-
-@dataclass(frozen=True)
-class ClassResults:
-    """Which classes were taken for which, and which examples had the highest losses.
-
-    Attributes:
-        confusion: int64 [classes, classes], true class by predicted class.
-        worst: the highest loss first.
-        uncounted: targets that are none of the classes, such as a loss's `ignore_label`.
-    """
-
-    confusion: np.ndarray
-    worst: Sequence[MeasuredExample]
-    uncounted: int
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """Everything measured on a split.
 
     Attributes:
         metrics: by name, of `best_weights` and `saved_model`, of each if it is there.
-        class_results: of the SavedModel, or of the best weights where there is none yet; None where its outputs are no
-            classes.
+        results: of the SavedModel, or of the best weights where there is none yet; None where the outputs are neither
+            scores of classes or labels nor numbers, of one target.
+        worst: the examples of the highest loss, the highest first; none without results.
     """
 
     split: str
     metrics: Mapping[str, Mapping[str, float]]
-    class_results: ClassResults | None
-    class_names: Sequence[str]
-
-    def class_table(self) -> list[dict[str, Any]]:
-        """Each class's name, number of targets, recall, precision and intersection over union; None for 0 of 0."""
-        if self.class_results is None:
-            return []
-        confusion = self.class_results.confusion
-        right, targets, predictions = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-        columns = {"recall": targets, "precision": predictions, "iou": targets + predictions - right}
-        return [
-            {
-                "class": name,
-                "targets": int(targets[i]),
-                **{key: float(right[i] / of[i]) if of[i] else None for key, of in columns.items()},
-            }
-            for i, name in enumerate(self.class_names)
-        ]
+    results: Results | None
+    worst: Sequence[MeasuredExample] = ()
 
 
 def measure(
@@ -123,7 +87,7 @@ def measure(
         if not has_best_weights:
             raise ValueError("the model takes other inputs than the data's, and there is no best checkpoint to measure")
         prepared = data.unaugmented() if split == "train" else data.split(split)
-        return Evaluation(split, {"best_weights": trainer.evaluate(prepared)}, None, data.class_names)
+        return Evaluation(split, {"best_weights": trainer.evaluate(prepared)}, None)
     models: dict[str, Tensors] = {}
 
     def own(inputs: Nest) -> Nest:
@@ -139,18 +103,67 @@ def measure(
     metrics = {
         name: trainer.evaluate_outputs(predict, batches, prepare=data.prepare) for name, predict in models.items()
     }
-    class_results = None
     *_, predict = models.values()
-    are_scores = is_single(own_outputs) and data.are_scores(own_outputs.shape)
-    if (
-        are_scores
-        and data.num_classes
-        and trainer.learner.loss
-        and is_single(batches.element_spec[0])
-        and len(batches.element_spec) == 2
-    ):
-        class_results = examine(predict, batches, loss=trainer.learner.loss, classes=data.num_classes)
-    return Evaluation(split, metrics, class_results, data.class_names)
+    kind = _kind(data, batches.element_spec, own_outputs) if trainer.learner.loss else None
+    results, worst = _examined(kind, predict, trainer, data, split) if kind else (None, [])
+    return Evaluation(split, metrics, results, worst)
+
+
+def _kind(data: Data, spec: Nest, outputs: Nest) -> Literal["classes", "labels", "numbers"] | None:
+    """What one target is, and the outputs are scores of, or foresee."""
+    parts = (outputs, *spec[1:2])
+    if len(parts) < 2 or not all(isinstance(part, tf.TensorSpec | tf.Tensor) for part in parts):
+        return None
+    shape, targets = outputs.shape, spec[1]
+    if data.are_scores(shape):
+        return "classes"
+    if data.score(shape) == "sigmoid":
+        return "labels"
+    is_same = shape.is_compatible_with(targets.shape) or shape.is_compatible_with([*targets.shape, 1])
+    return "numbers" if not data.num_classes and targets.dtype.is_floating and is_same else None
+
+
+def _examined(
+    kind: Literal["classes", "labels", "numbers"], predict: Tensors, trainer: Trainer, data: Data, split: str
+) -> tuple[Results, list[MeasuredExample]]:
+    """The split's results of that kind, and its worst examples; each example counts once, whatever its weight."""
+
+    def loss(targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        return trainer.learner.compare(targets, outputs).loss
+
+    def answer(outputs: tf.Tensor) -> tf.Tensor:
+        return tf.argmax(outputs, axis=-1, output_type=tf.int32) if kind == "classes" else outputs
+
+    batches, names = data.raw(split), data.class_names
+    if kind == "classes":
+        confusion, uncounted = np.zeros([len(names), len(names)], np.int64), 0
+
+        def count(targets: np.ndarray, predicted: np.ndarray) -> None:
+            nonlocal confusion, uncounted
+            known = (targets >= 0) & (targets < len(names))
+            confusion += confusion_counts(targets[known], predicted[known], len(names))
+            uncounted += int(targets.size - known.sum())
+
+        worst = examine(predict, batches, loss=loss, answer=answer, see=count)
+        return ClassResults(names, confusion, uncounted), worst
+
+    def all_of(split: str) -> tuple[np.ndarray, np.ndarray, list[MeasuredExample]]:
+        seen: list[tuple[np.ndarray, np.ndarray]] = []
+        worst = examine(predict, data.raw(split), loss=loss, answer=answer, see=lambda *pair: seen.append(pair))
+        targets, predicted = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+        return targets, predicted, worst
+
+    targets, predicted, worst = all_of(split)
+    if kind == "numbers":
+        return NumberResults(targets, predicted.reshape(targets.shape)), worst
+    labels = names if len(names) == predicted.shape[1] else names[1:]  # one logit is of the second of two classes
+    val = (targets, predicted) if split == "val" else all_of("val")[:2] if data.val is not None else None
+    thresholds = None
+    if val is not None:
+        truth = val[0].reshape(val[1].shape) > 0
+        thresholds = [best_threshold(truth[:, i], val[1][:, i]) for i in range(len(labels))]
+    worst = [replace(example, predicted=probability(example.predicted)) for example in worst]
+    return LabelResults(labels, targets.reshape(predicted.shape) > 0, predicted, thresholds), worst
 
 
 def _takes(serve: Any, inputs: Nest) -> bool:
@@ -171,43 +184,50 @@ def _served(serve: Any, inputs: Nest, *, like: Nest) -> Nest:
     return tf.nest.pack_sequence_as(like, [found[name] for name in named_parts(like, OUTPUTS)])
 
 
-def examine(predict: Tensors, batches: Batches, *, loss: Tensors, classes: int, worst: int = WORST) -> ClassResults:
-    """Go through a split once; of its images, only the worst so far are kept.
+def examine(
+    predict: Tensors,
+    batches: Batches,
+    *,
+    loss: Tensors,
+    answer: Callable[[tf.Tensor], tf.Tensor],
+    see: Callable[[np.ndarray, np.ndarray], None],
+    worst: int = WORST,
+) -> list[MeasuredExample]:
+    """Go through a split once and return the examples of the highest loss; no more of the inputs are kept.
 
     Args:
-        predict: images [n, ...] -> scores [n, ..., classes], in a graph.
-        batches: of images and targets, integers [n, ...].
-        loss: loss(targets, scores) -> scalar; called with each example as a batch of its own.
-        worst: how many examples are kept.
+        predict: inputs [n, ...] -> outputs [n, ...], in a graph.
+        batches: of inputs and targets [n, ...].
+        loss: loss(targets, outputs) -> scalar; called with each example as a batch of its own.
+        answer: outputs -> what is predicted, [n, ...].
+        see: called with the targets and the answers of each batch.
+        worst: how many examples are returned.
     """
 
-    @tf.function(input_signature=batches.element_spec, autograph=False)
-    def answers(images, targets):
-        scores = predict(images)
+    @tf.function(input_signature=batches.element_spec[:2], autograph=False)
+    def answers(inputs, targets):
+        outputs = predict(inputs)
         losses = tf.map_fn(
             lambda example: tf.cast(loss(example[0][tf.newaxis], example[1][tf.newaxis]), tf.float32),
-            (targets, scores),
+            (targets, outputs),
             fn_output_signature=tf.float32,
         )
-        return tf.argmax(scores, axis=-1, output_type=tf.int32), losses
+        return answer(outputs), losses
 
-    confusion, uncounted, seen = np.zeros([classes, classes], np.int64), 0, 0
+    seen = 0
     kept: list[MeasuredExample] = []
     cursor = batches.open(0, 0)
     for step in range(batches.steps_per_epoch):
-        images, targets = batches.next(cursor, tf.constant(step))
-        predicted, losses = (tensor.numpy() for tensor in answers(images, targets))
-        images, targets = images.numpy(), targets.numpy()
-        known = (targets >= 0) & (targets < classes)
-        confusion += confusion_counts(targets[known], predicted[known], classes)
-        uncounted += int(targets.size - known.sum())
-        targets = np.where(known, targets, 0)
+        batch = batches.next(cursor, tf.constant(step))[:2]
+        predicted, losses = (tensor.numpy() for tensor in answers(*batch))
+        inputs, targets = tf.nest.map_structure(lambda part: part.numpy(), batch)
+        see(targets, predicted)
         for i in np.argsort(-_badness(losses), kind="stable")[:worst]:
-            parts = (np.array(part[i]) for part in (images, targets, predicted))
-            kept.append(MeasuredExample(seen + int(i), float(losses[i]), *parts))
+            given, target = tf.nest.map_structure(lambda part: np.copy(part[i])[()], (inputs, targets))  # noqa: B023
+            kept.append(MeasuredExample(seen + int(i), float(losses[i]), given, target, np.array(predicted[i])))
         kept = sorted(kept, key=lambda example: (-_badness(example.loss), example.index))[:worst]
-        seen += len(images)
-    return ClassResults(confusion, kept, uncounted)
+        seen += len(targets)
+    return kept
 
 
 def write(evaluation: Evaluation, folder: Path, **facts: Any) -> None:
@@ -224,39 +244,14 @@ def write(evaluation: Evaluation, folder: Path, **facts: Any) -> None:
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "metrics": {model: dict(metrics) for model, metrics in evaluation.metrics.items()},
         }
-        if class_results := evaluation.class_results:
-            values |= {
-                "class_names": list(evaluation.class_names),
-                "per_class": evaluation.class_table(),
-                "confusion": class_results.confusion.tolist(),
-                "uncounted": class_results.uncounted,
-                "worst": [{"index": example.index, "loss": example.loss} for example in class_results.worst],
-            }
-            _draw(evaluation, class_results, made, title=f"{folder.parent.parent.name}, {evaluation.split}")
+        if results := evaluation.results:
+            worst = [{"index": example.index, "loss": example.loss} for example in evaluation.worst]
+            values |= {**results.facts(), "worst": worst}
+            results.draw(made, title=f"{folder.parent.parent.name}, {evaluation.split}")
+            write_worst(evaluation.worst, results, made)
         (made / "metrics.json").write_text(json.dumps(nan_as_null(values), indent=2, allow_nan=False) + "\n")
 
 
 def _badness(losses: Any) -> Any:
     """Losses to sort by: what is no number is the worst."""
     return np.where(np.isnan(losses), np.inf, losses)
-
-
-def _draw(evaluation: Evaluation, class_results: ClassResults, folder: Path, *, title: str) -> None:
-    names = evaluation.class_names
-    (folder / "confusion.png").write_bytes(png(confusion_picture(class_results.confusion, names, title=title)))
-    image = class_results.worst[0].image
-    if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
-        return
-    (folder / "worst.png").write_bytes(png(_sheet(class_results.worst, names)))
-    (folder / "worst").mkdir()
-    for place, example in enumerate(class_results.worst, 1):
-        path = folder / "worst" / f"{place:02}-index-{example.index:05}.png"
-        path.write_bytes(png(_sheet([example], names)))
-
-
-def _sheet(examples: Sequence[MeasuredExample], class_names: Sequence[str]) -> np.ndarray:
-    images, targets, predicted = (
-        np.stack([getattr(example, name) for example in examples]) for name in ("image", "target", "predicted")
-    )
-    captions = [f"#{example.index}  loss {example.loss:.3g}" for example in examples]
-    return examples_sheet(images, targets, predicted, class_names=class_names, captions=captions)
