@@ -23,7 +23,7 @@ from src.comparison import confounders
 from src.comparison.columns import differing, known_keys, metric_names, resolve
 from src.comparison.diff import RESULT, differences
 from src.comparison.effects import completed_with, effects
-from src.comparison.groups import Group, group, ranked, repeated
+from src.comparison.groups import OVER, Group, group, ranked, repeated
 from src.comparison.rows import Row, add_derived, read_row, read_rows
 from src.comparison.tables import (
     Table,
@@ -50,8 +50,9 @@ ABOUT = """\
 A table of the runs in some folders, at any depth: the settings that differ between them, their metrics, the best epoch,
 status, seconds and directory; best first, failed and unfinished runs at the end. Reads run.json and history.jsonl only.
 
-Runs that are equal but for their seed are one row: the mean over the completed ones, ± the standard deviation of the
-monitored metric (n - 1), n of them, and the directory of the best. Where none is completed, what they have reached."""
+Runs that are equal but for their seed, and for what --over names, are one row: the mean over the completed ones, ± the
+standard deviation of the monitored metric (n - 1), n of them, and the directory of the best. Where none is completed,
+what they have reached."""
 
 DETAILS = """\
 The monitored metric is a run's best value; the others are those of the same step, empty where they were not recorded.
@@ -73,6 +74,7 @@ examples:
   python -m src.compare outputs --where name=digits --where "learning_rate<0.01" --sort val/loss
   python -m src.compare outputs/digits --each --output runs.csv
   python -m src.compare outputs/digits --effects
+  python -m src.compare outputs/folds --over data.fold
   python -m src.compare outputs/digits --format html --output digits.html
   python -m src.compare --diff outputs/digits/RUN outputs/digits/OTHER
 
@@ -104,6 +106,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     option(
         "folders", nargs="*", type=Path, metavar="DIR", help="folders with runs, or runs: outputs/<name>/<label>-<id>"
     )
+    option(
+        "--over",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="average over this setting too, as data.fold; may be repeated",
+    )
     option("--each", action="store_true", help="every run in a row of its own")
     option("--sort", metavar="KEY", help="a metric, best first, or any other column, smallest first")
     option(
@@ -123,6 +132,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments = parser.parse_intermixed_args(argv)
     if sum(map(bool, (arguments.each, arguments.effects, arguments.diff))) > 1:
         parser.error("--each, --effects and --diff exclude each other")
+    if arguments.over and (arguments.each or arguments.effects or arguments.diff):
+        parser.error("--over is for means: it goes with none of --each, --effects and --diff")
     if bool(arguments.folders) == bool(arguments.diff):
         parser.error("give folders with runs, or --diff and two runs" if arguments.diff else "give a folder with runs")
     arguments.format = arguments.format or _format_of(arguments.output)
@@ -155,7 +166,9 @@ def _compare(arguments: argparse.Namespace) -> None:
         values = values_before(rows, arguments.where)
         print(f"none of {len(rows)} runs matches {' '.join(arguments.where)}; {values}", file=sys.stderr)
     keys = differing(selected)
-    groups = ranked(group(selected, keys, each=arguments.each), sort=sort)
+    settings = list(dict.fromkeys(key for row in rows for key in row.settings))
+    over = (*OVER, *(resolve(key, settings) for key in arguments.over))
+    groups = ranked(group(selected, keys, each=arguments.each, over=over), sort=sort)
     _warn([] if arguments.each else repeated(groups))
     _warn(confounders.warnings([row for one in groups for row in one.rows]))
     if arguments.format == "html":

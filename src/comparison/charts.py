@@ -56,12 +56,13 @@ def label(row: Row, keys: Sequence[str]) -> str:
 
 def curves(groups: Sequence[Group], keys: Sequence[str]) -> list[Figure]:
     """A figure for each metric: the best runs by epoch, in their groups' colours; training is dashed."""
-    group_keys, left = [key for key in keys if key != "seed"], MOST_CURVES
+    over = groups[0].over
+    group_keys, left = [key for key in keys if key not in over], MOST_CURVES
     traces: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for number, (group, colour) in enumerate(zip(groups, colours(groups), strict=True)):
         named = set()  # metrics whose legend has the group
         for row in group.rows[:left]:
-            name = label(row, [*group_keys, "seed"])
+            name = label(row, [*group_keys, *over])
             for (metric, split), (epochs, values) in _lines(row).items():
                 trace = _curve(epochs, values, colour, is_training=split == "train")
                 trace["hovertemplate"] = f"%{{y:.5g}}<extra>{_text(f'{split}, {name}' if split else name)}</extra>"

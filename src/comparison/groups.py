@@ -1,4 +1,4 @@
-"""Runs that are equal but for their seed, taken together: mean, standard deviation, how many; best first.
+"""Runs that are equal but for their seed, or a fold, taken together: mean, standard deviation, how many; best first.
 
 groups = ranked(group(rows, keys), sort=None)
 groups[0].mean("val/accuracy"), groups[0].deviation("val/accuracy"), len(groups[0].averaged)
@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from src.comparison.columns import RUN_KEYS, metric_names
 from src.comparison.rows import Row, Value
 
-LESS_IS_BETTER = ("loss", "error")  # in a metric's name
+OVER = ("seed",)
+LESS_IS_BETTER = ("loss", "error", "mae", "mse", "mape", "perplexity")  # in a metric's name
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs with the same settings but for the seed, best first."""
+    """Runs with the same settings but for those in `over`, best first."""
 
     rows: tuple[Row, ...]
+    over: tuple[str, ...] = OVER
 
     @property
     def best(self) -> Row:
@@ -70,18 +72,19 @@ class Group:
         return self.best.get(key)
 
 
-def group(rows: Sequence[Row], keys: Sequence[str], *, each: bool = False) -> list[Group]:
-    """Put runs together that differ in nothing but the seed.
+def group(rows: Sequence[Row], keys: Sequence[str], *, each: bool = False, over: tuple[str, ...] = OVER) -> list[Group]:
+    """Put runs together that differ in nothing but what means are taken over.
 
     Args:
         keys: the settings that distinguish the runs.
         each: leave every run alone.
+        over: the settings that means are taken over.
     """
     members: dict[object, list[Row]] = defaultdict(list)
     for number, row in enumerate(rows):
-        settings = tuple(row.settings.get(key) for key in keys if key != "seed")
+        settings = tuple(row.settings.get(key) for key in keys if key not in over)
         members[number if each else (row.monitor, row.mode, settings)].append(row)
-    return [Group(tuple(sorted(found, key=_by_result))) for found in members.values()]
+    return [Group(tuple(sorted(found, key=_by_result)), over) for found in members.values()]
 
 
 def ranked(groups: Sequence[Group], *, sort: str | None = None) -> list[Group]:
@@ -102,14 +105,16 @@ def ranked(groups: Sequence[Group], *, sort: str | None = None) -> list[Group]:
 
 
 def repeated(groups: Sequence[Group]) -> list[str]:
-    """A warning for each run that has the settings and the seed of another."""
+    """A warning for each run that has all settings of another, those that means are taken over too."""
     warnings = []
     for one in groups:
         seen: dict[object, Row] = {}
         for row in one.rows:
-            first = seen.setdefault(row.settings.get("seed"), row)
+            first = seen.setdefault(tuple(row.settings.get(key) for key in one.over), row)
             if first is not row:
-                warnings.append(f"{row.directory} and {first.directory} have equal settings and seeds; both count")
+                warnings.append(
+                    f"{row.directory} and {first.directory} have equal settings, {', '.join(one.over)} too; both count"
+                )
     return warnings
 
 
@@ -122,7 +127,6 @@ def _by_result(row: Row, *, value: float | None = None) -> tuple:
 
 def less_is_better(metric: str, rows: Sequence[Row]) -> bool:
     """Whether a lower value of a metric is better: by the mode of the runs that monitor it, else by its name."""
-    modes = {row.mode for row in rows if row.monitor == metric}
-    if modes:
-        return modes == {"min"}
-    return any(word in metric.rpartition("/")[2] for word in LESS_IS_BETTER)
+    name = metric.rpartition("/")[2]
+    modes = {row.mode for row in rows if row.monitor.rpartition("/")[2] == name}  # of whichever split
+    return modes == {"min"} if modes else any(word in name for word in LESS_IS_BETTER)

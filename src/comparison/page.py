@@ -38,7 +38,7 @@ from src.runs.commands import train_command
 COMMANDS = 5  # of the best groups
 MOST_PICTURE_BYTES = 5_000_000  # of all pictures together
 HOW = "pip install -e '.[report]', or make setup"
-MEANS = "Means over the runs that are equal but for their seed; ± is the standard deviation."
+MEANS = "Means over the runs that are equal but for their {}; ± is the standard deviation."
 LEGEND = "Solid: validation. Dashed: training. Click a name to hide or show its runs, twice for it alone."
 EFFECTS = (
     "The share of the variance of the results that each key explains (eta squared), beside what a key that does "
@@ -121,7 +121,14 @@ def _tables(groups: Sequence[Group], keys: Sequence[str], sort: str | None) -> s
         return _section("Runs", runs)
     opened = " open" if len(rows) <= MOST_CURVES else ""
     each = f"<section><details{opened}><summary><h2>Each run</h2></summary>{runs}</details></section>"
-    return _section("Settings", _table(table_of_groups(groups, keys), "groups", dots=dots), note=MEANS) + each
+    return (
+        _section(
+            "Settings",
+            _table(table_of_groups(groups, keys), "groups", dots=dots),
+            note=MEANS.format(" and ".join(groups[0].over)),
+        )
+        + each
+    )
 
 
 def _curves(count: int) -> str:

@@ -75,7 +75,8 @@ def table_of_groups(groups: Sequence[Group], keys: Sequence[str]) -> Table:
         metrics.append(Column(name, name, not of_one_class(name)))
         metrics.append(Column(f"{name} std", "±", several and name in monitors, FEWER))
     metrics.insert(2 * len(monitors), Column("n", "n", several))
-    settings = _settings([key for key in keys if key != "seed" or not several])
+    over = groups[0].over if several else ()
+    settings = _settings([key for key in keys if key not in over])
     return _table([*settings, *metrics, *_last_columns(rows)], groups)
 
 

@@ -6,9 +6,12 @@ import statistics
 
 import pytest
 
-from src.comparison.groups import repeated
+from src.comparison.columns import differing
+from src.comparison.groups import group, less_is_better, ranked, repeated
 from src.comparison.rows import read_rows
+from src.comparison.tables import as_text, table_of_groups
 from tests.comparison.made import groups_in, make_run, rewrite, rows_in
+from tests.support import forks
 
 FAILED = {"status": "failed", "error": {"type": "ValueError", "message": "no\ngood"}, "best": None, "metrics": {}}
 
@@ -124,3 +127,48 @@ def test_a_run_that_counts_twice_is_named(tmp_path):
         make_run(tmp_path / folder, "run")
     [warning] = repeated(groups_in(tmp_path))
     assert f"{tmp_path}/two/run" in warning and f"{tmp_path}/one/run" in warning
+
+
+def test_folds_are_averaged_as_seeds_are(tmp_path):
+    """Of a regression, whose lowest mean is the best."""
+    errors = {("adam", 0): 3.0, ("adam", 1): 5.0, ("sgd", 0): 3.5, ("sgd", 1): 4.0}
+    for (optimizer, fold), error in errors.items():
+        for seed in (0, 1):
+            make_run(
+                *(tmp_path, f"{optimizer}-{fold}-{seed}"),
+                optimizer=optimizer,
+                seed=seed,
+                best=error + seed,
+                config={"data.fold": fold},
+                typed=[f"data.fold={fold}"],
+                monitor="val/mae",
+                mode="min",
+                test={"test/mae": 2 * error},
+                history=[],
+            )
+    rows = rows_in(tmp_path)
+    groups = ranked(group(rows, differing(rows), over=("seed", "data.fold")))
+    assert [(one.best.settings["optimizer"], one.mean("val/mae"), len(one.rows)) for one in groups] == [
+        ("sgd", 4.25, 4),
+        ("adam", 4.5, 4),
+    ]
+    assert groups[0].deviation("val/mae") == statistics.stdev([3.5, 4.5, 4.0, 5.0])
+    assert "fold" not in as_text(table_of_groups(groups, differing(rows))).partition("directory")[0]
+    assert len(group(rows, differing(rows))) == 4 and not repeated(groups)
+    make_run(tmp_path, "twice", best=3.0, config={"data.fold": 0}, typed=["data.fold=0"], monitor="val/mae", mode="min")
+    rows = rows_in(tmp_path)
+    assert len(repeated(group(rows, differing(rows), over=("seed", "data.fold")))) == 1
+
+    compared = forks.run("src.compare", [str(tmp_path), "--over", "fold", "--sort", "test/mae"], cwd=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    head, first, second, *_ = compared.stdout.splitlines()
+    assert first.split()[0] == "sgd" and second.split()[0] == "adam" and "fold" not in head
+    wrong = forks.run("src.compare", [str(tmp_path), "--over", "flod"], cwd=tmp_path)
+    assert wrong.returncode == 2 and "Did you mean data.fold?" in wrong.stderr
+
+
+def test_a_metric_of_any_split_is_better_as_the_monitored_one_is(tmp_path):
+    make_run(tmp_path, "a", monitor="val/badness", mode="min", history=[])
+    rows = rows_in(tmp_path)
+    found = {name: less_is_better(name, rows) for name in ("test/badness", "test/goodness", "val/rmse", "test/r2")}
+    assert found == {"test/badness": True, "test/goodness": False, "val/rmse": True, "test/r2": False}
