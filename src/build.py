@@ -114,8 +114,8 @@ def build_trainer(
     check_run_paths({"callback": resolved_node(cfg, "callback")}, run_dir=run_dir)
     _balance(cfg.loss, data)
     # Before the run's own model, whose layers are named, and whose weights are drawn, as without them.
-    before = trained_model(cfg.init_from, data) if cfg.get("init_from") else None
-    teacher = trained_model(cfg.learner.teacher, data) if "teacher" in (cfg.get("learner") or {}) else None
+    before = trained_model(cfg.init_from, data, cfg.data) if cfg.get("init_from") else None
+    teacher = trained_model(cfg.learner.teacher, data, cfg.data) if "teacher" in (cfg.get("learner") or {}) else None
     keras.utils.clear_session()  # layers are named as in a fresh process
     keras.config.set_dtype_policy(cfg.get("precision") or "float32")
     keras.utils.set_random_seed(cfg.seed)  # here: preparing data may have drawn random numbers
@@ -167,8 +167,12 @@ def _callbacks(cfg: DictConfig, data: Data, extra: Mapping[str, Callback]) -> di
     }
 
 
-def trained_model(place: str, data: Data) -> keras.Model:
+def trained_model(place: str, data: Data, node: Any) -> keras.Model:
     """The model of a run with its best weights, or of a .keras file.
+
+    Args:
+        data: which stands for the run's own where that is of the same options.
+        node: the options of `data`.
 
     Raises:
         ConfigError: it is neither, or the run has no checkpoint.
@@ -182,7 +186,8 @@ def trained_model(place: str, data: Data) -> keras.Model:
     cfg = load_config(path)
     with open_dict(cfg):
         cfg.update(callback=None, learner=None, init_from=None)
-    trainer = build_trainer(cfg, data, run_dir=path)
+    # A model's shape, and what it takes from its data, such as a vocabulary, are those of the run's own data.
+    trainer = build_trainer(cfg, data if cfg.data == node else build_data(cfg), run_dir=path)
     if Checkpoints(path / "checkpoints" / BEST).restore_weights(trainer.state) is None:
         raise ConfigError(f"{place} has no best checkpoint; complete that run, or name another")
     return trainer.model
@@ -195,8 +200,15 @@ def take_weights(model: keras.Model, other: keras.Model, *, told: str) -> None:
         told: what to call the other one.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, or a layer has another vocabulary, whose weights are of other words.
     """
+    vocabularies = _vocabularies(other)
+    for name, words in _vocabularies(model).items():
+        if words != vocabularies.get(name, words):
+            raise ConfigError(
+                f"{told}: {name} has another vocabulary there, so its weights are those of other words; give the data "
+                "that it was trained on, or leave init_from out"
+            )
     weights = {v.path: v for v in other.variables if not v.path.endswith(SEED)}
     own = [v for v in model.variables if not v.path.endswith(SEED)]
     taken = [v for v in own if v.path in weights and v.shape == weights[v.path].shape]
@@ -208,6 +220,11 @@ def take_weights(model: keras.Model, other: keras.Model, *, told: str) -> None:
     more = ", ..." if len(left) > NAMED_WEIGHTS else ""
     names = f"; as initialized: {', '.join(left[:NAMED_WEIGHTS])}{more}" if left else ""
     log.info("%s: %d of %d weights taken%s", told, len(taken), len(own), names)
+
+
+def _vocabularies(model: keras.Model) -> dict[str, list[Any]]:
+    """The words that layers number, by the layer's name."""
+    return {layer.name: layer.get_vocabulary() for layer in model.layers if hasattr(layer, "get_vocabulary")}
 
 
 def _model(cfg: DictConfig, data: Data) -> keras.Model:

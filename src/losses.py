@@ -272,6 +272,13 @@ class PerOutput:
         return tf.add_n(terms)
 
 
+def takes_probabilities(loss: Any) -> bool:
+    """Whether a loss takes the outputs for probabilities, as those of Keras without `from_logits`."""
+    if isinstance(loss, WeightedSum):
+        return any(takes_probabilities(term) for _, term in loss.terms.values())
+    return getattr(loss, "from_logits", True) is False
+
+
 # Of Keras's losses, those that are a mean over all targets: not Dice, Tversky, Circle or CTC.
 MEANS_OF_KERAS = (
     *(keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy, keras.losses.CategoricalCrossentropy),

@@ -32,7 +32,7 @@ from src.sweeps.plan import plan
 FILE = Path(__file__).with_name("ids.txt")
 LISTED = targets.FILE
 OWN_CODE = ("model mine.models", "loss mine.losses", "data.transforms mine", "callback mine.callbacks")
-FOLDERS = ("photos", "pets", "sets")
+FOLDERS = ("photos", "pets", "sets", "other.keras")
 PARENT = Parent(Path("RUN"), "0f" * 32, "f0" * 32, ("data=digits", "model=cnn", "seed=3", "name=old"), step=90, epoch=2)
 SMALL = "data=digits model=cnn"
 

@@ -100,6 +100,7 @@ def test_weights_of_another_run_are_taken_and_named(tmp_path):
     assert losses[1]["train/loss"] < losses[0]["train/loss"]
     other = train(*first[:2], "model.hidden_units=[8]", *SHORT, f"init_from={run}", "name=third", cwd=tmp_path)
     assert "1 of 4 weights taken; as initialized: dense_1/kernel" in other.stderr
+    (tmp_path / "mine.keras").write_text("")
     none = train("data=digits", "model=cnn", *SHORT, "init_from=mine.keras", cwd=tmp_path)
     assert none.returncode == 2 and "mine.keras is no model that can be loaded" in none.stderr
 

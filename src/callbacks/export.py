@@ -25,6 +25,7 @@ from src.data.batch import INPUTS, OUTPUTS, Nest, examples_of, is_single, named_
 from src.data.data import Data
 from src.data.images.image_data import ImageData
 from src.data.pipeline import to_float
+from src.losses import takes_probabilities
 from src.training.callback import Callback
 from src.training.checkpoints import best_weights
 from src.training.state import TrainState
@@ -127,7 +128,8 @@ def export_any(state: TrainState, data: Data, path: Path) -> Path:
     """As `export`, of a model of any inputs and outputs, checked with examples of the data.
 
     Inputs and outputs have the names that they have in their nests, or are `inputs` and `outputs`. Scores of classes
-    are `logits`, beside `probabilities` float32 and, where one of them is the answer, `class` int32.
+    are `logits`, beside `probabilities` float32 and, where one of them is the answer, `class` int32; those whose loss
+    takes them for probabilities are `outputs`, and these the same. What the data knows of outputs stands beside them.
 
     Raises:
         RuntimeError: the written model's outputs are not, bit for bit, those of the model.
@@ -135,6 +137,7 @@ def export_any(state: TrainState, data: Data, path: Path) -> Path:
     takes_data = state.input_spec == data.train.element_spec[0]
     raw = data.stored_spec("train")[0] if takes_data else state.input_spec
     specs, dense = named_parts(raw, INPUTS), served_parts(raw, INPUTS)
+    are_probabilities = takes_probabilities(getattr(state.learner, "loss", None))
     examples = data.raw("val" if "val" in data.splits() else "train")
     (given, *_) = examples.next(examples.open(0, 0), tf.constant(0)) if takes_data else (_zeros(raw),)
 
@@ -147,15 +150,20 @@ def export_any(state: TrainState, data: Data, path: Path) -> Path:
         filled = [_with_a_row_for_none(packed[name], spec, rows) for name, spec in specs.items()]
         nest = tf.nest.pack_sequence_as(raw, filled)
         outputs = state.model(data.prepare(nest) if takes_data else nest, training=False)
-        outputs = tf.nest.map_structure(lambda tensor: tf.cast(tensor, tf.float32)[:rows], outputs)
+        outputs = tf.nest.map_structure(
+            lambda tensor: (tf.cast(tensor, tf.float32) if tensor.dtype.is_floating else tensor)[:rows], outputs
+        )
         score = data.score(outputs.shape) if is_single(outputs) else None
         if score is None:
-            return named_parts(outputs, OUTPUTS)
-        found = {"logits": outputs, "probabilities": getattr(tf.nn, score)(outputs)}
+            return named_parts(outputs, OUTPUTS) | (data.answers(outputs) if is_single(outputs) else {})
+        if are_probabilities:
+            found = {OUTPUTS: outputs, "probabilities": outputs}
+        else:
+            found = {"logits": outputs, "probabilities": getattr(tf.nn, score)(outputs)}
         if score == "softmax":
             found["class"] = tf.argmax(outputs, axis=-1, output_type=tf.int32)
         elif data.targets_are_classes:
-            found["class"] = tf.cast(outputs[:, 0] > 0, tf.int32)
+            found["class"] = tf.cast(outputs[:, 0] > (0.5 if are_probabilities else 0.0), tf.int32)
         return found
 
     module = tf.Module()

@@ -45,6 +45,8 @@ RUN_PATHS = ("directory", "best", "picture", "record")
 
 # What options of src.data take as the name of a folder.
 PATHS_OF_DATA = ("path", "data_dir", "cache_dir")
+# What takes a run or a file of weights.
+PATHS_OF_MODELS = ("init_from", "learner.teacher")
 
 FILLED_IN = ("run", "parent")
 
@@ -293,12 +295,13 @@ def _check_paths(cfg: DictConfig, origins: Origins) -> None:
                 f"{origins.named(key)}{key} is {shown(value)}{'' if value is None else f', {_kind(value)}'}; "
                 f"it must be the name of one folder{', or null' * may_be_null}{quoted}"
             )
-    path = OmegaConf.select(cfg, "data.path")
-    if isinstance(path, str) and "://" not in path and not Path(path).expanduser().exists():
-        raise ConfigError(
-            f"{origins.named('data.path')}data.path is {shown(path)}, and there is no such file or folder"
-            f"{'' if Path(path).expanduser().is_absolute() else f' in {Path.cwd()}'}"
-        )
+    for key in ("data.path", *PATHS_OF_MODELS):
+        path = OmegaConf.select(cfg, key)
+        if isinstance(path, str) and "://" not in path and not Path(path).expanduser().exists():
+            raise ConfigError(
+                f"{origins.named(key)}{key} is {shown(path)}, and there is no such file or folder"
+                f"{'' if Path(path).expanduser().is_absolute() else f' in {Path.cwd()}'}"
+            )
 
 
 def check_run_paths(config: Mapping[str, Any], origins: Origins = NOWHERE, *, run_dir: Path | None = None) -> None:

@@ -73,7 +73,9 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
     folders = sorted(folders_of_options())
     fixed = {".".join(path) for path, value in leaves(values) if is_open(value)}
     if parent in keys and not siblings:
+        is_empty = at(values, parent.split(".")) is not None
         hint = f": {parent} is null here. {top} has the options {', '.join(options(top))}"
+        hint = f"; {parent} is empty, and +{override.input_line} adds to it" if is_empty else hint
     elif parent in keys:
         names = [k.rpartition(".")[2] for k in siblings]
         near = did_you_mean(key.rpartition(".")[2], names).replace("Did you mean ", f"Did you mean {parent}.")

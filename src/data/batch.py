@@ -5,6 +5,7 @@ A nest is a tensor, or a dict, list or tuple of nests. Tensors may be ragged, an
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeAlias
 
 import keras
@@ -61,14 +62,27 @@ def part_of(nest: Nest, name: Any, what: str) -> Nest:
     return nest[name]
 
 
+def plain_name(name: str) -> str:
+    """A name as exported models have it: a letter, and ASCII letters, digits and `_` after it."""
+    plain = re.sub(r"\W", lambda sign: f"u{ord(sign[0]):x}" if ord(sign[0]) > 127 else "_", name, flags=re.ASCII)
+    return plain if plain[:1].isalpha() and plain != "self" else f"of_{plain}"
+
+
 def named_parts(nest: Nest, name: str) -> dict[str, Any]:
-    """The parts of a nest by their names, `a_b` for {"a": {"b": ...}}; a single one has the name given."""
+    """The parts of a nest by their plain names, `a_b` for {"a": {"b": ...}}; a single one has the name given.
+
+    Raises:
+        ValueError: two would have one name.
+    """
     if is_single(nest):
         return {name: nest}
-    return {
-        "_".join(map(str, path if isinstance(path[0], str) else (name, *path))): part
-        for path, part in keras.tree.flatten_with_path(nest)
-    }
+    found: dict[str, Any] = {}
+    for path, part in keras.tree.flatten_with_path(nest):
+        plain = plain_name("_".join(map(str, path if isinstance(path[0], str) else (name, *path))))
+        if plain in found:
+            raise ValueError(f"two of {', '.join(map(str, nest))} would be {plain!r} in an exported model; rename one")
+        found[plain] = part
+    return found
 
 
 def served_parts(nest: Nest, name: str) -> dict[str, Any]:

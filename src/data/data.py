@@ -21,7 +21,7 @@ import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, Range, enforce_ranges
-from src.data.batch import NAMES as BATCH, Batch, Nest, batch_spec_of
+from src.data.batch import INPUTS, NAMES as BATCH, Batch, Nest, batch_spec_of, named_parts
 from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, is_repeatable
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,10 @@ class Data:
         """A prepared training batch changed at random: a function of what it is given, as `Prepare` is."""
         return batch_and_place[:-2]
 
+    def answers(self, outputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        """What an exported model gives beside its outputs, by name, where they are one tensor; in a graph."""
+        return {}
+
     def look(self, name: str, inputs: Any) -> Any:
         """Raw inputs of a split that is not held in memory, after an assertion of what they must be; in a graph."""
         return inputs
@@ -124,8 +128,13 @@ class Data:
         """Look at what a model would be given.
 
         Raises:
-            DataError: a number of arrays is not finite, or a target is no class.
+            DataError: a number of arrays is not finite, a target is no class, or two inputs cannot be told apart by
+                their plain names.
         """
+        try:
+            named_parts(self.stored_spec("train")[0], INPUTS)
+        except ValueError as error:
+            raise DataError(f"the inputs cannot be exported: {error}") from error
         for name, examples in self._examples.items():
             if isinstance(examples, tuple):
                 for path, values in keras.tree.flatten_with_path(examples):
@@ -236,12 +245,12 @@ class Data:
         return self._batches(name, as_they_are)
 
     def inputs(self, name: str) -> Nest:
-        """All raw inputs of a split as tensors [n, ...], in their stored order; reads it once.
+        """All inputs of a split as the model takes them, as tensors [n, ...], in their stored order; reads it once.
 
         Raises:
             ValueError: there is no such split.
         """
-        batches = self.raw(name)
+        batches = self._batches(name, self._prepared)
         cursor = batches.open(0, 0)
         parts = [batches.next(cursor, tf.constant(step))[0] for step in range(batches.steps_per_epoch)]
         return tf.nest.map_structure(lambda *tensors: tf.concat(tensors, 0), *parts)

@@ -6,30 +6,51 @@ data = characters(path="book.txt", length=64, batch_size=32, seed=0)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from src.common.ranges import Count, Share, enforce_ranges
 from src.data.data import Data, DataError, Limit
+from src.data.tables import check_shares, read_table
 
 
 class Windows(Sequence):
-    """Pairs (float32 [steps, features], float32 [horizon, targets]) of an array [time, features]."""
+    """Pairs (float32 [steps, features], float32 [horizon, targets]) of arrays [time, features], [time, targets]."""
 
-    def __init__(self, values: np.ndarray, begins: range, *, steps: int, horizon: int, targets: int) -> None:
-        self._values, self._begins = values, begins
-        self._steps, self._horizon, self._targets = steps, horizon, targets
+    def __init__(self, values: np.ndarray, targets: np.ndarray, begins: range, *, steps: int, horizon: int) -> None:
+        self._values, self._targets, self._begins = values, targets, begins
+        self._steps, self._horizon = steps, horizon
 
     def __len__(self) -> int:
         return len(self._begins)
 
     def __getitem__(self, index):
         middle = self._begins[index] + self._steps
-        past, future = self._values[middle - self._steps : middle], self._values[middle : middle + self._horizon]
-        return past, future[:, : self._targets]
+        return self._values[middle - self._steps : middle], self._targets[middle : middle + self._horizon]
+
+
+class Series(Data):
+    """Windows of a series in its own units, which the model takes and foresees scaled.
+
+    Args:
+        mean, deviation: of each feature, float64 [features].
+        options: as Data's.
+    """
+
+    def __init__(self, *, mean: np.ndarray, deviation: np.ndarray, **options: Any) -> None:
+        self._mean, self._deviation = mean.astype(np.float32), deviation.astype(np.float32)
+        super().__init__(**options)
+
+    def prepare(self, inputs: tf.Tensor) -> tf.Tensor:
+        return (inputs - self._mean) / self._deviation
+
+    def answers(self, outputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        foreseen = outputs.shape[-1]
+        return {"forecast": outputs * self._deviation[:foreseen] + self._mean[:foreseen]}
 
 
 @enforce_ranges
@@ -49,17 +70,20 @@ def windows(
 ) -> Data:
     """Windows of a long series: `steps` rows, and the `horizon` rows that follow them.
 
-    Splits follow each other in time, train first, and no window reaches over two of them. Values are scaled by the mean
-    and the standard deviation of the training part: targets too, so that a loss of 1 is that of the mean.
+    Splits follow each other in time, train first, and no window reaches over two of them. The model takes values that
+    are scaled by the mean and the standard deviation of the training part, and foresees such ones, so that a loss of 1
+    is that of the mean. An exported one takes them as they are, and gives `forecast` in the same units.
 
     Args:
-        path: an NPY or CSV file of numbers [time, features], a CSV with a line of names; None takes `tides`.
+        path: an NPY file of numbers [time, features], or a table of numbers, as a CSV with a line of names; None takes
+            `tides`.
         stride: between the beginnings of windows.
         targets: how many of the first features are foreseen; all by default.
 
     Raises:
         DataError: the file has no such numbers, or a split is shorter than a window.
     """
+    check_shares(val_share, test_share)
     values = tides() if path is None else _series(Path(path).expanduser())
     if targets and targets > values.shape[1]:
         raise DataError(f"data.targets is {targets}, and the series has {values.shape[1]} features")
@@ -67,7 +91,10 @@ def windows(
     train = values[: ends[0]]
     if len(train) < steps + horizon:
         raise DataError(f"the training part has {len(train)} rows, and a window {steps + horizon}; give shorter ones")
-    values = ((values - train.mean(0)) / np.maximum(train.std(0), 1e-6)).astype(np.float32)
+    train = train.astype(np.float64)
+    mean, deviation = train.mean(0), np.where(np.ptp(train, axis=0) > 0, train.std(0), 1.0)
+    scaled = ((values - mean) / deviation).astype(np.float32)[:, : targets or values.shape[1]]
+    values = values.astype(np.float32)
     splits: dict[str, Any] = {}
     for name, begin, end in zip(("train", "val", "test"), (0, *ends[:-1]), ends, strict=True):
         begins = range(int(begin), int(end) - steps - horizon + 1, stride)
@@ -76,10 +103,11 @@ def windows(
                 f"the {name} part has {end - begin} rows, and a window {steps + horizon}; give shorter ones"
             )
         if begins:
-            cut = Windows(values, begins, steps=steps, horizon=horizon, targets=targets or values.shape[1])
+            cut = Windows(values, scaled, begins, steps=steps, horizon=horizon)
             splits[name] = tuple(np.stack(part) for part in zip(*cut, strict=True))
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "limit": limit}
     facts = {"num_outputs": targets or values.shape[1], "horizon": horizon}
-    return Data(**splits, batch_size=batch_size, seed=seed, shuffle=shuffle, limit=limit, facts=facts)
+    return Series(**splits, **options, facts=facts, mean=mean, deviation=deviation)
 
 
 @enforce_ranges
@@ -107,8 +135,9 @@ def characters(
     Raises:
         DataError: the file is no text, or a part is shorter than a piece.
     """
+    check_shares(val_share, test_share)
     try:
-        text = sums() if path is None else Path(path).expanduser().read_text(encoding="utf-8")
+        text = sums() if path is None else Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text in UTF-8 ({error})") from error
     ends = np.rint(np.cumsum([1 - val_share - test_share, val_share, test_share]) * len(text)).astype(int)
@@ -126,7 +155,7 @@ def characters(
             pieces = values[begins[:, np.newaxis] + np.arange(length + 1)]
             splits[name] = pieces[:, :-1], pieces[:, 1:]
     facts = {"num_outputs": len(known) + 1, "vocabulary": len(known) + 1, "length": length}
-    class_names = ["<unknown>", *known]
+    class_names = ["<unknown>", *(repr(character)[1:-1] for character in known)]  # \n would end a line of the list
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "limit": limit}
     return Data(**splits, **options, class_names=class_names, facts=facts)
 
@@ -170,13 +199,16 @@ def sums(sentences: int = 3000) -> str:
 
 
 def _series(path: Path) -> np.ndarray:
+    """Numbers [time, features]."""
     try:
-        values = np.load(path) if path.suffix == ".npy" else np.genfromtxt(path, delimiter=",", skip_header=1)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as numbers [time, features] ({error})") from error
-    values = values[:, np.newaxis] if values.ndim == 1 else values
-    if values.ndim != 2 or not np.isfinite(values).all():
-        raise DataError(
-            f"{path} has {values.shape} numbers, or one that is not finite; give [time, features], all finite"
-        )
+        columns = [np.load(path)] if path.suffix == ".npy" else list(read_table(path).values())
+        values = np.concatenate([column.reshape(len(column), -1) for column in columns], 1).astype(np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        raise (
+            error
+            if isinstance(error, DataError)
+            else DataError(f"{path} cannot be read as numbers [time, features] ({error})")
+        ) from error
+    if any(column.ndim > 2 or column.dtype.kind in "cmM" for column in columns) or not np.isfinite(values).all():
+        raise DataError(f"{path} has other values than numbers, or one that is not finite; give [time, features]")
     return values

@@ -66,6 +66,8 @@ def table(
     wanted = [target] if isinstance(target, str) else list(target)
     apart = {*wanted, *(name for name in (weight, split) if name)}
     names = list(columns) if columns else [name for name in stored if name not in apart]
+    if not names:
+        raise DataError(f"{path} has no column beside {', '.join(sorted(apart))}; a model needs one at least")
     for name in (*names, *apart, *kinds, *missing):
         if name not in stored:
             raise DataError(f"{path} has no column {name!r}; it has {', '.join(stored)}")
@@ -73,16 +75,19 @@ def table(
         raise DataError(
             f"data.columns names {', '.join(sorted(both))}, which is the target, weight or split; leave it out"
         )
-    found = {name: _column(stored[name], name, kinds.get(name), missing.get(name), path) for name in stored}
+    used = (*names, *wanted, *([weight] if weight else []))
+    found = {name: _column(stored[name], name, kinds.get(name), missing.get(name), path) for name in used}
     inputs = {name: found[name] for name in names}
-    classes, targets = _targets(stored, found, wanted, task or _task(found, wanted), path)
+    classes, targets = _targets(stored, found, wanted, task or _task(found, wanted), missing, path)
+    if weight is not None and (found[weight].dtype != np.float32 or (found[weight] < 0).any()):
+        raise DataError(f"{path}: the weight {weight} has values that are no numbers of at least 0")
     parts = (inputs, targets) if weight is None else (inputs, targets, found[weight])
     places = stored[split] if split else None
     splits: dict[str, Any] = split_rows(
         parts, stored.values(), places, shares={"val": val_share, "test": test_share}, path=path
     )
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "limit": limit}
-    facts = {} if classes else {"num_outputs": len(wanted)}
+    facts = {} if classes else {"num_outputs": int(np.prod(targets.shape[1:]))}
     return Data(**splits, **options, class_names=classes, facts=facts)
 
 
@@ -95,7 +100,11 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
-                return dict(arrays)
+                found = dict(arrays)
+            if len({values.shape[:1] for values in found.values()}) != 1 or not next(iter(found.values())).shape:
+                shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in found.items())
+                raise DataError(f"{path} has {shapes}; all arrays must have the same number of rows")
+            return found
         if path.suffix == ".parquet":
             try:
                 import pandas
@@ -106,6 +115,8 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
             names, *rows = list(csv.reader(file))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table ({error})") from error
+    if all(map(_is_number, names)):
+        raise DataError(f"{path}: the first line is of numbers ({', '.join(names[:3])}); it must be the columns' names")
     for number, row in enumerate(rows, 2):
         if len(row) != len(names):
             raise DataError(f"{path}, line {number}: {len(row)} values for {len(names)} columns")
@@ -117,26 +128,55 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
 def _column(values: np.ndarray, name: str, kind: Kind | None, filling: Any, path: str) -> np.ndarray:
     """float32 or strings, [n] or, of arrays of numbers, [n, ...]."""
     texts = values.dtype.kind not in "biuf"
+    if texts and values.dtype.kind not in "OUST":
+        raise DataError(f"{path}: {name} is of {values.dtype}; give numbers or texts")
     if values.ndim == 1 and (gone := is_missing(values)).any():
         if filling is None:
             raise DataError(
                 f"{path}: {int(gone.sum())} values of {name} are missing, the first in row {int(gone.argmax()) + 1}; "
-                f"give one for them, as data.missing.{name}=0, or take the rows away"
+                f"give one for them, as +data.missing.{name}=0, or take the rows away"
             )
         values = np.where(gone, str(filling) if texts else filling, values)
     if kind == "categories":
-        return values.astype(str).astype(object)
-    try:
-        numbers = values.astype(np.float32)
-    except ValueError:
-        if kind == "numbers":
+        return as_texts(values)
+    if texts and not (are_numbers := np.vectorize(_is_number, otypes=[bool])(values)).all():
+        if kind == "numbers" or are_numbers.any():
+            other = values[~are_numbers][0]
             raise DataError(
-                f"{path}: {name} has values that are no numbers; give data.kinds.{name}=categories"
-            ) from None
-        return values.astype(str).astype(object)
+                f"{path}: {name} has numbers and also {str(other)!r}; mend it, or give +data.kinds.{name}=categories"
+            )
+        return as_texts(values)
+    exact = values.astype(np.float64)
+    numbers = exact.astype(np.float32)
     if not np.isfinite(numbers).all():
         raise DataError(f"{path}: {name} has an infinite value, or NaN; take the rows away")
+    is_whole = kind is None and (exact == np.rint(exact)).all()
+    if is_whole and len(np.unique(numbers)) < len(np.unique(exact)):
+        raise DataError(
+            f"{path}: {name} has whole numbers that float32 cannot tell apart, such as {int(np.abs(exact).max())}; "
+            f"leave it out of data.columns, or give +data.kinds.{name}=categories, or =numbers to have them rounded"
+        )
     return numbers
+
+
+def as_texts(values: np.ndarray) -> np.ndarray:
+    """Strings of the same shape; a whole number is the same text whatever its dtype: 3 for 3.0."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, bytes):
+            return value.decode()
+        is_whole = isinstance(value, float | np.floating) and float(value).is_integer()
+        return str(int(value) if is_whole else value)
+
+    return np.vectorize(text, otypes=[object])(values)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def is_missing(values: np.ndarray) -> np.ndarray:
@@ -145,13 +185,20 @@ def is_missing(values: np.ndarray) -> np.ndarray:
 
 
 def _targets(
-    stored: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], wanted: Sequence[str], task: str, path: str
+    stored: Mapping[str, np.ndarray],
+    found: Mapping[str, np.ndarray],
+    wanted: Sequence[str],
+    task: str,
+    missing: Mapping[str, Any],
+    path: str,
 ) -> tuple[list[str], np.ndarray]:
     """The classes, none of numbers, and the targets."""
     if task == "classes":
         if len(wanted) > 1:
             raise DataError(f"data.target names {len(wanted)} columns; classes are of one column")
-        return labelled(stored[wanted[0]])
+        name = wanted[0]
+        texts = _column(stored[name], name, "categories", missing.get(name), path)
+        return labelled(texts, f"{path}: the target {name}")
     for name in wanted:
         if found[name].dtype != np.float32:
             raise DataError(f"{path}: the target {name} has other values than numbers; give data.task=classes")
@@ -161,13 +208,32 @@ def _targets(
 def _task(found: Mapping[str, np.ndarray], wanted: Sequence[str]) -> str:
     values = found[wanted[0]]
     is_class = values.dtype != np.float32 or (len(np.unique(values)) <= 20 and (values == np.rint(values)).all())
-    return "classes" if is_class and len(wanted) == 1 else "regression"
+    return "classes" if is_class and len(wanted) == 1 and values.ndim == 1 else "regression"
 
 
-def labelled(values: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """The names of all classes, in their order, and the number of each value's: int32 [n]."""
-    names, numbers = np.unique(values.astype(str) if values.dtype == object else values, return_inverse=True)
-    return [str(name) for name in names], numbers.astype(np.int32)
+def labelled(values: np.ndarray, what: str) -> tuple[list[str], np.ndarray]:
+    """The names of all classes, in their order, numbers by their size, and the number of each value's: int32 [n].
+
+    Args:
+        values: strings [n].
+        what: has them, for the message.
+
+    Raises:
+        DataError: there is one class alone.
+    """
+    names, numbers = np.unique(values.astype(str), return_inverse=True)
+    if len(names) < 2:
+        raise DataError(f"{what} has {str(names[0])!r} alone; classes are at least two")
+    order = (
+        np.argsort(names.astype(np.float64), kind="stable") if all(map(_is_number, names)) else np.arange(len(names))
+    )
+    return [str(name) for name in names[order]], np.argsort(order)[numbers].astype(np.int32)
+
+
+def check_shares(val: float, test: float) -> None:
+    """Raise DataError where they leave nothing to train on."""
+    if val + test >= 1:
+        raise DataError(f"data.val_share and data.test_share, {val} and {test}, leave nothing to train on")
 
 
 def split_rows(
@@ -191,8 +257,7 @@ def split_rows(
         if other := sorted(set(found) - set(SPLITS)):
             raise DataError(f"{path}: a row has the split {other[0]!r}; it may be {', '.join(SPLITS)}")
     else:
-        if shares["val"] + shares["test"] >= 1:
-            raise DataError(f"data.val_share and data.test_share, {shares}, leave nothing to train on")
+        check_shares(**shares)
         hashes = (
             hashlib.sha256(repr(row).encode()).digest() for row in zip(*map(np.ndarray.tolist, columns), strict=True)
         )

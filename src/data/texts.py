@@ -16,7 +16,7 @@ import numpy as np
 
 from src.common.ranges import Count, Share, enforce_ranges
 from src.data.data import Data, DataError, Limit
-from src.data.tables import labelled, read_table, split_rows
+from src.data.tables import as_texts, is_missing, labelled, read_table, split_rows
 
 
 @enforce_ranges
@@ -51,11 +51,14 @@ def texts(
     for name in (text, label, *([split] if split else [])):
         if name not in stored:
             raise DataError(f"{path} has no column {name!r}; it has {', '.join(stored)}")
-    values = np.array([str(value) for value in stored[text]], object)
+    gone = [not isinstance(value, str) and bool(is_missing(np.array([value], object))[0]) for value in stored[text]]
+    values = np.array(["" if no else str(value) for value, no in zip(stored[text], gone, strict=True)], object)
     empty = [i for i, value in enumerate(values, 1) if not value.strip()]
     if empty:
         raise DataError(f"{path}: {len(empty)} texts are empty, the first in row {empty[0]}; take them away")
-    class_names, targets = labelled(stored[label])
+    if (unlabelled := is_missing(stored[label])).any():
+        raise DataError(f"{path}: row {int(unlabelled.argmax()) + 1} has no {label}; give one, or take the row away")
+    class_names, targets = labelled(as_texts(stored[label]), f"{path}: {label}")
     places = stored[split] if split else None
     splits: dict[str, Any] = split_rows(
         (values, targets), [values], places, shares={"val": val_share, "test": test_share}, path=path
@@ -70,7 +73,7 @@ def _of_folder(place: Path, text: str, label: str) -> dict[str, np.ndarray]:
     found: dict[str, list[str]] = {text: [], label: []}
     for file in files:
         try:
-            found[text].append(file.read_text(encoding="utf-8"))
+            found[text].append(file.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError as error:
             raise DataError(f"{file} is no text in UTF-8 ({error})") from error
         found[label].append(file.parent.name)

@@ -17,9 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from src.common.files import literal, replace
-from src.data.batch import splits_names
+from src.data.batch import plain_name, splits_names
 from src.data.data import DataError
-from src.data.tables import is_missing, read_table
+from src.data.tables import as_texts, is_missing, read_table
 
 RESULTS = "predictions.jsonl"
 BATCH = 256  # rows
@@ -65,28 +65,47 @@ def inputs_of(file: Path, takes: Mapping[str, tf.TensorSpec]) -> dict[str, np.nd
     of_any_length = {name for name in takes if splits_names(name, 1)[0] in takes}
     takes = {name: spec for name, spec in takes.items() if name not in _splits(takes)}
     stored = _read(file, takes)
-    if lacking := [name for name in takes if name not in stored]:
-        raise DataError(
-            f"{file} has no {', '.join(lacking)}; the model takes {_told(takes)}, and it has {', '.join(stored)}"
-        )
     found = {}
     for name, spec in takes.items():
-        if name in of_any_length:
-            found[name] = _lists(stored[name], name, spec, file)
-            continue
-        values = np.asarray(stored[name])
+        columns = [column for column in stored if plain_name(column) == name]
+        if len(columns) != 1:
+            told = f"has {' and '.join(columns)} for {name}" if columns else f"has no {name}"
+            raise DataError(f"{file} {told}; the model takes {_told(takes)}, and it has {', '.join(stored)}")
+        values = stored[columns[0]]
+        found[name] = (_lists if name in of_any_length else _array)(values, name, spec, str(file))
+    if len({len(values) for values in found.values()}) > 1:
+        rows = ", ".join(f"{name} {len(values)}" for name, values in found.items())
+        raise DataError(f"{file} has other numbers of rows for each input: {rows}")
+    return found
+
+
+def _array(given: Any, name: str, spec: tf.TensorSpec, file: str) -> np.ndarray:
+    """Values in the dtype of an input, none of which stands for another one."""
+    what, dtype = f"{file}: {name}", spec.dtype.as_numpy_dtype
+    try:
+        values = np.asarray(given)
         if values.ndim == 1 and (gone := is_missing(values)).any():
             row = int(gone.argmax()) + 1
             raise DataError(f"{file}, row {row}: {name} is missing; give a value, or take the row away")
-
-        try:
-            found[name] = values.astype(object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype)
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{file}: {name} is no {spec.dtype.name} ({error})") from error
+        if values.dtype.kind not in "biufOUST":
+            raise DataError(f"{what} is of {values.dtype}, and no {spec.dtype.name}")
         if spec.dtype == tf.string:
-            found[name] = found[name].astype(str).astype(object)
-        if not spec.shape.is_compatible_with(found[name].shape):
-            raise DataError(f"{file}: {name} is {list(found[name].shape)}, and the model takes {spec.shape}")
+            found = as_texts(values)
+        elif spec.dtype.is_floating:
+            found = values.astype(dtype)
+        else:
+            numbers = values if values.dtype.kind in "biuf" else values.astype(np.float64)
+            found = numbers.astype(dtype)
+            if (other := found != numbers).any():
+                raise DataError(f"{what} has {numbers[other].flat[0]}, which is no {spec.dtype.name}")
+    except (ValueError, TypeError) as error:
+        raise (
+            error if isinstance(error, DataError) else DataError(f"{what} is no {spec.dtype.name} ({error})")
+        ) from error
+    if spec.dtype.is_floating and not np.isfinite(found).all():
+        raise DataError(f"{what} has an infinite value, or NaN; take the row away")
+    if not spec.shape.is_compatible_with(found.shape):
+        raise DataError(f"{what} is {list(found.shape)}, and the model takes {spec.shape}")
     return found
 
 
@@ -95,18 +114,23 @@ def _read(file: Path, takes: Mapping[str, tf.TensorSpec]) -> Mapping[str, Any]:
         if file.suffix == ".txt":
             if len(takes) != 1:
                 raise DataError(f"{file} is a text, and the model takes {_told(takes)}; give CSV, JSON lines or NPZ")
-            return {next(iter(takes)): np.array(file.read_text(encoding="utf-8").splitlines(), object)}
+            return {next(iter(takes)): np.array(_lines(file), object)}
         if file.suffix == ".jsonl":
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            rows = [json.loads(line) for line in _lines(file) if line.strip()]
+            columns = [name for name in rows[0] if plain_name(name) in takes] if isinstance(rows[0], dict) else []
             for number, row in enumerate(rows, 1):
-                if not isinstance(row, dict) or (lacking := [name for name in takes if name not in row]):
+                if not isinstance(row, dict) or (lacking := [name for name in columns if name not in row]):
                     told = ", ".join(lacking) if isinstance(row, dict) else "names"
                     raise DataError(f"{file}, line {number} has no {told}; the model takes {_told(takes)}")
-
-            return {name: [row[name] for row in rows] for name in takes}
-    except (OSError, ValueError) as error:
+            return {name: [row[name] for row in rows] for name in columns}
+    except (OSError, ValueError, IndexError) as error:
         raise error if isinstance(error, DataError) else DataError(f"{file} cannot be read ({error})") from error
     return read_table(file)
+
+
+def _lines(file: Path) -> list[str]:
+    """Of a text: those that a line feed ends, and no other sign."""
+    return file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
 
 
 def _splits(takes: Mapping[str, Any]) -> set[str]:
@@ -114,16 +138,11 @@ def _splits(takes: Mapping[str, Any]) -> set[str]:
     return {of for name in takes for of in splits_names(name, 1) if of in takes}
 
 
-def _lists(values: Any, name: str, spec: tf.TensorSpec, file: Path) -> np.ndarray:
+def _lists(values: Any, name: str, spec: tf.TensorSpec, file: str) -> np.ndarray:
     """Rows of any length: an object array [n] of arrays."""
     found = np.empty(len(values), object)
     for i, row in enumerate(values):
-        try:
-            found[i] = np.asarray(row).astype(spec.dtype.as_numpy_dtype)
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{file}, row {i + 1}: {name} is no list of {spec.dtype.name} ({error})") from error
-        if not spec.shape.is_compatible_with(found[i].shape):
-            raise DataError(f"{file}, row {i + 1}: {name} is {list(found[i].shape)}, and the model takes {spec.shape}")
+        found[i] = _array(row, name, spec, f"{file}, row {i + 1}")
     return found
 
 

@@ -8,13 +8,16 @@
 What the layers take from the training split, such as means and vocabularies, is part of the model and of its export.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
 from src.common.ranges import Count, Share, enforce_ranges
+from src.data.batch import plain_name
 from src.data.data import Data
 from src.models.parts import Activation, Normalization, activated, normalized
 
@@ -32,8 +35,8 @@ def table_mlp(
     """A hidden layer for each of `hidden_units`; none leaves a linear model.
 
     Maps the columns of `data`, by name or as one tensor, to float32 [n, num_outputs]. Columns of floats [n] or [n, k]
-    are normalized by the training split's mean and variance; those of integers and of strings [n] become one number
-    for each value that the training split has, and one for all others.
+    are normalized by the training split's mean and variance, or by the mean alone where they are constant there; those
+    of integers and of strings [n] become one number for each value that the training split has, and one for all others.
 
     Raises:
         ValueError: an option is out of its range, or a column is of another kind.
@@ -42,7 +45,9 @@ def table_mlp(
     named = columns if isinstance(columns, dict) else {"inputs": columns}
     inputs = {
         name: keras.Input(
-            values.shape[1:], dtype="float32" if values.dtype.is_floating else values.dtype.name, name=name
+            values.shape[1:],
+            dtype="float32" if values.dtype.is_floating else values.dtype.name,
+            name=f"column.{plain_name(name)}",  # a column may be called as a layer is
         )
         for name, values in named.items()
     }
@@ -58,19 +63,24 @@ def table_mlp(
     if not data.num_classes:  # numbers: the layers before have to learn what lies about 0
         mean, deviation = data.target_scale()
         outputs = layers.Rescaling(deviation, mean, dtype="float32", name="rescaled")(outputs)
-    return keras.Model(inputs if isinstance(columns, dict) else inputs["inputs"], outputs, name="table_mlp")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "When providing `inputs` as a dict, all keys")  # they match the data
+        return keras.Model(inputs if isinstance(columns, dict) else inputs["inputs"], outputs, name="table_mlp")
 
 
 def _feature(name: str, values: tf.Tensor, tensor: keras.KerasTensor) -> keras.KerasTensor:
     """A column as numbers [n, k]."""
+    plain = plain_name(name)
     if values.dtype.is_floating:
-        flat = layers.Reshape((-1,), name=f"{name}_flat")(tensor)
-        layer = layers.Normalization(axis=-1, name=f"{name}_normalized")
-        layer.adapt(tf.reshape(values, [values.shape[0], -1]))
+        flat = layers.Reshape((-1,), name=f"{plain}.flat")(tensor)
+        layer = layers.Normalization(axis=-1, name=f"{plain}.normalized")
+        numbers = values.numpy().reshape(values.shape[0], -1).astype(np.float64)
+        mean, deviation = numbers.mean(0), np.where(np.ptp(numbers, axis=0) > 0, numbers.std(0), 1.0)
+        layer.adapt(np.stack([mean - deviation, mean + deviation]))  # two rows of the same mean and variance
         return layer(flat)
     if values.shape.rank != 1:
         raise ValueError(f"column {name!r} is {values.dtype.name} {values.shape}; give one value an example, or floats")
     lookup = layers.StringLookup if values.dtype == tf.string else layers.IntegerLookup
-    layer = lookup(output_mode="one_hot", name=f"{name}_one_hot")
+    layer = lookup(output_mode="one_hot", name=f"{plain}.one_hot")
     layer.adapt(values)
-    return layers.Flatten(name=f"{name}_row")(layer(layers.Reshape((1,), name=f"{name}_column")(tensor)))
+    return layers.Flatten(name=f"{plain}.row")(layer(layers.Reshape((1,), name=f"{plain}.column")(tensor)))

@@ -81,6 +81,7 @@ class TrainState:
         monitor: str = "val/loss",
         mode: Mode = "min",
     ) -> None:
+        self.learner = learner
         self.model, self.optimizer, self.variables = learner.model, learner.optimizer, learner.variables
         self.monitor, self.mode = monitor, mode
         self.holds_averages = False

@@ -1,0 +1,109 @@
+"""Tables, texts and series from files: what would come out otherwise than it stands there is refused."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from src.data.data import Data, DataError
+from src.data.sequences import characters, windows
+from src.data.tables import table
+from src.data.texts import texts
+from src.models.table_mlp import table_mlp
+
+ROWS = 40
+OPTIONS = {"batch_size": 8, "seed": 0}
+NUMBERS = np.arange(ROWS) + 0.5
+
+
+def csv(folder, **columns):
+    file = folder / "given.csv"
+    rows = zip(*columns.values(), strict=True)
+    file.write_text("\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]) + "\n")
+    return str(file)
+
+
+def npz(folder, **columns):
+    np.savez(folder / "given.npz", **columns)
+    return str(folder / "given.npz")
+
+
+def examples(data):
+    """All inputs and targets, of all splits."""
+    parts = [data._examples[name] for name in data.splits()]
+    return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+@pytest.mark.parametrize(
+    ("written", "columns", "options", "message"),
+    [
+        (csv, {"a": range(2**24, 2**24 + ROWS), "y": NUMBERS}, {}, "a has whole numbers that float32 cannot tell"),
+        (npz, {"a": np.arange(ROWS), "y": np.arange(ROWS) + 2**40}, {}, "y has whole numbers that float32 cannot"),
+        (csv, {"a": ["?", *range(1, ROWS)], "y": NUMBERS}, {}, r"a has numbers and also '\?'.* \+data.kinds.a=cat"),
+        (npz, {"a": np.datetime64("2020-01-01") + np.arange(ROWS), "y": NUMBERS}, {}, r"a is of datetime64\[D\]"),
+        (npz, {"a": NUMBERS * 1j, "y": NUMBERS}, {}, "a is of complex128"),
+        (npz, {"a": NUMBERS[:9], "y": NUMBERS}, {}, r"a \[9\], y \[40\]; all arrays must have the same number of rows"),
+        (csv, {"a": NUMBERS, "y": ["p"] * ROWS}, {}, "target y has 'p' alone; classes are at least two"),
+        (csv, {"a": NUMBERS, "w": NUMBERS - 9, "y": NUMBERS}, {"weight": "w"}, "weight w .* no numbers of at least 0"),
+        (csv, {"1": NUMBERS, "2": NUMBERS}, {"target": "2"}, "the first line is of numbers"),
+        (csv, {"y": NUMBERS}, {}, "no column beside y"),
+        (csv, {"a b": NUMBERS, "a-b": NUMBERS, "y": NUMBERS}, {}, "two of a b, a-b would be 'a_b'"),
+    ],
+)
+def test_a_table_that_would_come_out_otherwise_is_refused(written, columns, options, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        table(path=written(tmp_path, **columns), **{"target": "y", **OPTIONS, **options}).check()
+
+
+def test_a_filled_class_is_that_class_and_classes_that_are_numbers_are_in_their_order(tmp_path):
+    given = [["", "10", "9"][i % 3] for i in range(ROWS)]
+    file = csv(tmp_path, a=NUMBERS, none=[""] * ROWS, y=given)
+    data = table(path=file, target="y", columns=["a"], missing={"y": "9"}, **OPTIONS)
+    inputs, targets = examples(data)
+    assert data.class_names == ("9", "10")
+    assert [data.class_names[i] for i in targets] == [given[int(a)] or "9" for a in inputs["a"]]
+
+
+def test_a_category_has_one_text_whatever_its_dtype(tmp_path):
+    found = [
+        set(examples(table(path=file, target="y", kinds={"a": "categories"}, **OPTIONS))[0]["a"])
+        for file in (
+            npz(tmp_path, a=np.arange(ROWS) % 3.0, y=NUMBERS),
+            csv(tmp_path, a=np.arange(ROWS) % 3, y=NUMBERS),
+        )
+    ]
+    assert found == [{"0", "1", "2"}] * 2
+
+
+def test_a_text_without_a_label_is_refused(tmp_path):
+    file = csv(tmp_path, text=[f"text {i}" for i in range(ROWS)], label=["a", "b", "", *"c" * (ROWS - 3)])
+    with pytest.raises(DataError, match="row 3 has no label"):
+        texts(path=file, **OPTIONS)
+
+
+def test_a_series_keeps_its_units_and_its_first_row(tmp_path):
+    values = 5e-9 + 1e-9 * np.sin(np.arange(100))
+    data = windows(path=csv(tmp_path, level=values), steps=3, horizon=1, **OPTIONS)
+    (raw, targets), (scaled, _) = (
+        batches.next(batches.open(0, 0), tf.constant(0)) for batches in (data.raw("train"), data.split("train"))
+    )
+    np.testing.assert_allclose(raw[0, :, 0], values[:3], rtol=1e-6)
+    np.testing.assert_allclose(data.answers(targets)["forecast"][0], values[3:4, np.newaxis], rtol=1e-5)
+    assert 0.5 < np.std(scaled) < 2 and 0.5 < np.std(data.inputs("train")) < 2
+    for option in ({"val_share": 0.6, "test_share": 0.6},):
+        with pytest.raises(DataError, match="leave nothing to train on"):
+            windows(path=None, steps=3, horizon=1, **OPTIONS, **option)
+        with pytest.raises(DataError, match="leave nothing to train on"):
+            characters(path=None, length=3, **OPTIONS, **option)
+    (tmp_path / "bare.csv").write_text("1\n2\n3\n")
+    with pytest.raises(DataError, match="the first line is of numbers"):
+        windows(path=str(tmp_path / "bare.csv"), steps=3, horizon=1, **OPTIONS)
+
+
+@pytest.mark.filterwarnings("error")
+def test_columns_of_any_name_and_a_constant_one_make_a_model():
+    ones = np.ones(ROWS, np.float32)
+    columns = {"Lot Area": NUMBERS.astype(np.float32), "a/b": ones, "outputs": ones, "größe": np.array(["x", "y"] * 20)}
+    model = table_mlp(data=Data(train=(columns, NUMBERS), **OPTIONS), num_outputs=1)
+    given = {name: tf.constant(values[:2]) for name, values in columns.items()}
+    first, other = model(given), model({**given, "a/b": tf.constant([1.1, 1.1])})
+    assert np.all(first != other) and np.abs(first - other).max() < 50

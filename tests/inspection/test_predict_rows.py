@@ -1,0 +1,94 @@
+"""Rows of files as a model takes them, or a message: no value in place of another."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from src import build
+from src.callbacks.export import export_any
+from src.common.errors import ConfigError
+from src.data.data import Data, DataError
+from src.inspection.predict_rows import inputs_of, predict_rows
+from src.models.table_mlp import table_mlp
+from src.training.trainer import Trainer
+
+TAKES = {"a_b": tf.TensorSpec([None], tf.float32), "n": tf.TensorSpec([None], tf.int32)}
+WORDS = {"word": tf.TensorSpec([None], tf.string)}
+
+
+def written(file, columns):
+    if file.suffix == ".npz":
+        np.savez(file, **columns)
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in columns), encoding="utf-8-sig")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a b": [1.0], "n": [3.7]}, "n has 3.7, which is no int32"),
+        ({"a b": [1.0], "n": [2**32 + 1]}, "n has 4294967297, which is no int32"),
+        ({"a b": [np.inf], "n": [3]}, "a_b has an infinite value"),
+        ({"a b": [1.0], "a_b": [2.0], "n": [3]}, "has a b and a_b for a_b"),
+        ({"a b": np.array(["2020-01-01"], "datetime64[D]"), "n": [1]}, r"a_b is of datetime64\[D\]"),
+        ({"b": [1.0], "n": [3]}, "has no a_b; the model takes"),
+    ],
+)
+def test_what_a_model_does_not_take_is_refused(columns, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        inputs_of(written(tmp_path / "new.npz", columns), TAKES)
+
+
+def test_lines_are_those_that_a_line_feed_ends_and_rows_may_have_other_orders(tmp_path):
+    rows = [{"a b": "1", "n": 2.0, "more": 0}, {"n": 3, "a b": 4}]
+    found = inputs_of(written(tmp_path / "new.jsonl", rows), TAKES)
+    assert found["a_b"].tolist() == [1.0, 4.0] and found["n"].tolist() == [2, 3]
+    (tmp_path / "new.txt").write_text("one\u2028line\ntwo\n")
+    assert inputs_of(tmp_path / "new.txt", WORDS)["word"].tolist() == ["one\u2028line", "two"]
+    assert inputs_of(written(tmp_path / "new.jsonl", [{"word": 3.0}]), WORDS)["word"].tolist() == ["3"]
+
+
+def trainer_of(model, loss):
+    return Trainer(model=model, optimizer=keras.optimizers.SGD(0.1), loss=loss)
+
+
+def test_columns_of_any_name_are_exported_and_predicted(tmp_path):
+    columns = {"Lot Area": np.arange(8, dtype=np.float32), "1st": np.array(["x", "y"] * 4)}
+    data = Data(train=(columns, np.arange(8, dtype=np.float32)), batch_size=8, seed=0)
+    model = table_mlp(data=data, num_outputs=1)
+    state = trainer_of(model, keras.losses.MeanSquaredError()).state
+    state.input_spec = data.train.element_spec[0]
+    export_any(state, data, tmp_path / "1")
+    (tmp_path / "new.csv").write_text("1st,Lot Area\nx,3\ny,5\n")
+    lines = predict_rows(tmp_path / "1", [tmp_path / "new.csv"], output=tmp_path, class_names=[]).read_text()
+    wanted = model({"Lot Area": tf.constant([3.0, 5.0]), "1st": tf.constant(["x", "y"])})
+    np.testing.assert_allclose([json.loads(line)["outputs"] for line in lines.splitlines()], wanted, rtol=1e-5)
+
+
+def test_probabilities_are_exported_as_they_are(tmp_path):
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(inputs))
+    given = np.arange(-4, 4, dtype=np.float32)[:, np.newaxis]
+    data = Data(train=(given, np.arange(8) % 2), batch_size=8, seed=0, class_names=["no", "yes"])
+    state = trainer_of(model, keras.losses.BinaryCrossentropy()).state
+    state.input_spec = data.train.element_spec[0]
+    found = tf.saved_model.load(str(export_any(state, data, tmp_path / "1"))).signatures["serving_default"](
+        inputs=tf.constant(given)
+    )
+    np.testing.assert_array_equal(found["probabilities"], model(given))
+    np.testing.assert_array_equal(found["class"], model(given)[:, 0] > 0.5)
+    assert "logits" not in found and 0 < np.sum(found["class"]) < 8
+
+
+def test_weights_of_other_words_are_not_taken():
+    def of(words):
+        data = Data(train=({"word": np.array(words)}, np.zeros(len(words), np.float32)), batch_size=8, seed=0)
+        return table_mlp(data=data, num_outputs=1)
+
+    build.take_weights(of(["x", "y"]), of(["x", "y"]), told="init_from=run")
+    with pytest.raises(ConfigError, match=r"init_from=run: word.one_hot has another vocabulary there"):
+        build.take_weights(of(["x", "y"]), of(["y", "z"]), told="init_from=run")
