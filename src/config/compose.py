@@ -176,9 +176,10 @@ class _Composer:
                 raise composition_error(error) from error
         task = [override for override in overrides if not override.is_hydra_override()]
         cfg.hydra.overrides.task = [str(override.input_line) for override in task]
-        form = cfg.hydra.job.config.override_dirname
-        kept = sorted(str(o.input_line) for o in task if o.key_or_group not in form.exclude_keys)
-        cfg.hydra.job.override_dirname = form.item_sep.join(kept).replace("=", form.kv_sep)
+        if not OmegaConf.is_interpolation(cfg.hydra.job, "override_dirname"):  # as which Hydra 1.4 has it
+            form = cfg.hydra.job.config.override_dirname
+            kept = sorted(str(o.input_line) for o in task if o.key_or_group not in form.exclude_keys)
+            cfg.hydra.job.override_dirname = form.item_sep.join(kept).replace("=", form.kv_sep)
         return cfg
 
     def _values(self, overrides: list[Override]) -> list[Override]:

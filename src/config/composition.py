@@ -36,12 +36,17 @@ def composition_error(
         return ConfigError(f"++{forced[1]} is a group's option, which is there already: write {forced[1]} without ++")
     if merged := re.fullmatch(r"Error merging override (.*)", message, re.DOTALL):
         return ConfigError(f"{merged[1]}: Hydra takes no such value there; --cfg hydra shows what it has")
-    if absent := re.search(r"Key '([^']+)' not in '\w+'\s+full_key: (\S+)", message):
+    if absent := re.search(r"Key '([^']+)' not in '\w+'.*\s+full_key: (\S+)", message):
         return ConfigError(f"{_file_in(message)}: Hydra has no setting {absent[2]}; --cfg hydra shows all")
     if scalar := re.search(r"Merge error: .*?value: (.*)", message):
         return ConfigError(f"{_file_in(message)}: a setting of Hydra's is {scalar[1]}, and must be a mapping of keys")
     if "Cannot merge DictConfig with ListConfig" in message:
         return ConfigError(f"{_file_in(message)}: a list stands where a mapping of keys is, key: value")
+    message = re.sub(
+        r"Invalid Defaults List override .*\nNo earlier Group Default for '([^']+)' exists to override",
+        r"Could not override '\1'. No match",
+        message,
+    )  # as Hydra 1.4 says it
     if there := re.search(r"An item is already at '([^']+)'", message):
         return ConfigError(f"+{there[1]}: {there[1]} is there already; write it without +, {there[1]}=...")
     if missing := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
