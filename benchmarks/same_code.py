@@ -56,6 +56,10 @@ def add(old: Path, keys: Collection[str], *, new: Path = ROOT) -> None:
             lines.append([key, *dict.fromkeys(pair)])
         elif pair[1] not in same:
             same.append(pair[1])
+    # Of these it is only known that they are the project's own.
+    lines += [
+        [key, after[key]] for key in MEANT if key in after and not any([key, after[key]] == line[:2] for line in lines)
+    ]
     _write(lines)
 
 

@@ -98,3 +98,16 @@ def interrupts_noted() -> Iterator[list[KeyboardInterrupt]]:
         for number, (theirs, ours) in handlers.items():
             if signal.getsignal(number) is ours:
                 signal.signal(number, theirs)
+
+
+@contextmanager
+def time_limit(seconds: float | None, interrupt: Callable[[str], None]) -> Iterator[None]:
+    """Ask for an interruption, with its reason, after so many seconds; None does not."""
+    timer = threading.Timer(seconds or 0, interrupt, ["max_seconds"])
+    timer.daemon = True
+    if seconds:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

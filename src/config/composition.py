@@ -13,6 +13,11 @@ from src.common.errors import ConfigError
 from src.common.spelling import did_you_mean
 from src.config.checks import CONFIG_DIR, OPTIONAL_GROUPS, first_line, folders_of_options
 
+# What Hydra 1.4 says where 1.3 says "Could not override".
+NEXT_HYDRAS = re.compile(
+    r"Invalid Defaults List override .*\nNo earlier Group Default for '([^']+)' exists to override"
+)
+
 
 def composition_error(
     error: Exception,
@@ -28,7 +33,8 @@ def composition_error(
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
         reason = ": ".join(text for text in (error.context, error.problem) if text)
         return ConfigError(f"{mark.name}, line {mark.line + 1} cannot be read: {reason}")
-    message = first_line(error, lines=9).partition("\n\nConfig search path:")[0]
+    message = NEXT_HYDRAS.sub(r"Could not override '\1'. No match", first_line(error, lines=9))
+    message = message.partition("\n\nConfig search path:")[0]
     if elsewhere := re.match(r"Could not override '([\w/]+)@([^']+)'\.", message):
         group, place = elsewhere.groups()
         return ConfigError(f"{group}@{place}: there is no {group} at {place} to change; write {group}=... without @")
@@ -42,11 +48,6 @@ def composition_error(
         return ConfigError(f"{_file_in(message)}: a setting of Hydra's is {scalar[1]}, and must be a mapping of keys")
     if "Cannot merge DictConfig with ListConfig" in message:
         return ConfigError(f"{_file_in(message)}: a list stands where a mapping of keys is, key: value")
-    message = re.sub(
-        r"Invalid Defaults List override .*\nNo earlier Group Default for '([^']+)' exists to override",
-        r"Could not override '\1'. No match",
-        message,
-    )  # as Hydra 1.4 says it
     if there := re.search(r"An item is already at '([^']+)'", message):
         return ConfigError(f"+{there[1]}: {there[1]} is there already; write it without +, {there[1]}=...")
     if missing := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):

@@ -66,15 +66,7 @@ def table(
     wanted = [target] if isinstance(target, str) else list(target)
     apart = {*wanted, *(name for name in (weight, split) if name)}
     names = list(columns) if columns else [name for name in stored if name not in apart]
-    if not names:
-        raise DataError(f"{path} has no column beside {', '.join(sorted(apart))}; a model needs one at least")
-    for name in (*names, *apart, *kinds, *missing):
-        if name not in stored:
-            raise DataError(f"{path} has no column {name!r}; it has {', '.join(stored)}")
-    if both := apart & set(names):
-        raise DataError(
-            f"data.columns names {', '.join(sorted(both))}, which is the target, weight or split; leave it out"
-        )
+    _check_names(names, apart, {*kinds, *missing}, stored, path)
     used = (*names, *wanted, *([weight] if weight else []))
     found = {name: _column(stored[name], name, kinds.get(name), missing.get(name), path) for name in used}
     inputs = {name: found[name] for name in names}
@@ -89,6 +81,21 @@ def table(
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "limit": limit}
     facts = {} if classes else {"num_outputs": int(np.prod(targets.shape[1:]))}
     return Data(**splits, **options, class_names=classes, facts=facts)
+
+
+def _check_names(
+    names: Sequence[str], apart: set[str], others: set[str], stored: Mapping[str, np.ndarray], path: str
+) -> None:
+    """Inputs, what is apart from them, and other columns that are named must be there."""
+    if not names:
+        raise DataError(f"{path} has no column beside {', '.join(sorted(apart))}; a model needs one at least")
+    for name in (*names, *sorted(apart), *sorted(others)):
+        if name not in stored:
+            raise DataError(f"{path} has no column {name!r}; it has {', '.join(stored)}")
+    if both := apart & set(names):
+        raise DataError(
+            f"data.columns names {', '.join(sorted(both))}, which is the target, weight or split; leave it out"
+        )
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:

@@ -12,7 +12,6 @@ import math
 import os
 import shlex
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -28,7 +27,7 @@ from src.common.files import delete
 from src.common.lock import hold
 from src.common.logs import importing
 from src.common.machine import available_cores
-from src.common.signals import PRUNE_SIGNAL, interrupts_noted, stop_on_signals
+from src.common.signals import PRUNE_SIGNAL, interrupts_noted, stop_on_signals, time_limit
 from src.common.text import plural
 from src.config.checks import plain_values, resolved_node
 from src.config.hydra_settings import PLUGINS, check_settings
@@ -323,7 +322,7 @@ def _fit(run: Run, record: Record, trainer: Trainer, data: Data, *, listen: List
     from src.training.trainer import Interrupted
 
     state = trainer.state
-    with listen(trainer.interrupt) as received, _time_limit(run.cfg.max_seconds, trainer.interrupt):
+    with listen(trainer.interrupt) as received, time_limit(run.cfg.max_seconds, trainer.interrupt):
         try:
             with preflight.naming_memory_shortage():
                 trainer.fit(data.train, data.val, epochs=run.cfg.epochs)
@@ -391,15 +390,3 @@ def report(run: Run, record: Record, *, note: str = "") -> float:
         if changes := then["changes"]:
             print(f"note: its environment changed on the way: {', '.join(changes)}", file=sys.stderr)
     return value
-
-
-@contextmanager
-def _time_limit(seconds: float | None, interrupt: Callable[[str], None]) -> Iterator[None]:
-    timer = threading.Timer(seconds or 0, interrupt, ["max_seconds"])
-    timer.daemon = True
-    if seconds:
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

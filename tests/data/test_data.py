@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -151,7 +153,10 @@ def test_epochs_of_an_endless_or_unknown_dataset_go_on_where_the_one_before_ende
 
 
 @pytest.mark.parametrize(("seed", "told"), [(None, 1), (3, 0)])
-def test_a_pipeline_of_ones_own_is_taken_as_it_is_and_told_where_it_does_not_repeat(seed, told, caplog):
+def test_a_pipeline_of_ones_own_is_taken_as_it_is_and_told_where_it_does_not_repeat(seed, told, caplog, monkeypatch):
+    for name in ("src", "src.data", "src.data.data"):  # as Hydra's logging, set up by another test, may have left them
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     shuffled = dataset((INPUTS, TARGETS, WEIGHTS)).shuffle(COUNT, seed=seed, reshuffle_each_iteration=False)
     if seed is None:
         shuffled = dataset((INPUTS, TARGETS, WEIGHTS)).map(lambda x, *y: ({**x, "age": tf.random.uniform([])}, *y))
