@@ -47,7 +47,8 @@ def test_what_has_been_run_is_written_as_equal(copy, tmp_path, monkeypatch):
     assert not set(changed[:2]) & set(differences(then, now))
     lines = same_code.read()
     assert lines.count(["src.losses._flat", then["code"]["src.losses._flat"], "-"]) == 1
-    assert not any(line[0] in same_code.MEANT for line in lines)
+    meant = [line for line in lines if line[0] in same_code.MEANT]
+    assert meant == [[key, now["code"][key]] for key in same_code.MEANT], "known, and equal to no other version"
 
 
 def test_the_list_begins_with_the_first_version():
