@@ -41,7 +41,7 @@ def main(run: Path, file: Path) -> None:
     else:
         inputs = prepared = tf.random.stateless_normal([ROWS, *spec.shape[1:]], seed=[0, 0])
     takes = tf.saved_model.load(str(run / "saved_model" / "1")).signatures["serving_default"]
-    (name, *_) = takes.structured_input_signature[1]
+    name = min(takes.structured_input_signature[1], key=len)  # a ragged input has row splits beside it, in any order
     write(file, {key: part.numpy() for key, part in named_parts(inputs, name).items()})
     wanted = {key: part.numpy() for key, part in named_parts(trainer.state.predict(prepared), OUTPUTS).items()}
     np.savez(file.with_name(WANTED), **wanted)
