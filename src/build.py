@@ -22,7 +22,7 @@ from src.common.machine import KERAS, available_cores
 from src.config import targets
 from src.config.binding import target_problems
 from src.config.checks import ConfigError, check_run_paths, resolved_node
-from src.data.batch import described
+from src.data.batch import described, zeros_of
 from src.data.data import Data, DataError
 from src.runs.recorded_config import load_config
 from src.training.callback import Callback
@@ -234,7 +234,7 @@ def _model(cfg: DictConfig, data: Data) -> keras.Model:
     if not model.built:
         spec = data.train.element_spec[0]
         try:
-            model(tf.nest.map_structure(_example_of, spec))
+            model(zeros_of(spec))
         except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, tf.errors.OpError) as error:
             reason, line = " ".join(plain_message(error).split()), users_line(error)
             raise ConfigError(
@@ -242,13 +242,6 @@ def _model(cfg: DictConfig, data: Data) -> keras.Model:
                 + (f"; {line}" if line else "")
             ) from error
     return model
-
-
-def _example_of(spec: tf.TypeSpec) -> tf.Tensor:
-    """Zeros for one example, or of strings an empty one; an axis of any length has 1."""
-    zeros = tf.zeros([1, *(size or 1 for size in spec.shape[1:])], spec.dtype)
-    is_ragged = isinstance(spec, tf.RaggedTensorSpec)
-    return tf.RaggedTensor.from_tensor(zeros, ragged_rank=spec.ragged_rank) if is_ragged else zeros
 
 
 def _without_nulls(optimizer: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,10 +21,19 @@ import numpy as np
 import tensorflow as tf
 
 from src.common.files import literal, replacing
-from src.data.batch import INPUTS, OUTPUTS, Nest, examples_of, is_single, named_parts, served_parts, splits_names
+from src.data.batch import (
+    INPUTS,
+    OUTPUTS,
+    examples_of,
+    is_single,
+    named_parts,
+    served_parts,
+    splits_names,
+    zeros_of,
+)
 from src.data.data import Data
 from src.data.images.image_data import ImageData
-from src.data.pipeline import to_float
+from src.data.pipeline import every_batch, to_float
 from src.losses import takes_probabilities
 from src.training.callback import Callback
 from src.training.checkpoints import best_weights
@@ -93,23 +102,16 @@ def export(
     module = tf.Module()
     module.weights = [v.value for v in model.variables]
     module.serve = serving_function(model, shape, dtype)
-    signatures = {"serving_default": module.serve}
-    names = [name.encode("utf-8", "surrogateescape") for name in class_names]  # a folder's may be no UTF-8
-    if names:
-        module.class_names = signatures["class_names"] = _class_names_function(names)
-    with replacing(path) as temporary:
-        tf.saved_model.save(module, str(temporary), signatures=signatures)
-        if names:
-            (temporary / "assets" / "class_names.txt").write_bytes(b"".join(name + b"\n" for name in names))
-        _check_same(module, temporary, shape, dtype)
-    return path
+    values = np.random.default_rng(0).integers(0, 256, [3, *(size or ANY_SIZE for size in shape)], dtype=np.uint8)
+    inputs = tf.constant(values) if dtype == tf.uint8 else tf.cast(to_float(tf.constant(values)), dtype)
+    return _write(module, path, class_names, {_input_name(shape): inputs}, module.serve(inputs))
 
 
 def serving_function(
     model: keras.Model, shape: tuple[int | None, ...], dtype: tf.DType = tf.uint8
 ) -> tf.types.experimental.GenericFunction:
     """The exported function: raw uint8 pixels, or floats, [N, *shape] -> `logits` float32 and `class` int32."""
-    name = "image" if len(shape) == 3 else "inputs"
+    name = _input_name(shape)
 
     @tf.function(input_signature=[tf.TensorSpec([None, *shape], dtype, name=name)], autograph=False)
     def serve(inputs):
@@ -122,6 +124,10 @@ def serving_function(
         return {"logits": logits, "class": tf.argmax(logits, axis=-1, output_type=tf.int32)}
 
     return serve
+
+
+def _input_name(shape: tuple[int | None, ...]) -> str:
+    return "image" if len(shape) == 3 else INPUTS
 
 
 def export_any(state: TrainState, data: Data, path: Path) -> Path:
@@ -139,7 +145,7 @@ def export_any(state: TrainState, data: Data, path: Path) -> Path:
     specs, dense = named_parts(raw, INPUTS), served_parts(raw, INPUTS)
     are_probabilities = takes_probabilities(getattr(state.learner, "loss", None))
     examples = data.raw("val" if "val" in data.splits() else "train")
-    (given, *_) = examples.next(examples.open(0, 0), tf.constant(0)) if takes_data else (_zeros(raw),)
+    given = next(every_batch(examples))[0] if takes_data else zeros_of(raw)
 
     @tf.function(autograph=False)
     def serve(**inputs):
@@ -171,16 +177,33 @@ def export_any(state: TrainState, data: Data, path: Path) -> Path:
     module.serve = serve.get_concrete_function(
         **{name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in dense.items()}
     )
+    inputs = served_parts(given, INPUTS)
+    return _write(module, path, data.class_names, inputs, module.serve(**inputs))
+
+
+def _write(
+    module: tf.Module,
+    path: Path,
+    class_names: Sequence[str],
+    inputs: Mapping[str, tf.Tensor],
+    expected: Mapping[str, tf.Tensor],
+) -> Path:
+    """Save a module's `serve` and the classes' names beside `path`, check what it gives for the inputs, rename it."""
     signatures = {"serving_default": module.serve}
-    names = [name.encode("utf-8", "surrogateescape") for name in data.class_names]
+    names = [name.encode("utf-8", "surrogateescape") for name in class_names]  # a folder's may be no UTF-8
     if names:
         module.class_names = signatures["class_names"] = _class_names_function(names)
     with replacing(path) as temporary:
         tf.saved_model.save(module, str(temporary), signatures=signatures)
         if names:
             (temporary / "assets" / "class_names.txt").write_bytes(b"".join(name + b"\n" for name in names))
-        named = served_parts(given, INPUTS)
-        _check_same_outputs(module.serve(**named), temporary, named)
+        with literal(temporary) as name:
+            written = tf.saved_model.load(name).signatures["serving_default"](**inputs)
+        for name, value in expected.items():
+            if value.numpy().tobytes() != written[name].numpy().tobytes():
+                raise RuntimeError(
+                    f"the exported model's {name} differs from the model's; {path.parent} was left as it was"
+                )
     return path
 
 
@@ -193,14 +216,10 @@ def _packed(name: str, spec: tf.TypeSpec, inputs: Mapping[str, tf.Tensor]) -> tf
 
 
 def _with_a_row_for_none(part: tf.Tensor | tf.RaggedTensor, spec: tf.TypeSpec, rows: tf.Tensor) -> Any:
-    filling = tf.zeros([tf.cast(rows == 0, tf.int32), *(size or 1 for size in spec.shape[1:])], spec.dtype)
-    if isinstance(spec, tf.RaggedTensorSpec):
+    if isinstance(spec, tf.RaggedTensorSpec) or None in spec.shape[1:]:
         return part
-    return tf.ensure_shape(tf.concat([part, filling], 0), spec.shape) if None not in spec.shape[1:] else part
-
-
-def _zeros(spec: Nest) -> Nest:
-    return tf.nest.map_structure(lambda part: tf.zeros([1, *(size or 1 for size in part.shape[1:])], part.dtype), spec)
+    filling = tf.zeros([tf.cast(rows == 0, tf.int32), *spec.shape[1:]], spec.dtype)
+    return tf.ensure_shape(tf.concat([part, filling], 0), spec.shape)
 
 
 def _class_names_function(names: Sequence[bytes]) -> tf.types.experimental.GenericFunction:
@@ -211,20 +230,3 @@ def _class_names_function(names: Sequence[bytes]) -> tf.types.experimental.Gener
         return {"names": tf.gather(tf.constant(names), classes)}
 
     return class_names
-
-
-def _check_same(module: tf.Module, path: Path, shape: tuple[int | None, ...], dtype: tf.DType) -> None:
-    values = np.random.default_rng(0).integers(0, 256, [3, *(size or ANY_SIZE for size in shape)], dtype=np.uint8)
-    inputs = tf.constant(values) if dtype == tf.uint8 else tf.cast(to_float(tf.constant(values)), dtype)
-    (name,) = module.serve.get_concrete_function().structured_input_signature[0]
-    _check_same_outputs(module.serve(inputs), path, {name.name: inputs})
-
-
-def _check_same_outputs(expected: Mapping[str, tf.Tensor], path: Path, inputs: Mapping[str, tf.Tensor]) -> None:
-    with literal(path) as name:
-        written = tf.saved_model.load(name).signatures["serving_default"](**inputs)
-    for name, value in expected.items():
-        if value.numpy().tobytes() != written[name].numpy().tobytes():
-            raise RuntimeError(
-                f"the exported model's {name} differs from the model's; {path.parent} was left as it was"
-            )

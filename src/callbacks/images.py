@@ -25,7 +25,7 @@ from src.common.ranges import Count, enforce_ranges
 from src.data.batch import is_single
 from src.data.data import Data
 from src.data.images.image_data import ImageData
-from src.data.pipeline import to_float
+from src.data.pipeline import every_batch, to_float
 from src.training.checkpoints import best_weights
 from src.training.manifest import CheckpointError
 from src.training.state import TrainState
@@ -134,9 +134,7 @@ class Images(EventCallback):
 
     def _batches(self) -> Iterator[Batch]:
         batches = self._data.val or self._data.raw("train")
-        cursor = batches.open(0, 0)
-        for step in range(batches.steps_per_epoch):
-            images, targets = batches.next(cursor, tf.constant(step))
+        for images, targets in every_batch(batches):
             yield images.numpy(), targets.numpy()
 
 

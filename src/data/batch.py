@@ -44,6 +44,17 @@ def batch_spec_of(batch: Nest) -> Nest:
     return tf.nest.map_structure(spec_of, batch)
 
 
+def zeros_of(batch_spec: Nest) -> Nest:
+    """One example of zeros, or of empty strings; an axis of any length has 1."""
+
+    def of(spec: tf.TypeSpec) -> tf.Tensor | tf.RaggedTensor:
+        zeros = tf.zeros([1, *(size or 1 for size in spec.shape[1:])], spec.dtype)
+        is_ragged = isinstance(spec, tf.RaggedTensorSpec)
+        return tf.RaggedTensor.from_tensor(zeros, ragged_rank=spec.ragged_rank) if is_ragged else zeros
+
+    return tf.nest.map_structure(of, batch_spec)
+
+
 def is_single(nest: Nest) -> bool:
     """Whether it is one tensor, or nothing, and no dict, list or tuple."""
     return not isinstance(nest, dict | list | tuple)

@@ -22,7 +22,7 @@ from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, Range, enforce_ranges
 from src.data.batch import INPUTS, NAMES as BATCH, Batch, Nest, batch_spec_of, named_parts
-from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, is_repeatable
+from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, every_batch, is_repeatable
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Data:
         ValueError: a split is empty, its parts differ in length, or limit is out of its range or given for batches.
     """
 
-    num_classes: int | None = None
+    num_classes: int | None
     ignore_label: int | None = None
 
     def __init__(
@@ -82,7 +82,7 @@ class Data:
         facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.class_names = tuple(class_names)
-        self.num_classes = self.num_classes or len(self.class_names) or None
+        self.num_classes = len(self.class_names) or None
         examples = dict(zip(SPLITS, (share_of(train, limit), val, test), strict=True))
         self._examples = {name: given for name, given in examples.items() if given is not None}
         self._batch_size, self._shuffle_seed, self._facts = batch_size, seed if shuffle else None, facts
@@ -181,10 +181,9 @@ class Data:
         Args:
             batches: of which, by default the training split's.
         """
-        batches, counts = batches or self.raw("train"), np.zeros(self._classes, np.int64)
-        cursor = batches.open(0, 0)
-        for step in range(batches.steps_per_epoch):
-            counts += self.count_labels(batches.next(cursor, tf.constant(step))[1].numpy(), "the train split has")
+        counts = np.zeros(len(self.class_names), np.int64)
+        for batch in every_batch(batches or self.raw("train")):
+            counts += self.count_labels(batch[1].numpy(), "the train split has")
         return counts / max(counts.sum(), 1)
 
     def balanced_class_weights(self) -> list[float]:
@@ -207,19 +206,14 @@ class Data:
         """
         counted = targets.reshape(-1) if self.ignore_label is None else targets[targets != self.ignore_label]
         low, high = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
-        if low < 0 or high >= self._classes:
+        if low < 0 or high >= len(self.class_names):
             ignored = "" if self.ignore_label is None else f", or {self.ignore_label}, which is ignored"
             raise DataError(
-                f"{what} labels from {low} to {high}; with class count {self._classes} they must be "
-                f"0 to {self._classes - 1}{ignored}. Mend the labels, or name all classes"
+                f"{what} labels from {low} to {high}; with class count {len(self.class_names)} they must be "
+                f"0 to {len(self.class_names) - 1}{ignored}. Mend the labels, or name all classes"
                 + (", or ignore one with ignore_label" if self.ignore_label is None else "")
             )
-        return np.bincount(counted.astype(np.int64), minlength=self._classes)
-
-    @property
-    def _classes(self) -> int:
-        assert self.num_classes is not None
-        return self.num_classes
+        return np.bincount(counted.astype(np.int64), minlength=len(self.class_names))
 
     # Splits.
 
@@ -250,20 +244,14 @@ class Data:
         Raises:
             ValueError: there is no such split.
         """
-        batches = self._batches(name, self._prepared)
-        cursor = batches.open(0, 0)
-        parts = [batches.next(cursor, tf.constant(step))[0] for step in range(batches.steps_per_epoch)]
+        parts = [batch[0] for batch in every_batch(self._batches(name, self._prepared))]
         return tf.nest.map_structure(lambda *tensors: tf.concat(tensors, 0), *parts)
 
     def target_scale(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each of the training targets' numbers; 1 in place of 0. Reads them once."""
-        batches = self.raw("train")
-        cursor = batches.open(0, 0)
-        parts = [batches.next(cursor, tf.constant(step))[1].numpy() for step in range(batches.steps_per_epoch)]
-        targets = np.concatenate(parts).astype(np.float64)
-        targets = targets.reshape(len(targets), -1)
-        deviation = targets.std(0)
-        return targets.mean(0).tolist(), np.where(deviation > 0, deviation, 1.0).tolist()
+        targets = np.concatenate([batch[1].numpy() for batch in every_batch(self.raw("train"))])
+        mean, deviation = scale_of(targets.reshape(len(targets), -1))
+        return mean.tolist(), deviation.tolist()
 
     def unaugmented(self) -> Batches:
         """The training split's batches in the same order, without augmentation."""
@@ -333,6 +321,12 @@ class Data:
         if isinstance(examples, tf.data.Dataset):
             return _stream(examples, self._batch_size, shuffle_seed, looked_at)
         return Lazy(examples, batch_size=self._batch_size, shuffle_seed=shuffle_seed, prepare=looked_at)
+
+
+def scale_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column of [n, k], float64 [k]; 1 in place of the deviation of a constant."""
+    values = values.astype(np.float64)
+    return values.mean(0), np.where(np.ptp(values, axis=0) > 0, values.std(0), 1.0)
 
 
 class Subset(Sequence):

@@ -13,6 +13,7 @@ shorter.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -201,6 +202,13 @@ class First:
         return failure(self._batches)
 
 
+def every_batch(batches: Batches) -> Iterator[Batch]:
+    """Those of the first epoch, one after another, outside of a graph."""
+    cursor = batches.open(0, 0)
+    for step in range(batches.steps_per_epoch):
+        yield batches.next(cursor, tf.constant(step))
+
+
 def failure(batches: Batches) -> Exception | None:
     """What was raised where examples were read outside of TensorFlow; None if nothing was."""
     return getattr(batches, "failure", None)
@@ -273,10 +281,9 @@ def is_repeatable(batches: Batches) -> bool:
     """
 
     def hashed() -> list[bytes]:
-        cursor = batches.open(0, 0)
-        steps = range(min(batches.steps_per_epoch, HASHED_BATCHES))
-        drawn = [tf.nest.flatten(batches.next(cursor, tf.constant(step)), expand_composites=True) for step in steps]
-        return [hashlib.sha256(repr(part.numpy().tolist()).encode()).digest() for batch in drawn for part in batch]
+        first = itertools.islice(every_batch(batches), HASHED_BATCHES)
+        parts = [part for batch in first for part in tf.nest.flatten(batch, expand_composites=True)]
+        return [hashlib.sha256(repr(part.numpy().tolist()).encode()).digest() for part in parts]
 
     return hashed() == hashed()
 

@@ -6,7 +6,7 @@ data = characters(path="book.txt", length=64, batch_size=32, seed=0)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from src.common.ranges import Count, Share, enforce_ranges
-from src.data.data import Data, DataError, Limit
+from src.data.data import SPLITS, Data, DataError, Limit, scale_of
 from src.data.tables import check_shares, read_table
 
 
@@ -88,24 +88,17 @@ def windows(
     values = tides() if path is None else _series(Path(path).expanduser())
     if targets and targets > values.shape[1]:
         raise DataError(f"data.targets is {targets}, and the series has {values.shape[1]} features")
-    ends = np.rint(np.cumsum([1 - val_share - test_share, val_share, test_share]) * len(values)).astype(int)
+    ends = _ends(len(values), val_share, test_share)
     train = values[: ends[0]]
     if len(train) < steps + horizon:
         raise DataError(f"the training part has {len(train)} rows, and a window {steps + horizon}; give shorter ones")
-    train = train.astype(np.float64)
-    mean, deviation = train.mean(0), np.where(np.ptp(train, axis=0) > 0, train.std(0), 1.0)
+    mean, deviation = scale_of(train)
     scaled = ((values - mean) / deviation).astype(np.float32)[:, : targets or values.shape[1]]
     values = values.astype(np.float32)
     splits: dict[str, Any] = {}
-    for name, begin, end in zip(("train", "val", "test"), (0, *ends[:-1]), ends, strict=True):
-        begins = range(int(begin), int(end) - steps - horizon + 1, stride)
-        if end > begin and not begins:
-            raise DataError(
-                f"the {name} part has {end - begin} rows, and a window {steps + horizon}; give shorter ones"
-            )
-        if begins:
-            cut = Windows(values, scaled, begins, steps=steps, horizon=horizon)
-            splits[name] = tuple(np.stack(part) for part in zip(*cut, strict=True))
+    for name, begins in _begins(ends, steps + horizon, stride, "rows, and a window"):
+        cut = Windows(values, scaled, begins, steps=steps, horizon=horizon)
+        splits[name] = tuple(np.stack(part) for part in zip(*cut, strict=True))
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "limit": limit}
     facts = {"num_outputs": targets or values.shape[1], "horizon": horizon}
     return Series(**splits, **options, facts=facts, mean=mean, deviation=deviation)
@@ -141,20 +134,14 @@ def characters(
         text = sums() if path is None else Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text in UTF-8 ({error})") from error
-    ends = np.rint(np.cumsum([1 - val_share - test_share, val_share, test_share]) * len(text)).astype(int)
+    ends = _ends(len(text), val_share, test_share)
     known = sorted(set(text[: ends[0]]))
     numbers = {character: i for i, character in enumerate(known, 1)}
     values = np.array([numbers.get(character, 0) for character in text], np.int32)
     splits: dict[str, Any] = {}
-    for name, begin, end in zip(("train", "val", "test"), (0, *ends[:-1]), ends, strict=True):
-        begins = np.arange(begin, end - length, stride or length)
-        if end > begin and not len(begins):
-            raise DataError(
-                f"the {name} part has {end - begin} characters, and a piece {length + 1}; give shorter ones"
-            )
-        if len(begins):
-            pieces = values[begins[:, np.newaxis] + np.arange(length + 1)]
-            splits[name] = pieces[:, :-1], pieces[:, 1:]
+    for name, begins in _begins(ends, length + 1, stride or length, "characters, and a piece"):
+        pieces = values[np.array(begins)[:, np.newaxis] + np.arange(length + 1)]
+        splits[name] = pieces[:, :-1], pieces[:, 1:]
     facts = {"num_outputs": len(known) + 1, "vocabulary": len(known) + 1, "length": length}
     class_names = ["<unknown>", *(repr(character)[1:-1] for character in known)]  # \n would end a line of the list
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "limit": limit}
@@ -170,33 +157,31 @@ def tides(hours: int = 4000) -> np.ndarray:
     return (level + weather).astype(np.float32)[:, np.newaxis]
 
 
-NUMBERS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-]
+NUMBERS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+)  # fmt: skip
 
 
 def sums(sentences: int = 3000) -> str:
     """Sentences such as `two plus three is five.`, always the same."""
     pairs = np.random.default_rng(0).integers(0, 10, (sentences, 2))
     return " ".join(f"{NUMBERS[a]} plus {NUMBERS[b]} is {NUMBERS[a + b]}." for a, b in pairs)
+
+
+def _ends(count: int, val_share: float, test_share: float) -> list[int]:
+    """Where train, val and test end, which follow each other."""
+    return np.rint(np.cumsum([1 - val_share - test_share, val_share, test_share]) * count).astype(int).tolist()
+
+
+def _begins(ends: Sequence[int], needed: int, stride: int, told: str) -> Iterator[tuple[str, range]]:
+    """The beginnings of all pieces of `needed` places, none of which reaches over two splits, by split."""
+    for name, begin, end in zip(SPLITS, (0, *ends[:-1]), ends, strict=True):
+        begins = range(begin, end - needed + 1, stride)
+        if end > begin and not begins:
+            raise DataError(f"the {name} part has {end - begin} {told} {needed}; give shorter ones")
+        if begins:
+            yield name, begins
 
 
 def _series(path: Path) -> np.ndarray:

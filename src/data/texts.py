@@ -82,26 +82,11 @@ def _of_folder(place: Path, text: str, label: str) -> dict[str, np.ndarray]:
 
 def opinions() -> dict[str, np.ndarray]:
     """1,008 sentences on things, each for or against, always the same; a `not` turns the meaning around."""
-    things = [
-        "film",
-        "book",
-        "song",
-        "play",
-        "meal",
-        "talk",
-        "game",
-        "walk",
-        "show",
-        "tale",
-        "room",
-        "view",
-        "plan",
-        "town",
-    ]
-    praise, blame = (
-        ["good", "fine", "great", "lovely", "clear", "warm"],
-        ["bad", "poor", "dull", "awful", "vague", "cold"],
-    )
+    things = (
+        "film", "book", "song", "play", "meal", "talk", "game", "walk", "show", "tale", "room", "view", "plan", "town",
+    )  # fmt: skip
+    praise = ("good", "fine", "great", "lovely", "clear", "warm")
+    blame = ("bad", "poor", "dull", "awful", "vague", "cold")
     rows = []
     for thing, (words, is_for), more, is_not in itertools.product(
         things, ((praise, True), (blame, False)), ("", " to me", " in the end"), (False, True)

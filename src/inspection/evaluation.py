@@ -22,7 +22,7 @@ from src.common.files import replacing
 from src.common.pictures import confusion_counts
 from src.data.batch import INPUTS, OUTPUTS, Nest, is_single, named_parts, served_parts
 from src.data.data import Data
-from src.data.pipeline import Batches
+from src.data.pipeline import Batches, every_batch
 from src.inspection.results import (
     ClassResults,
     LabelResults,
@@ -216,11 +216,9 @@ def examine(
 
     seen = 0
     kept: list[MeasuredExample] = []
-    cursor = batches.open(0, 0)
-    for step in range(batches.steps_per_epoch):
-        batch = batches.next(cursor, tf.constant(step))[:2]
-        predicted, losses = (tensor.numpy() for tensor in answers(*batch))
-        inputs, targets = tf.nest.map_structure(lambda part: part.numpy(), batch)
+    for batch in every_batch(batches):
+        predicted, losses = (tensor.numpy() for tensor in answers(*batch[:2]))
+        inputs, targets = tf.nest.map_structure(lambda part: part.numpy(), batch[:2])
         see(targets, predicted)
         for i in np.argsort(-_badness(losses), kind="stable")[:worst]:
             given, target = tf.nest.map_structure(lambda part: np.copy(part[i])[()], (inputs, targets))  # noqa: B023

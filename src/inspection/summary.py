@@ -22,7 +22,7 @@ from src.common.pictures import overlay, rows_sheet
 from src.data.batch import examples_of
 from src.data.data import Data
 from src.data.images.image_data import ImageData
-from src.data.pipeline import Batches
+from src.data.pipeline import Batches, every_batch
 
 SHOWN = 8  # examples in the picture
 LONGEST_SIDE = 256  # pixels of an example in the picture
@@ -203,12 +203,11 @@ class _Pass:
 
     def __init__(self, data: Data, name: str, most: int) -> None:
         batches = data.raw(name)
-        cursor = batches.open(0, 0)
         counts, ignored, looked_at = np.zeros(data.num_classes or 0, np.int64), 0, 0
         pixels, total, squares = 0, np.zeros(()), np.zeros(())
         self.digests: dict[bytes, int] = {}
-        for step in range(batches.steps_per_epoch):
-            batch = tf.nest.map_structure(lambda part: part.numpy(), batches.next(cursor, tf.constant(step)))
+        for drawn in every_batch(batches):
+            batch = tf.nest.map_structure(lambda part: part.numpy(), drawn)
             inputs: Any = batch[0]
             targets: Any = batch[1] if len(batch) > 1 else None
             parts = [part[: most - looked_at] for part in tf.nest.flatten(inputs)]
@@ -260,7 +259,7 @@ def _shared(first: str, second: str, passes: dict[str, _Pass]) -> Shared | None:
 
 
 def _first(batches: Batches) -> tuple[np.ndarray, np.ndarray]:
-    images, targets = batches.next(batches.open(0, 0), tf.constant(0))
+    images, targets = next(every_batch(batches))
     return images.numpy()[:SHOWN], targets.numpy()[:SHOWN]
 
 

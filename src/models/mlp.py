@@ -13,7 +13,7 @@ import keras
 from keras import layers
 
 from src.common.ranges import Share, enforce_ranges
-from src.models.parts import Activation, Normalization, activated, normalized
+from src.models.parts import Activation, Normalization, hidden_layers
 
 
 @enforce_ranges
@@ -41,12 +41,7 @@ def mlp(
         )
     x = images = keras.Input(input_shape, name="images")
     x = layers.Flatten(name="flatten")(x)
-    for i, units in enumerate(hidden_units, start=1):
-        x = layers.Dense(units, use_bias=normalization == "none", name=f"dense_{i}")(x)
-        x = normalized(x, normalization, name=f"norm_{i}")
-        x = activated(x, activation, name=f"{activation}_{i}")
-        if dropout:
-            x = layers.Dropout(dropout, name=f"dropout_{i}")(x)
+    x = hidden_layers(x, hidden_units, normalization=normalization, activation=activation, dropout=dropout)
     # float32 under any dtype policy, as the contract says.
     logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name="mlp")

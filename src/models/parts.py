@@ -7,6 +7,7 @@ x = activated(x, "gelu", name="gelu_1")
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import keras
@@ -48,6 +49,24 @@ def normalized(x: keras.KerasTensor, normalization: Normalization, *, name: str)
 def activated(x: keras.KerasTensor, activation: Activation, *, name: str) -> keras.KerasTensor:
     """Of an Activation."""
     return layers.Activation(activation, name=name)(x)
+
+
+def hidden_layers(
+    x: keras.KerasTensor,
+    hidden_units: Sequence[int],
+    *,
+    normalization: Normalization,
+    activation: Activation,
+    dropout: float,
+) -> keras.KerasTensor:
+    """A dense layer for each of `hidden_units`, normalized, activated and, where `dropout` is above 0, dropped out."""
+    for i, units in enumerate(hidden_units, start=1):
+        x = layers.Dense(units, use_bias=normalization == "none", name=f"dense_{i}")(x)
+        x = normalized(x, normalization, name=f"norm_{i}")
+        x = activated(x, activation, name=f"{activation}_{i}")
+        if dropout:
+            x = layers.Dropout(dropout, name=f"dropout_{i}")(x)
+    return x
 
 
 def chosen_normalization(normalization: Normalization | None, *, batch_norm: bool) -> Normalization:

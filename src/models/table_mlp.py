@@ -18,8 +18,8 @@ from keras import layers
 
 from src.common.ranges import Count, Share, enforce_ranges
 from src.data.batch import plain_name
-from src.data.data import Data
-from src.models.parts import Activation, Normalization, activated, normalized
+from src.data.data import Data, scale_of
+from src.models.parts import Activation, Normalization, hidden_layers
 
 
 @enforce_ranges
@@ -53,12 +53,7 @@ def table_mlp(
     }
     features = [_feature(name, named[name], tensor) for name, tensor in inputs.items()]
     x = layers.Concatenate(name="features")(features) if len(features) > 1 else features[0]
-    for i, units in enumerate(hidden_units, start=1):
-        x = layers.Dense(units, use_bias=normalization == "none", name=f"dense_{i}")(x)
-        x = normalized(x, normalization, name=f"norm_{i}")
-        x = activated(x, activation, name=f"{activation}_{i}")
-        if dropout:
-            x = layers.Dropout(dropout, name=f"dropout_{i}")(x)
+    x = hidden_layers(x, hidden_units, normalization=normalization, activation=activation, dropout=dropout)
     outputs = layers.Dense(num_outputs, dtype="float32", name="outputs")(x)
     if not data.num_classes:  # numbers: the layers before have to learn what lies about 0
         mean, deviation = data.target_scale()
@@ -74,8 +69,7 @@ def _feature(name: str, values: tf.Tensor, tensor: keras.KerasTensor) -> keras.K
     if values.dtype.is_floating:
         flat = layers.Reshape((-1,), name=f"{plain}.flat")(tensor)
         layer = layers.Normalization(axis=-1, name=f"{plain}.normalized")
-        numbers = values.numpy().reshape(values.shape[0], -1).astype(np.float64)
-        mean, deviation = numbers.mean(0), np.where(np.ptp(numbers, axis=0) > 0, numbers.std(0), 1.0)
+        mean, deviation = scale_of(values.numpy().reshape(values.shape[0], -1))
         layer.adapt(np.stack([mean - deviation, mean + deviation]))  # two rows of the same mean and variance
         return layer(flat)
     if values.shape.rank != 1:

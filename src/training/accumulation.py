@@ -75,7 +75,7 @@ def refuse_mask(outputs: Nest) -> None:
 def changed_by_layers(model: keras.Model, input_spec: Nest) -> list[keras.Variable]:
     """The model's variables that a forward pass changes while training."""
     with tf.init_scope():
-        return written(side_effects(_graph(model, input_spec)), model.variables)
+        return _changed(_graph(model, input_spec), model)
 
 
 def _sum_over_parts(
@@ -97,11 +97,11 @@ def _sum_over_parts(
 
 def _outputs_of_parts(learner: Supervised, inputs: Nest) -> Nest:
     """The whole batch's outputs; what layers keep is as it was before, so that the same is computed again."""
-    (examples, size), spec = _sizes(learner, inputs), batch_spec_of(inputs)
-    changed = changed_by_layers(learner.model, spec)
-    before = [tf.identity(v.value) for v in changed]
+    examples, size = _sizes(learner, inputs)
     with tf.init_scope():
-        output_spec = batch_spec_of(_graph(learner.model, spec).structured_outputs)
+        graph = _graph(learner.model, batch_spec_of(inputs))
+        changed, output_spec = _changed(graph, learner.model), batch_spec_of(graph.structured_outputs)
+    before = [tf.identity(v.value) for v in changed]
 
     def add(start, outputs):
         part = learner.model(tf.nest.map_structure(lambda tensor: tensor[start : start + size], inputs), training=True)
@@ -128,6 +128,10 @@ def _graph(model: keras.Model, input_spec: Nest) -> tf.types.experimental.Concre
         return model(inputs, training=True)
 
     return tf.function(call, autograph=False).get_concrete_function(input_spec)
+
+
+def _changed(graph: tf.types.experimental.ConcreteFunction, model: keras.Model) -> list[keras.Variable]:
+    return written(side_effects(graph), model.variables)
 
 
 def _sizes(learner: Supervised, batch: Nest) -> tuple[tf.Tensor, tf.Tensor]:

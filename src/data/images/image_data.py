@@ -19,7 +19,7 @@ from src.common.ranges import Count, enforce_ranges
 from src.data.batch import Batch
 from src.data.data import Data, DataError, Examples, Limit
 from src.data.images.transforms import Augment
-from src.data.pipeline import as_they_are, to_float
+from src.data.pipeline import as_they_are, every_batch, to_float
 
 Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
 
@@ -77,7 +77,7 @@ class ImageData(Data):
                 f"the data has {num_classes} class, which leaves nothing to tell apart; give at least two. "
                 "Masks of one kind of object have two, background and it"
             )
-        self.num_classes, self.ignore_label = num_classes, ignore_label
+        self.ignore_label = ignore_label
         if ignore_label is not None and 0 <= ignore_label < num_classes:
             raise ValueError(f"ignore_label is {ignore_label}, which is one of the {num_classes} classes")
         names = tuple(class_names or map(str, range(num_classes)))
@@ -160,7 +160,7 @@ class ImageData(Data):
             values = self._examples[name]
             if not isinstance(values, tuple):
                 batches = self._batches(name, as_they_are, is_looked_at=False)
-                values = tuple(part.numpy() for part in batches.next(batches.open(0, 0), tf.constant(0)))
+                values = tuple(part.numpy() for part in next(every_batch(batches)))
                 self.count_labels(values[1], f"the first batch of the {name} split has")
             if specs[name][0].dtype.is_floating:
                 low, high = float(values[0].min()), float(values[0].max())  # NaN where one is
