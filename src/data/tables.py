@@ -14,12 +14,13 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import tensorflow as tf
 
 from src.common.ranges import Count, Share, enforce_ranges
+from src.common.spelling import did_you_mean
 from src.data.data import SPLITS, Data, DataError, Limit
 
 Kind = Literal["numbers", "categories"]
@@ -66,7 +67,9 @@ def table(
     wanted = [target] if isinstance(target, str) else list(target)
     apart = {*wanted, *(name for name in (weight, split) if name)}
     names = list(columns) if columns else [name for name in stored if name not in apart]
-    _check_names(names, apart, {*kinds, *missing}, stored, path)
+    named: dict[str, Iterable[str | None]] = {"columns": names, "target": wanted, "kinds": kinds, "missing": missing}
+    named |= {"weight": [weight], "split": [split]}
+    _check_names(named, apart, stored, path)
     used = (*names, *wanted, *([weight] if weight else []))
     found = {name: _column(stored[name], name, kinds.get(name), missing.get(name), path) for name in used}
     inputs = {name: found[name] for name in names}
@@ -84,15 +87,17 @@ def table(
 
 
 def _check_names(
-    names: Sequence[str], apart: set[str], others: set[str], stored: Mapping[str, np.ndarray], path: str
+    named: Mapping[str, Iterable[str | None]], apart: set[str], stored: Mapping[str, np.ndarray], path: str
 ) -> None:
-    """Inputs, what is apart from them, and other columns that are named must be there."""
-    if not names:
+    """There must be inputs, none of them apart, and all columns that an option of this name names."""
+    for key, names in named.items():
+        for name in names:
+            if name is not None and name not in stored:
+                hint = did_you_mean(name, list(stored))
+                raise DataError(f"data.{key}: {path} has no column {name!r}; it has {', '.join(stored)}{hint}")
+    if not named["columns"]:
         raise DataError(f"{path} has no column beside {', '.join(sorted(apart))}; a model needs one at least")
-    for name in (*names, *sorted(apart), *sorted(others)):
-        if name not in stored:
-            raise DataError(f"{path} has no column {name!r}; it has {', '.join(stored)}")
-    if both := apart & set(names):
+    if both := apart & set(named["columns"]):
         raise DataError(
             f"data.columns names {', '.join(sorted(both))}, which is the target, weight or split; leave it out"
         )
@@ -134,6 +139,8 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
 
 def _column(values: np.ndarray, name: str, kind: Kind | None, filling: Any, path: str) -> np.ndarray:
     """float32 or strings, [n] or, of arrays of numbers, [n, ...]."""
+    if kind not in (None, *get_args(Kind)):
+        raise DataError(f"data.kinds.{name} is {kind!r}; it must be one of {', '.join(get_args(Kind))}")
     texts = values.dtype.kind not in "biuf"
     if texts and values.dtype.kind not in "OUST":
         raise DataError(f"{path}: {name} is of {values.dtype}; give numbers or texts")

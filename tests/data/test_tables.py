@@ -46,12 +46,26 @@ def examples(data):
         (csv, {"a": NUMBERS, "w": NUMBERS - 9, "y": NUMBERS}, {"weight": "w"}, "weight w .* no numbers of at least 0"),
         (csv, {"1": NUMBERS, "2": NUMBERS}, {"target": "2"}, "the first line is of numbers"),
         (csv, {"y": NUMBERS}, {}, "no column beside y"),
+        (
+            csv,
+            {"a": NUMBERS, "yield": NUMBERS},
+            {"target": "yeild"},
+            r"data.target: .* 'yeild'; .* Did you mean yield\?",
+        ),
+        (csv, {"a": NUMBERS, "y": NUMBERS}, {"columns": ["b"]}, "data.columns: .* has no column 'b'; it has a, y"),
+        (csv, {"a": NUMBERS, "y": NUMBERS}, {"missing": {"b": 0}}, "data.missing: .* has no column 'b'"),
         (csv, {"a b": NUMBERS, "a-b": NUMBERS, "y": NUMBERS}, {}, "two of a b, a-b would be 'a_b'"),
     ],
 )
 def test_a_table_that_would_come_out_otherwise_is_refused(written, columns, options, message, tmp_path):
     with pytest.raises(DataError, match=message):
         table(path=written(tmp_path, **columns), **{"target": "y", **OPTIONS, **options}).check()
+
+
+def test_another_kind_of_column_than_there_is_is_refused(tmp_path):
+    file = csv(tmp_path, a=NUMBERS, y=NUMBERS)
+    with pytest.raises(DataError, match=r"data.kinds.a is 'names'; it must be one of numbers, categories"):
+        table(path=file, target="y", kinds={"a": "names"}, **OPTIONS)
 
 
 def test_a_filled_class_is_that_class_and_classes_that_are_numbers_are_in_their_order(tmp_path):
