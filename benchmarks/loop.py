@@ -1,14 +1,16 @@
-"""The training loop against Keras's compile/fit: steps per second with validation, summaries and checkpoints.
+"""The training loop against Keras's compile/fit and a bare loop: steps per second, with and without files.
 
     python -m benchmarks loop [--case cnn] [--repeats N] [--quick]
 
-Ours is the project's trainer with its real callbacks, built from the real config; the peer is `Model.fit` on the same
-arrays with `keras.callbacks.TensorBoard` and two `ModelCheckpoint`: each epoch's full model, and the best one. Model,
-weights, optimizer, schedule, loss, metrics and batch size are the same. Where these agree with shuffling off, both are
-timed with shuffling on: steps by wall time of all epochs after the first, validation and files included.
+Ours is the project's trainer with its real callbacks, built from the real config; the peers are `Model.fit` on the same
+arrays with `keras.callbacks.TensorBoard` and two `ModelCheckpoint` (each epoch's full model, and the best one), on
+TensorFlow and on JAX, and the loop of TensorFlow's guide in one graph call an epoch, which writes nothing. Model,
+weights, optimizer, schedule, loss, metrics and batch size are the same. Where these agree with shuffling off, all are
+timed with shuffling on: steps by wall time of all epochs after the first, validation and files included. Rows without
+files are compared with ours without callbacks.
 
-The peer's side is a little lighter: its checkpoints are neither read back nor fsynced, it writes no losses of single
-steps, and it prints a line an epoch (verbose=2) instead of its bar.
+The peers' side is a little lighter: their checkpoints are neither read back nor fsynced, they write no losses of single
+steps, and print a line an epoch (verbose=2) instead of a bar. JAX is an extra: pip install -e '.[bench]'.
 """
 
 from __future__ import annotations
@@ -16,18 +18,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import resource
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.keras_fit import Peer
 from benchmarks.pairs import (
     Disagreement,
     interleave,
     machine,
+    peak_megabytes,
     ratios,
     require_close,
     require_equal,
@@ -36,28 +40,43 @@ from benchmarks.pairs import (
     table,
 )
 
-OURS, PEER, FIT = "ours", "Model.fit", "Model.fit, its defaults"
+OURS, BARE_OURS, FIT, JAX = "ours", "ours, no callbacks", "Model.fit, its defaults", "Model.fit on JAX"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What one process does.
+    """What one process of ours does.
 
     Attributes:
         overrides: of the config.
-        peer: whether Keras's fit trains, else this project's trainer.
-        threads: of TensorFlow; None leaves it to the config, or to TensorFlow's default in the peer.
-        epoch_per_execution: whether one execution of the peer's graph runs a whole epoch (steps_per_execution).
+        prepared: where arrays and first weights are written for the peers, instead of training.
+        threads: of TensorFlow; None leaves it to the config.
+        files: whether the config's callbacks are called.
     """
 
     overrides: tuple[str, ...]
-    peer: bool = False
+    prepared: str = ""
     threads: int | None = None
-    epoch_per_execution: bool = False
+    files: bool = True
 
     def command(self) -> list[str]:
         """The command of the process."""
         return [sys.executable, "-m", "benchmarks.loop", json.dumps(asdict(self))]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: a process that is timed.
+
+    Attributes:
+        options: of `Peer`, or of `Workload` where `ours`.
+        goals: by row of ours that it is compared with, how many times this row's steps per second ours should do at
+            least; None without a goal.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    goals: dict[str, float | None] = field(default_factory=lambda: {OURS: None})
+    ours: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +87,7 @@ class Case:
         overrides: of the config.
         epochs, quick_epochs: of a timed run.
         repeats: how many times all rows are run.
-        peers: the peer's variants by row; ours comes first.
-        goals: by row, how many times the peer's steps per second ours should do at least.
+        rows: by name; ours comes first.
         agreement: further overrides where losses are compared.
         loss_tolerance: largest relative difference of an epoch's loss, shuffling off.
         accuracy_tolerance: largest absolute difference of the last epoch's val/accuracy, shuffling on.
@@ -79,26 +97,35 @@ class Case:
     epochs: int
     quick_epochs: int
     repeats: int
-    peers: dict[str, dict[str, Any]]
-    goals: dict[str, float]
+    rows: dict[str, Row]
     agreement: tuple[str, ...]
     loss_tolerance: float
     accuracy_tolerance: float
     quick_accuracy_tolerance: float
 
 
+ONE_CALL = {"threads": 1, "epoch_per_execution": True}
+ON_JAX = {"backend": "jax"}
 CASES = {
     "cnn": Case(
         overrides=("data=digits", "model=cnn"),
         epochs=30,
         quick_epochs=4,
         repeats=5,
-        peers={
-            FIT: {},
-            "Model.fit, one thread": {"threads": 1},
-            "Model.fit, one thread, epoch per execution": {"threads": 1, "epoch_per_execution": True},
+        rows={
+            OURS: Row(ours=True),
+            FIT: Row(goals={OURS: 4.0}),
+            "Model.fit, one thread": Row({"threads": 1}),
+            "Model.fit, one thread, epoch per execution": Row(ONE_CALL, {OURS: 2.2}),
+            JAX: Row(ON_JAX, {OURS: 1.8}),
+            f"{JAX}, 9 steps per execution": Row({**ON_JAX, "steps_per_execution": 9}, {OURS: 1.8}),
+            BARE_OURS: Row({"files": False}, ours=True),
+            "bare graph loop, one thread": Row({"threads": 1, "bare": True}, {OURS: 0.9, BARE_OURS: 0.9}),
+            "Model.fit, no callbacks, one thread, epoch per execution": Row(
+                {**ONE_CALL, "files": False}, {BARE_OURS: None}
+            ),
+            f"{JAX}, no callbacks": Row({**ON_JAX, "files": False}, {BARE_OURS: None}),
         },
-        goals={FIT: 3.0},
         agreement=(),
         loss_tolerance=1e-5,
         accuracy_tolerance=0.03,
@@ -113,8 +140,7 @@ CASES = {
         epochs=3,
         quick_epochs=2,
         repeats=3,
-        peers={FIT: {}},
-        goals={FIT: 1.0},
+        rows={OURS: Row(ours=True), FIT: Row(goals={OURS: 1.0}), "bare graph loop": Row({"bare": True})},
         # Batch normalisation and Adam enlarge rounding errors at every step: few and large steps.
         agreement=("batch_size=250",),
         loss_tolerance=1e-4,
@@ -123,7 +149,7 @@ CASES = {
     ),
 }
 AGREEMENT_EPOCHS = 2
-QUICK_PEERS = 1  # rows of the peer with --quick
+QUICK_ROWS = 2  # with --quick
 
 
 def main(argv: list[str]) -> int:
@@ -148,13 +174,17 @@ def main(argv: list[str]) -> int:
 def _measure(name: str, case: Case, *, repeats: int, quick: bool) -> list[str]:
     """Print a case's tables; returns its ratios and goals in words."""
     epochs = case.quick_epochs if quick else case.epochs
-    peers = dict(list(case.peers.items())[: QUICK_PEERS if quick else None])
-    ours = Workload((*case.overrides, f"epochs={epochs}"))
-    jobs = {OURS: ours, **{row: replace(ours, peer=True, **options) for row, options in peers.items()}}
-    agreement = _agree(name, case)
-    runs = interleave({row: job.command() for row, job in jobs.items()}, repeats=repeats, label=f"{name}, run")
+    rows = dict(list(case.rows.items())[: QUICK_ROWS if quick else None])
+    if find_spec("jax") is None:
+        rows = {row: one for row, one in rows.items() if one.options.get("backend") != "jax"}
+        print("JAX is not installed, so its rows are left out: pip install -e '.[bench]'", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        overrides = (*case.overrides, f"epochs={epochs}")
+        agreement = _agree(name, case, rows, Path(folder, "agreement.npz"))
+        jobs = _jobs(name, rows, overrides, Path(folder, "timed.npz"))
+        runs = interleave({row: job.command() for row, job in jobs.items()}, repeats=repeats, label=f"{name}, run")
     allowed = case.quick_accuracy_tolerance if quick else case.accuracy_tolerance
-    for row in peers:
+    for row in list(rows)[1:]:
         for a, b in zip(runs[OURS], runs[row], strict=True):
             _check_same_job(row, a, b)
             accuracies = [[r["history"][-1]["val/accuracy"]] for r in (a, b)]
@@ -165,40 +195,54 @@ def _measure(name: str, case: Case, *, repeats: int, quick: bool) -> list[str]:
         f"{first['steps_per_epoch']} steps of {first['batch_size']} an epoch, {epochs} epochs, the first left out; "
         f"{repeats} interleaved runs; {agreement}\n"
     )
-    print(_speed_table(runs), end="\n\n")
+    print(_speed_table(runs, rows), end="\n\n")
     print(_callback_table(runs[OURS]), end="\n\n")
     verdicts = []
-    for row in peers:
-        ratio = spread(ratios(runs[OURS], runs[row], "steps_per_second"))
-        goal = case.goals.get(row)
-        verdict = "" if goal is None else f"; goal at least {goal:.1f}: {'met' if ratio.median >= goal else 'MISSED'}"
-        verdicts.append(f"{name}: ours / {row}: {ratio.median:.2f} ({ratio.min:.2f} to {ratio.max:.2f}){verdict}")
+    for row, one in rows.items():
+        for ours, goal in one.goals.items() if not one.ours else ():
+            ratio = spread(ratios(runs[ours], runs[row], "steps_per_second"))
+            met = "" if goal is None else f"; goal at least {goal}: {'met' if ratio.median >= goal else 'MISSED'}"
+            verdicts.append(f"{name}: {ours} / {row}: {ratio.median:.2f} ({ratio.min:.2f} to {ratio.max:.2f}){met}")
     return verdicts
 
 
-def _agree(name: str, case: Case) -> str:
-    """Train with both, shuffling off; returns in words how close the losses are.
+def _jobs(name: str, rows: dict[str, Row], overrides: tuple[str, ...], prepared: Path) -> dict[str, Workload | Peer]:
+    """What each row does, once its arrays and first weights are in a file."""
+    print(f"{name}: arrays and first weights", file=sys.stderr, flush=True)
+    ours = Workload(overrides)
+    run("arrays and first weights", replace(ours, prepared=str(prepared)).command())
+    peer = Peer(overrides, prepared=str(prepared))
+    return {row: replace(ours if one.ours else peer, **one.options) for row, one in rows.items()}
+
+
+def _agree(name: str, case: Case, rows: dict[str, Row], prepared: Path) -> str:
+    """Train with ours and each kind of peer, shuffling off; returns in words how close the losses are.
 
     Raises:
         Disagreement: initial weights, sizes or losses differ.
     """
-    job = Workload((*case.overrides, *case.agreement, f"epochs={AGREEMENT_EPOCHS}", "data.shuffle=false"), threads=1)
+    overrides = (*case.overrides, *case.agreement, f"epochs={AGREEMENT_EPOCHS}", "data.shuffle=false")
+    kinds: dict[tuple[Any, ...], str] = {}
+    for row, one in rows.items():
+        kinds.setdefault((one.ours, one.options.get("backend"), one.options.get("bare")), row)
+    jobs = _jobs(name, {row: rows[row] for row in kinds.values()}, overrides, prepared)
     results = {}
-    for row, one in {OURS: job, PEER: replace(job, peer=True)}.items():
+    for row, job in jobs.items():
         print(f"{name}, agreement: {row}", file=sys.stderr, flush=True)
-        results[row] = run(row, one.command())
-    ours, peer = results[OURS], results[PEER]
-    _check_same_job(PEER, ours, peer)
-    require_equal(f"{name}: metrics", ours=sorted(ours["history"][0]), peer=sorted(peer["history"][0]))
-    differences = [
-        require_close(
-            f"{name}: {key} by epoch",
-            ours=[epoch[key] for epoch in ours["history"]],
-            peer=[epoch[key] for epoch in peer["history"]],
-            relative=case.loss_tolerance,
-        )
-        for key in ("train/loss", "val/loss")
-    ]
+        results[row] = run(row, replace(job, threads=1).command())
+    ours, differences = results.pop(OURS), []
+    for row, peer in results.items():
+        _check_same_job(row, ours, peer)
+        require_equal(f"{name}: metrics, {row}", ours=sorted(ours["history"][0]), peer=sorted(peer["history"][0]))
+        differences += [
+            require_close(
+                f"{name}: {key} by epoch, {row}",
+                ours=[epoch[key] for epoch in ours["history"]],
+                peer=[epoch[key] for epoch in peer["history"]],
+                relative=case.loss_tolerance,
+            )
+            for key in ("train/loss", "val/loss")
+        ]
     return f"losses of {AGREEMENT_EPOCHS} unshuffled epochs agree within {max(differences):.1e}"
 
 
@@ -207,11 +251,11 @@ def _check_same_job(row: str, ours: dict[str, Any], peer: dict[str, Any]) -> Non
         require_equal(f"{key}, {row}", ours=ours[key], peer=peer[key])
 
 
-def _speed_table(runs: dict[str, list[dict[str, Any]]]) -> str:
+def _speed_table(runs: dict[str, list[dict[str, Any]]], rows_of: dict[str, Row]) -> str:
     rows = [["", "threads", "steps/s", "min", "max", "ours/this", "min", "max", "val/accuracy", "peak MB"]]
     for row, results in runs.items():
         speed = spread([result["steps_per_second"] for result in results])
-        ratio = spread(ratios(runs[OURS], results, "steps_per_second"))
+        ratio = spread(ratios(runs[next(iter(rows_of[row].goals))], results, "steps_per_second"))
         accuracy = spread([result["history"][-1]["val/accuracy"] for result in results])
         memory = spread([result["peak_megabytes"] for result in results])
         rows.append(
@@ -238,42 +282,69 @@ def _callback_table(results: list[dict[str, Any]]) -> str:
 
 def work(job: Workload) -> dict[str, Any]:
     """Do one job in this process; returns what it measured."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        result = _fit_peer(job, Path(folder)) if job.peer else _fit_ours(job, Path(folder))
-    marks, steps = result.pop("marks"), result["steps_per_epoch"]
-    if len(marks) != result["epochs"] or len(result["history"]) != result["epochs"]:
-        raise Disagreement(f"{len(marks)} epochs were run and {len(result['history'])} recorded")
-    unit = 1024**2 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in kilobytes elsewhere
-    return {
-        **result,
-        "steps_per_second": steps * (len(marks) - 1) / (marks[-1] - marks[0]),
-        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
-    }
-
-
-def _fit_ours(job: Workload, folder: Path) -> dict[str, Any]:
-    """As `src.train` does it, without the export, which comes after the last epoch."""
     from src import build
     from src.common.machine import available_cores
     from src.config.compose import compose
+
+    cfg = compose([*job.overrides, "callback.export=null"])
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        _open_log(cfg, Path(folder))
+        threads = build.set_up_process(threads=job.threads or cfg.trainer.threads or available_cores())
+        data = build.build_data(cfg)
+        if job.prepared:
+            return _prepare(cfg, data, Path(job.prepared), run_dir=Path(folder))
+        result = {**_fit_ours(job, cfg, data, Path(folder)), "threads": threads}
+    marks, steps = result.pop("marks"), result["steps_per_epoch"]
+    if len(marks) != result["epochs"] or len(result["history"]) != result["epochs"]:
+        raise Disagreement(f"{len(marks)} epochs were run and {len(result['history'])} recorded")
+    return {
+        **result,
+        "steps_per_second": steps * (len(marks) - 1) / (marks[-1] - marks[0]),
+        "peak_megabytes": peak_megabytes(),
+    }
+
+
+def _fit_ours(job: Workload, cfg: Any, data: Any, folder: Path) -> dict[str, Any]:
+    """As `src.train` does it, without the export, which comes after the last epoch."""
+    from src import build
     from src.runs.environment import environment
     from src.runs.record import Record
     from src.runs.record_callback import RecordCallback
 
-    cfg = compose([*job.overrides, "callback.export=null"])
-    _open_log(cfg, folder)
-    threads = build.set_up_process(threads=job.threads or cfg.trainer.threads or available_cores())
-    data = build.build_data(cfg)
     record = Record(folder)
     record.update(status="running", environment=environment())
     keeper = RecordCallback(record=record)
     trainer = build.build_trainer(cfg, data, run_dir=folder, extra_callbacks={"record": keeper})
-    facts = _facts(cfg, trainer.model, data)
+    if not job.files:
+        trainer.callbacks.clear()
+    digest = hashlib.sha256(b"".join(weight.tobytes() for weight in trainer.model.get_weights()))
+    facts = {
+        "initial_weights": digest.hexdigest(),
+        "parameters": trainer.model.count_params(),
+        "steps_per_epoch": data.train.steps_per_epoch,
+        "batch_size": cfg.batch_size,
+        "epochs": cfg.epochs,
+    }
     clock = _Clock(trainer.callbacks)
     trainer.fit(data.train, data.val, epochs=cfg.epochs)
-    history = [{key: value for key, value in epoch.items() if "/" in key} for epoch in record.history()]
-    parts = clock.milliseconds_per_epoch()
-    return {**facts, "threads": threads, "marks": clock.marks, "history": history, "milliseconds": parts}
+    history = [{key: value for key, value in epoch.items() if "/" in key} for epoch in clock.history]
+    return {**facts, "marks": clock.marks, "history": history, "milliseconds": clock.milliseconds_per_epoch()}
+
+
+def _prepare(cfg: Any, data: Any, path: Path, *, run_dir: Path) -> dict[str, Any]:
+    """Write what the peers train on: both splits in stored order, and the weights that ours begins with."""
+    import numpy as np
+
+    from src import build
+
+    steps = data.train.steps_per_epoch
+    model = build.build_trainer(cfg, data, run_dir=run_dir).model
+    arrays = {f"weight_{number}": weight for number, weight in enumerate(model.get_weights())}
+    for split in ("train", "val"):
+        arrays |= zip((f"{split}_inputs", f"{split}_targets"), _arrays(data, split), strict=True)
+    facts = {**data.facts, "steps_per_epoch": steps, "total_steps": steps * cfg.epochs}
+    np.savez(path, facts=json.dumps(facts), **arrays)
+    return facts
 
 
 class _Clock:
@@ -283,6 +354,7 @@ class _Clock:
         from src.training.callback import Callback
 
         self.marks: list[float] = []
+        self.history: list[dict[str, float]] = []
         self._spent = dict.fromkeys(callbacks, 0.0)
         for name, callback in callbacks.items():
             for method in ("on_log", "on_epoch_end"):
@@ -312,6 +384,7 @@ class _Clock:
         if not self.marks:  # the first epoch, which traces, is left out
             self._spent = dict.fromkeys(self._spent, 0.0)
         self.marks.append(time.perf_counter())
+        self.history.append(dict(metrics))
 
 
 def _open_log(cfg: Any, folder: Path) -> None:
@@ -323,79 +396,6 @@ def _open_log(cfg: Any, folder: Path) -> None:
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = str(folder)
     logging.config.dictConfig(OmegaConf.to_container(cfg.hydra.job_logging, resolve=True))
-
-
-def _fit_peer(job: Workload, folder: Path) -> dict[str, Any]:
-    """As a user of Keras would write it, with the objects that the same config names."""
-    import keras
-    import tensorflow as tf
-    from hydra.utils import instantiate
-
-    from src import build
-    from src.common.machine import available_cores
-    from src.config.compose import compose
-
-    cfg = compose(list(job.overrides))
-    if job.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(job.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(job.threads)
-    data = build.build_data(cfg)
-    keras.utils.set_random_seed(cfg.seed)
-    model = build.build_model(cfg, data)
-    facts = _facts(cfg, model, data)
-    steps = facts["steps_per_epoch"]
-    run_facts = {"num_classes": data.num_classes, "steps_per_epoch": steps, "total_steps": steps * cfg.epochs}
-    cfg.run.update(run_facts)
-    model.compile(
-        optimizer=instantiate(cfg.optimizer, learning_rate=instantiate(cfg.schedule), _convert_="all"),
-        loss=instantiate(cfg.loss, _convert_="all"),
-        metrics=[_keras_metric(name, metric) for name, metric in cfg.metric.items()],
-        steps_per_execution=steps if job.epoch_per_execution else 1,
-    )
-    train, val = _arrays(data, "train"), _arrays(data, "val")
-    marks: list[float] = []
-    history = model.fit(
-        *train,
-        batch_size=cfg.batch_size,
-        epochs=cfg.epochs,
-        validation_data=val,
-        shuffle=cfg.data.shuffle,
-        verbose=2,
-        callbacks=[
-            keras.callbacks.TensorBoard(log_dir=str(folder / "logs")),
-            keras.callbacks.ModelCheckpoint(str(folder / "epoch-{epoch:03d}.keras")),
-            keras.callbacks.ModelCheckpoint(
-                str(folder / "best.keras"), monitor=cfg.monitor.replace("/", "_"), mode=cfg.mode, save_best_only=True
-            ),
-            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: marks.append(time.perf_counter())),
-        ],
-    ).history
-    named = {f"val/{k[4:]}" if k.startswith("val_") else f"train/{k}": v for k, v in history.items()}
-    epochs = [dict(zip(named, map(float, values), strict=True)) for values in zip(*named.values(), strict=True)]
-    in_force = tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
-    return {**facts, "threads": in_force, "marks": marks, "history": epochs}
-
-
-def _keras_metric(name: str, metric: Any) -> Any:
-    """The metric of a config, or what Keras has in its place."""
-    import keras
-    from hydra.utils import instantiate
-
-    if metric._target_ == "src.metrics.MeanIoU":
-        return keras.metrics.MeanIoU(num_classes=metric.num_classes, sparse_y_pred=False, name=name)
-    return instantiate(metric, name=name, _convert_="all")
-
-
-def _facts(cfg: Any, model: Any, data: Any) -> dict[str, Any]:
-    """What must be the same on both sides before training."""
-    digest = hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()))
-    return {
-        "initial_weights": digest.hexdigest(),
-        "parameters": model.count_params(),
-        "steps_per_epoch": data.train.steps_per_epoch,
-        "batch_size": cfg.batch_size,
-        "epochs": cfg.epochs,
-    }
 
 
 def _arrays(data: Any, split: str) -> tuple[Any, Any]:

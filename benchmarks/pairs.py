@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -118,6 +119,12 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned text, the first row a header; the first column to the left, numbers to the right."""
     header, *lines = table_lines(rows, right=rows[0][1:])
     return "\n".join([header, "-" * len(header), *lines])
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has held."""
+    unit = 1024**2 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def machine() -> str:

@@ -92,11 +92,6 @@ def build_data(cfg: DictConfig) -> Data:
     return data
 
 
-def build_model(cfg: DictConfig, data: Data) -> keras.Model:
-    """The model option, shaped for the data."""
-    return _model(_with_facts(cfg, data), data)
-
-
 def build_trainer(
     cfg: DictConfig, data: Data, *, run_dir: Path, extra_callbacks: Mapping[str, Callback] | None = None
 ) -> Trainer:
@@ -249,11 +244,11 @@ def _without_nulls(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in optimizer.items() if value is not None}
 
 
-def _with_facts(cfg: DictConfig, data: Data, run_dir: Path | None = None) -> DictConfig:
+def _with_facts(cfg: DictConfig, data: Data, run_dir: Path) -> DictConfig:
     cfg = cfg.copy()
     steps = data.train.steps_per_epoch
     cfg.run = {
-        "dir": None if run_dir is None else str(run_dir),
+        "dir": str(run_dir),
         **data.facts,
         "steps_per_epoch": steps,
         "total_steps": steps * cfg.epochs,

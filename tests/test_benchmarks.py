@@ -127,4 +127,4 @@ def test_the_loop_is_measured_against_fit_and_agrees_with_it():
     for part in ("training and validation", "summaries", "record", "checkpoint", "whole epoch"):
         assert re.search(rf"^{part}(  +{number}){{3}}$", done.stdout, re.M), done.stdout
     assert re.search(r"^machine: \d+ cores .*tensorflow .*keras ", done.stdout, re.M)
-    assert re.search(r"goal at least 3\.0: (met|MISSED)$", done.stdout, re.M)
+    assert re.search(r"goal at least 4\.0: (met|MISSED)$", done.stdout, re.M)

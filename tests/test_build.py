@@ -69,7 +69,7 @@ def test_callbacks_without_checkpoint(tmp_path):
     assert list(trainer.callbacks) == [*SHOWING, "progress", "export", "hparams"]
 
 
-def test_a_model_that_does_not_take_the_data_is_told_with_what_they_are(monkeypatch):
+def test_a_model_that_does_not_take_the_data_is_told_with_what_they_are(tmp_path, monkeypatch):
     resolve = build.targets.resolve
     own = {"mine.net": lambda: keras.Sequential([keras.layers.Dense(3)])}
     monkeypatch.setattr(build.targets, "resolve", lambda path, **more: own.get(path) or resolve(path, **more))
@@ -78,4 +78,4 @@ def test_a_model_that_does_not_take_the_data_is_told_with_what_they_are(monkeypa
     with pytest.raises(
         ConfigError, match=r"^model \(mine.net\) does not take the data's inputs, {'age': float32 \(None,\)"
     ):
-        build.build_model(cfg, build.build_data(cfg))
+        build.build_trainer(cfg, build.build_data(cfg), run_dir=tmp_path)
