@@ -93,13 +93,19 @@ def build_data(cfg: DictConfig) -> Data:
 
 
 def build_trainer(
-    cfg: DictConfig, data: Data, *, run_dir: Path, extra_callbacks: Mapping[str, Callback] | None = None
+    cfg: DictConfig,
+    data: Data,
+    *,
+    run_dir: Path,
+    extra_callbacks: Mapping[str, Callback] | None = None,
+    restores: bool = False,
 ) -> Trainer:
     """Everything that a run needs, in a trainer that knows nothing of configs.
 
     Args:
         run_dir: where callbacks write.
         extra_callbacks: called after those of the config, and before `checkpoint`.
+        restores: whether a checkpoint will give the weights, so that those of `init_from` need not be there any more.
 
     Raises:
         ConfigError: a target that does not exist, arguments that it does not take, class weights for another number
@@ -109,7 +115,7 @@ def build_trainer(
     check_run_paths({"callback": resolved_node(cfg, "callback")}, run_dir=run_dir)
     _balance(cfg.loss, data)
     # Before the run's own model, whose layers are named, and whose weights are drawn, as without them.
-    before = trained_model(cfg.init_from, data, cfg.data) if cfg.get("init_from") else None
+    before = trained_model(cfg.init_from, data, cfg.data) if cfg.get("init_from") and not restores else None
     teacher = trained_model(cfg.learner.teacher, data, cfg.data) if "teacher" in (cfg.get("learner") or {}) else None
     keras.utils.clear_session()  # layers are named as in a fresh process
     keras.config.set_dtype_policy(cfg.get("precision") or "float32")
@@ -180,9 +186,9 @@ def trained_model(place: str, data: Data, node: Any) -> keras.Model:
             raise ConfigError(f"{place} is no model that can be loaded ({error})") from error
     cfg = load_config(path)
     with open_dict(cfg):
-        cfg.update(callback=None, learner=None, init_from=None)
+        cfg.update(callback=None, learner=None)
     # A model's shape, and what it takes from its data, such as a vocabulary, are those of the run's own data.
-    trainer = build_trainer(cfg, data if cfg.data == node else build_data(cfg), run_dir=path)
+    trainer = build_trainer(cfg, data if cfg.data == node else build_data(cfg), run_dir=path, restores=True)
     if Checkpoints(path / "checkpoints" / BEST).restore_weights(trainer.state) is None:
         raise ConfigError(f"{place} has no best checkpoint; complete that run, or name another")
     return trainer.model

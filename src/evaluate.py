@@ -112,7 +112,8 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
     split = split or there[-1]
     if split not in there:
         raise ConfigError(f"split={split}: the data has none; give one of {', '.join(there)}, or leave it out")
-    trainer = build.build_trainer(cast(DictConfig, OmegaConf.merge(cfg, {"callback": None})), data, run_dir=run)
+    cfg = cast(DictConfig, OmegaConf.merge(cfg, {"callback": None}))
+    trainer = build.build_trainer(cfg, data, run_dir=run, restores=True)
     has_best_weights = Checkpoints(best).restore_weights(trainer.state) is not None
     if not has_best_weights:
         print(f"note: the checkpoints in {best} have been removed; the SavedModel alone is measured", file=sys.stderr)

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from src.common.internals import mask_of
 from src.common.ranges import NonNegative, Positive, Share, enforce_ranges, is_number
-from src.data.batch import Nest, is_single, part_of
+from src.data.batch import Nest, check_class_numbers, class_numbers, is_single, part_of
 
 
 class Loss(Protocol):
@@ -45,11 +45,12 @@ def mean_loss(loss: Callable[..., tf.Tensor], targets: Nest, outputs: Nest, weig
         ValueError: there are weights, and the loss gives one number and has no argument `sample_weight`; or one of
             Keras's that compares numbers one by one would broadcast them.
     """
-    of_keras = isinstance(loss, keras.losses.Loss)
+    of_keras, weights = isinstance(loss, keras.losses.Loss), as_mask(weights, outputs)
     if not (is_single(targets) and is_single(outputs)):
         if of_keras or getattr(loss, "is_of_one_output", False):
             raise ValueError("it takes one tensor of each; src.losses.PerOutput gives each output its own loss")
     elif targets is not None:
+        check_class_numbers(loss, targets)
         alike = _like(outputs, targets)
         is_one_by_one = type(loss) in MEANS_OF_KERAS and type(loss) is not keras.losses.SparseCategoricalCrossentropy
         if is_one_by_one and not alike.shape.is_compatible_with(outputs.shape):
@@ -92,13 +93,19 @@ def _like(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     return targets
 
 
+def as_mask(weights: tf.Tensor | None, outputs: Nest) -> tf.Tensor | None:
+    """Sample weights with as many axes as the mask of outputs that have one, since Keras multiplies the two."""
+    mask = mask_of(outputs)
+    return weights if mask is None or weights is None else expanded(weights, mask.shape.rank)
+
+
 def _masked(weights: tf.Tensor | None, outputs: Nest) -> tf.Tensor | None:
     """Sample weights with which a mean over all values is that over those that the outputs' mask leaves."""
     if (mask := mask_of(outputs)) is None:
         return weights
     mask = tf.cast(mask, tf.float32)
     mask *= tf.math.divide_no_nan(tf.cast(tf.size(mask), tf.float32), tf.reduce_sum(mask))
-    return mask if weights is None else mask * expanded(weights, mask.shape.rank)
+    return mask if weights is None else mask * weights
 
 
 def expanded(weights: tf.Tensor, rank: int) -> tf.Tensor:
@@ -126,7 +133,7 @@ class CrossEntropy:
         ValueError: an argument out of its range; when called, weights for another number of classes.
     """
 
-    is_of_one_output = True
+    is_of_one_output = takes_classes = True
 
     def __init__(
         self,
@@ -177,7 +184,7 @@ class Tversky:
         ValueError: an argument out of its range; when called, weights for another number of classes.
     """
 
-    is_of_one_output = True
+    is_of_one_output = takes_classes = True
 
     def __init__(
         self,
@@ -311,7 +318,7 @@ def _flattened(
     """Targets int32 [n], ignored ones as 0; logits float [n, classes]; 1.0 or 0.0 for each that counts or not [n]."""
     if logits.dtype not in (tf.float32, tf.float64):
         logits = tf.cast(logits, tf.float32)
-    targets, logits = tf.reshape(tf.cast(targets, tf.int32), [-1]), tf.reshape(logits, [-1, logits.shape[-1]])
+    targets, logits = tf.reshape(class_numbers(targets), [-1]), tf.reshape(logits, [-1, logits.shape[-1]])
     tf.debugging.assert_equal(tf.size(targets), tf.shape(logits)[0], "one target for each vector of logits")
     if ignore_label is None:
         return targets, logits, tf.ones_like(logits[:, 0])

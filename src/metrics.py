@@ -18,7 +18,8 @@ import keras
 import tensorflow as tf
 
 from src.common.ranges import Range, enforce_ranges
-from src.data.batch import Nest, is_single, part_of
+from src.data.batch import Nest, check_class_numbers, class_numbers, is_single, part_of
+from src.losses import as_mask
 
 Classes = Annotated[int, Range(2)]
 Counts = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # right, targets and predictions of each class, float64 [classes]
@@ -44,6 +45,8 @@ class _Confusion(keras.metrics.Metric):
         num_classes: at least 2.
     """
 
+    takes_classes = True
+
     def __init__(self, *, num_classes: Classes, name: str, dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
         self.num_classes = num_classes
@@ -64,7 +67,7 @@ class _Confusion(keras.metrics.Metric):
                 assertions: all results are NaN then.
         """
         classes = self.num_classes
-        targets = tf.reshape(tf.cast(y_true, tf.int32), [-1])
+        targets = tf.reshape(class_numbers(y_true), [-1])
         predicted = tf.reshape(tf.argmax(y_pred, axis=-1, output_type=tf.int32), [-1])
         tf.debugging.assert_equal(tf.size(targets), tf.size(predicted), "one target for each prediction")
         cells, valid = targets * classes + predicted, tf.constant(True)
@@ -200,9 +203,11 @@ class Of(keras.metrics.Metric):
 
     def update_state(self, y_true: Nest, y_pred: Nest, sample_weight: Nest = None) -> None:
         weights = sample_weight if is_single(sample_weight) else part_of(sample_weight, self.output, "weights")
+        targets, outputs = part_of(y_true, self.output, "targets"), part_of(y_pred, self.output, "outputs")
+        check_class_numbers(self.metric, targets)
+        weights = as_mask(weights, outputs)
         more = {} if weights is None else {"sample_weight": weights}
-        parts = (part_of(y_true, self.output, "targets"), part_of(y_pred, self.output, "outputs"))
-        self.metric.update_state(*parts, **more)
+        self.metric.update_state(targets, outputs, **more)
 
     def result(self) -> Any:
         return self.metric.result()

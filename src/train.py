@@ -65,7 +65,7 @@ def _command(argv: list[str]) -> None:
     if arguments.multirun:
         _sweep(overrides, config_name)
     else:
-        _run(compose(overrides, config_name=config_name, starts=True))
+        _run(compose(overrides, config_name=config_name, starts=True, is_known=Run.is_known))
 
 
 def _run(cfg: DictConfig) -> None:
@@ -82,7 +82,7 @@ def _run(cfg: DictConfig) -> None:
 def _sweep(overrides: list[str], config_name: str) -> None:
     from src.sweeps.hydra_sweep import start_sweep
 
-    cfg = check_sweep(overrides, config_name=config_name)
+    cfg = check_sweep(overrides, config_name=config_name, is_known=Run.is_known)
     try:
         start_sweep(cfg, overrides)
     except KeyboardInterrupt as stopped:

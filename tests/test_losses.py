@@ -105,15 +105,16 @@ def test_corner_cases_stay_finite(loss, kind):
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), Tversky(), CrossEntropy(class_weights=[1.0, 2.0, 3.0])])
-@pytest.mark.parametrize("label", [3, -1, IGNORED])
+@pytest.mark.parametrize("label", [3, -1, IGNORED, 2**32 + 1, 1.5, math.nan])
 def test_a_label_out_of_range_is_an_error(loss, label):
-    targets, logits = tf.constant([0, label]), tf.zeros([2, 3])
+    """One of 64 bits, and one that is no whole number, are not cut to one in the range."""
+    targets, logits = tf.constant(np.array([0, label])), tf.zeros([2, 3])
     with pytest.raises(tf.errors.InvalidArgumentError):
         tf.function(loss)(targets, logits)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), Tversky()])
-@pytest.mark.parametrize("label", [3, -1])
+@pytest.mark.parametrize("label", [3, -1, 1.5])
 def test_a_label_out_of_range_is_nan_under_xla(loss, label):
     """Which has no assertions; a loss that is not finite ends training."""
     compiled = tf.function(loss, jit_compile=True)

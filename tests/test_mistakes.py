@@ -30,6 +30,8 @@ from tests.runs.made import make_run
 from tests.support.folders import save, write_pairs
 from tests.support.helpers import DIGITS, ROOT, train
 
+DIABETES = ROOT / "src" / "data" / "diabetes" / "diabetes.csv"
+
 SECONDS = 1.5  # of a whole answer, and its CPU time here, where others may use the cores
 
 # The command, and what its answer must name.
@@ -50,6 +52,12 @@ BEFORE_TENSORFLOW = {
     "data=image_folder data.path=nowhere dry_run=true": ["data.path is 'nowhere'", "no such file or folder"],
     "init_from=nowhere dry_run=true": ["init_from is 'nowhere'", "no such file or folder"],
     "learner=distillation learner.teacher=nowhere.keras dry_run=true": ["learner.teacher is 'nowhere.keras'"],
+    "data=table data.target=progresion": ["data.target", "'progresion'", "Did you mean progression?"],
+    "data=table data.columns=[age,nothing]": ["data.columns", "no column 'nothing'", "it has age, sex"],
+    f"data=texts data.path={DIABETES} data.label=sxe": ["data.text", "no column 'text'"],
+    f"data=texts data.path={DIABETES} data.text=sex data.label=sxe": ["data.label", "Did you mean sex?"],
+    "data=table data.val_share=0.5 data.test_share=0.5": ["data.val_share and data.test_share are 0.5", "below 1"],
+    "data=windows data.val_share=0.9": ["data.val_share and data.test_share are 0.9 and 0.15", "below 1"],
     "data=table data.kinds.age=categories": ["data.kinds is empty, and +data.kinds.age=categories adds to it"],
     "data=image_folder data.class_names=a,b": ["--multirun", "a list is written 'data.class_names=[a,b]'"],
     "optimizer.learning_rate=0,001": ["--multirun", "with a point, optimizer.learning_rate=0.001"],
@@ -263,6 +271,16 @@ def test_whoever_only_asks_hears_of_a_mistake(asked, monkeypatch, capsys):
     with pytest.raises(ConfigError, match=r"optimizer\.lrr: keras.optimizers.Adam takes no argument lrr"):
         _command(sys.argv[1:])
     assert capsys.readouterr().out == ""
+
+
+def test_a_run_that_is_there_says_itself_what_of_its_files_is_gone(tmp_path):
+    file = tmp_path / "other.csv"
+    file.write_text("a,y\n1,2\n")
+    for path, told in ((tmp_path / "gone.csv", "no such file"), (file, "no column 'progression'")):
+        words = ["data=table", f"data.path={path}"]
+        with pytest.raises(ConfigError, match=told):
+            compose(words)
+        assert compose(words, is_known=lambda cfg: cfg.data.target == "progression")
 
 
 def test_a_config_that_is_not_whole_can_be_looked_at():

@@ -15,11 +15,10 @@ from pathlib import Path
 from src.common.ranges import Count, Positive, enforce_ranges
 from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints
+from src.training.manifest import BEST
 from src.training.state import TrainState
 
 log = logging.getLogger(__name__)
-
-BEST = "best"
 
 
 @enforce_ranges

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
-__all__ = ["averages_of", "mask_of", "op_def_registry", "tf_record_random_reader", "with_mask"]
+__all__ = ["averages_of", "mask_of", "op_def_registry", "tf_record_random_reader", "with_masks"]
 
 
 def averages_of(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable | None]:
@@ -26,8 +26,9 @@ def mask_of(outputs: Any) -> tf.Tensor | None:
     return getattr(outputs, "_keras_mask", None)
 
 
-def with_mask(outputs: Any, *, of: Any) -> Any:
-    """Outputs with the mask that others of the same layer have."""
-    if (mask := mask_of(of)) is not None:
-        outputs._keras_mask = mask
+def with_masks(outputs: Any, *, of: Any) -> Any:
+    """A nest of outputs with the masks that others of the same layers have."""
+    for output, other in zip(tf.nest.flatten(outputs), tf.nest.flatten(of), strict=True):
+        if (mask := mask_of(other)) is not None:
+            output._keras_mask = mask
     return outputs

@@ -45,8 +45,6 @@ RUN_PATHS = ("directory", "best", "picture", "record")
 
 # What options of src.data take as the name of a folder.
 PATHS_OF_DATA = ("path", "data_dir", "cache_dir")
-# What takes a run or a file of weights.
-PATHS_OF_MODELS = ("init_from", "learner.teacher")
 
 FILLED_IN = ("run", "parent")
 
@@ -283,7 +281,7 @@ def _scores(metrics: dict[str, Any]) -> list[str]:
 
 
 def _check_paths(cfg: DictConfig, origins: Origins) -> None:
-    """The user's own data must be there, and what the project's data options take as a folder be the name of one."""
+    """What the project's data options take as a folder must be the name of one."""
     target = new_name(str(OmegaConf.select(cfg, "data._target_")))
     for name in PATHS_OF_DATA if target.startswith("src.data.") else ():
         key = f"data.{name}"
@@ -294,13 +292,6 @@ def _check_paths(cfg: DictConfig, origins: Origins) -> None:
             raise ConfigError(
                 f"{origins.named(key)}{key} is {shown(value)}{'' if value is None else f', {_kind(value)}'}; "
                 f"it must be the name of one folder{', or null' * may_be_null}{quoted}"
-            )
-    for key in ("data.path", *PATHS_OF_MODELS):
-        path = OmegaConf.select(cfg, key)
-        if isinstance(path, str) and "://" not in path and not Path(path).expanduser().exists():
-            raise ConfigError(
-                f"{origins.named(key)}{key} is {shown(path)}, and there is no such file or folder"
-                f"{'' if Path(path).expanduser().is_absolute() else f' in {Path.cwd()}'}"
             )
 
 

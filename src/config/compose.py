@@ -11,7 +11,7 @@ import itertools
 import json
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +35,7 @@ from src.config.checks import CONFIG_DIR, ConfigError
 from src.config.command_line import unreadable
 from src.config.composition import composition_error
 from src.config.identity import register_resolvers
+from src.config.inputs import check_inputs
 from src.config.origins import ComposedFile, Origins, composed_files, leaves, shown
 from src.config.overrides import check_key, check_mode, check_option, check_setting, check_twice
 
@@ -51,6 +52,8 @@ __all__ = [
 
 CONFIG_NAME = "train"
 
+IsKnown = Callable[[DictConfig], bool]
+
 
 def compose(
     overrides: list[str],
@@ -59,6 +62,7 @@ def compose(
     config_name: str | None = None,
     starts: bool = False,
     is_whole: bool = True,
+    is_known: IsKnown = lambda cfg: False,
 ) -> DictConfig:
     """Compose one run's config, `hydra` included, and check it.
 
@@ -69,13 +73,15 @@ def compose(
         config_dir: a further folder of configs.
         starts: whether the run is to be started, or a dry run says so: what overrides add must be taken as well.
         is_whole: whether all that must be given has to be, which one who only looks at a config may leave open.
+        is_known: asked of a config that names a file which is not as it must be: whether there is a run of it, which
+            then says itself what has changed.
 
     Raises:
         ConfigError: unknown option or key, wrong type or range, or a monitor that no metric bears.
     """
     overrides = with_config_dir(overrides, config_dir)
     return _composer(config_name or CONFIG_NAME, search_path(overrides)).compose(
-        overrides, starts=starts, is_whole=is_whole
+        overrides, starts=starts, is_whole=is_whole, is_known=is_known
     )
 
 
@@ -118,7 +124,7 @@ class _Composer:
         with _hydra(self._main):
             self.loader = GlobalHydra.instance().config_loader()
 
-    def compose(self, overrides: list[str], *, starts: bool = False, is_whole: bool = True) -> DictConfig:
+    def compose(self, overrides: list[str], *, starts: bool, is_whole: bool, is_known: IsKnown) -> DictConfig:
         """As the function of this module."""
         parsed = [parse_override(text) for text in overrides]
         check_twice(parsed)
@@ -146,6 +152,11 @@ class _Composer:
             return cfg
         checks.check_values(cfg, resolved, origins)
         check_mode(parsed, base.cfg)
+        try:
+            check_inputs(resolved, origins)
+        except ConfigError:
+            if not is_known(cfg):
+                raise
         return cfg
 
     def _meant(self, override: Override, overrides: list[Override]) -> str:
@@ -318,7 +329,13 @@ def expand(overrides: list[str]) -> list[list[str]]:
     return [list(job) for job in itertools.product(*choices.values())]
 
 
-def check_sweep(overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None) -> DictConfig:
+def check_sweep(
+    overrides: list[str],
+    *,
+    config_dir: str | None = None,
+    config_name: str | None = None,
+    is_known: IsKnown = lambda cfg: False,
+) -> DictConfig:
     """Check what all jobs of a sweep have in common, before Hydra judges it; returns the job of each first value."""
     parsed = [parse_override(text) for text in overrides]
     for override in parsed:
@@ -328,7 +345,8 @@ def check_sweep(overrides: list[str], *, config_dir: str | None = None, config_n
             raise ConfigError(f"{override.input_line}: a sweep searches one space; type a command for each")
     check_twice(parsed)
     first = [_first(override) for override in parsed]
-    return compose([*first, "hydra.mode=MULTIRUN"], config_dir=config_dir, config_name=config_name, starts=True)
+    options: dict[str, Any] = {"config_dir": config_dir, "config_name": config_name, "is_known": is_known}
+    return compose([*first, "hydra.mode=MULTIRUN"], starts=True, **options)
 
 
 def _first(override: Override) -> str:

@@ -6,6 +6,7 @@ A nest is a tensor, or a dict, list or tuple of nests. Tensors may be ragged, an
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -15,6 +16,11 @@ Nest: TypeAlias = Any
 Batch: TypeAlias = tuple[Nest, ...]
 NAMES = ("inputs", "targets", "weights")
 INPUTS, OUTPUTS = "inputs", "outputs"  # what is exported is called so where it has no name of its own
+# What of Keras takes targets for numbers of classes; of `IoU` and its kinds, those with `sparse_y_true`.
+OF_CLASSES = (
+    *(keras.losses.SparseCategoricalCrossentropy, keras.metrics.SparseCategoricalCrossentropy),
+    *(keras.metrics.SparseCategoricalAccuracy, keras.metrics.SparseTopKCategoricalAccuracy, keras.losses.CTC),
+)
 
 
 def examples_of(batch: Nest) -> tf.Tensor:
@@ -55,9 +61,59 @@ def zeros_of(batch_spec: Nest) -> Nest:
     return tf.nest.map_structure(of, batch_spec)
 
 
+def class_numbers(targets: Any) -> tf.Tensor:
+    """Targets that are numbers of classes as int32; what int32 cannot hold, or has a fraction, is no class at all."""
+    targets = tf.convert_to_tensor(targets)
+    numbers = tf.saturate_cast(targets, tf.int32)
+    if targets.dtype.is_floating:
+        numbers = tf.where(tf.cast(numbers, targets.dtype) == targets, numbers, tf.int32.min)
+    return numbers
+
+
+def check_class_numbers(taker: Any, targets: Any) -> None:
+    """Refuse floats as targets of a loss or metric that takes numbers of classes; Keras's cut them, or find none right.
+
+    Raises:
+        ValueError: naming the dtype and the way out.
+    """
+    is_iou = isinstance(taker, keras.metrics.IoU) and not isinstance(taker, keras.metrics.BinaryIoU)
+    of_classes = taker.sparse_y_true if is_iou else isinstance(taker, OF_CLASSES) or hasattr(taker, "takes_classes")
+    function = getattr(taker, "func", taker)  # of a functools.partial
+    if of_classes or function is keras.losses.sparse_categorical_crossentropy:
+        dtype = tf.as_dtype(targets.dtype)
+        if dtype.is_floating:
+            raise ValueError(
+                f"its targets are numbers of classes, and these are {dtype.name}: give them as int32, or, of targets "
+                "that are no classes, another loss and other metrics"
+            )
+
+
+def told_apart(class_names: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes, each of which can stand in a line of a list and in a table.
+
+    Raises:
+        ValueError: one is empty, has several lines or a space at an end, or two are alike.
+    """
+    names = tuple(map(str, class_names))
+    for name in names:
+        if name.splitlines() != [name] or name != name.strip():
+            raise ValueError(
+                f"a class has the name {name!r}; give it one line of text, neither empty nor with a space at an end"
+            )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two classes have the name {twice!r}; give each one of its own")
+    return names
+
+
 def is_single(nest: Nest) -> bool:
     """Whether it is one tensor, or nothing, and no dict, list or tuple."""
     return not isinstance(nest, dict | list | tuple)
+
+
+def leaf_names(batch: Batch) -> list[str]:
+    """What messages call its tensors, in the order of `tf.nest.flatten`: `inputs.age`, `targets`."""
+    return [".".join(map(str, (NAMES[path[0]], *path[1:]))) for path, _ in keras.tree.flatten_with_path(batch)]
 
 
 def part_of(nest: Nest, name: Any, what: str) -> Nest:

@@ -15,13 +15,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeAlias
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, Range, enforce_ranges
-from src.data.batch import INPUTS, NAMES as BATCH, Batch, Nest, batch_spec_of, named_parts
+from src.data.batch import INPUTS, Batch, Nest, batch_spec_of, leaf_names, named_parts, told_apart
 from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, every_batch, is_repeatable
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,8 @@ class Data:
         num_classes: None where targets are no classes.
 
     Raises:
-        ValueError: a split is empty, its parts differ in length, or limit is out of its range or given for batches.
+        ValueError: a split is empty, its parts differ in length, limit is out of its range or given for batches, or a
+            class's name is none, see `told_apart`.
     """
 
     num_classes: int | None
@@ -81,7 +81,7 @@ class Data:
         class_names: Sequence[str] = (),
         facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self.class_names = tuple(class_names)
+        self.class_names = told_apart(class_names)
         self.num_classes = len(self.class_names) or None
         examples = dict(zip(SPLITS, (share_of(train, limit), val, test), strict=True))
         self._examples = {name: given for name, given in examples.items() if given is not None}
@@ -137,8 +137,7 @@ class Data:
             raise DataError(f"the inputs cannot be exported: {error}") from error
         for name, examples in self._examples.items():
             if isinstance(examples, tuple):
-                for path, values in keras.tree.flatten_with_path(examples):
-                    part = ".".join(map(str, (BATCH[path[0]], *path[1:])))
+                for part, values in zip(leaf_names(examples), tf.nest.flatten(examples), strict=True):
                     dtype = tf.as_dtype(values.dtype)
                     if dtype.is_floating and not np.isfinite(values).all():
                         raise DataError(f"{part} of the {name} split has NaN or an infinite value; take the rows away")
@@ -282,7 +281,7 @@ class Data:
             return batch_spec_of(examples.batch(1).element_spec)
         if isinstance(examples, Batches):
             return examples.element_spec
-        return batch_spec_of(tf.nest.map_structure(lambda part: np.asarray(part)[None], tuple(examples[0])))
+        return batch_spec_of(tf.nest.map_structure(lambda part: tf.constant(part)[None], tuple(examples[0])))
 
     def limit_batches(self, *, train: int | None = None, val: int | None = None) -> None:
         """Use only the first batches of each epoch, of the training or of the val split."""

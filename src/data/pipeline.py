@@ -23,7 +23,7 @@ import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, enforce_ranges
-from src.data.batch import NAMES, Batch, Nest, batch_spec_of
+from src.data.batch import NAMES, Batch, Nest, batch_spec_of, described, leaf_names
 
 HASHED_BATCHES = 3
 # prepare(*batch, epoch int32 [], index int32 [n]) -> batch
@@ -108,14 +108,15 @@ class Lazy:
 
     Args:
         examples: a sequence of tuples (inputs, target, weight) of nests of arrays, the last two of which may be left
-            out, all of the same shapes and dtypes; read by several threads at once.
+            out, all of the first one's shapes and of its dtypes, or of values that these hold exactly; read by several
+            threads at once. Numbers of Python's are float32 and int32.
         batch_size, shuffle_seed, prepare: as InMemory's.
 
     Attributes:
         failure: what reading an example has raised, if anything.
 
     Raises:
-        ValueError: no examples, or a batch size below 1.
+        ValueError: no examples, or a batch size below 1; when read, an example that is not as the first one.
     """
 
     def __init__(
@@ -133,7 +134,8 @@ class Lazy:
         self.steps_per_epoch = -(-self.examples // batch_size)
         self._shuffle_seed, self._prepare = shuffle_seed, prepare or as_they_are
         first = tuple(examples[0])
-        self._structure, self._tensors = first, [tf.constant(part) for part in tf.nest.flatten(first)]
+        self._structure, self._names = first, leaf_names(first)
+        self._tensors = [tf.constant(part) for part in tf.nest.flatten(first)]
         self.element_spec = batch_spec(self._prepare, self._packed([part[None] for part in self._tensors]))
 
     def open(self, epoch: int, step: int) -> tf.data.Iterator:
@@ -161,11 +163,47 @@ class Lazy:
 
     def _arrays(self, index: np.ndarray) -> list[np.ndarray]:
         try:
-            parts = zip(tf.nest.flatten(tuple(self._read(int(index)))), self._tensors, strict=True)
-            return [np.asarray(x, part.dtype.as_numpy_dtype) for x, part in parts]
+            example = tuple(self._read(int(index)))
+            try:
+                tf.nest.assert_same_structure(self._structure, example)
+            except (ValueError, TypeError) as error:
+                reason = str(error).partition("\n")[0]
+                raise ValueError(f"example {index} has other parts than example 0: {reason}") from error
+            parts = zip(self._names, tf.nest.flatten(example), self._tensors, strict=True)
+            return [_as_first(given, first, f"example {index} has {name}") for name, given, first in parts]
         except Exception as error:  # which TensorFlow buries in a traceback of its own
             self.failure = error
             raise
+
+
+def _as_first(given: Any, first: tf.Tensor, what: str) -> np.ndarray:
+    """A part of an example as an array of the dtype that it has in the first example.
+
+    Args:
+        what: has it, for the message.
+
+    Raises:
+        ValueError: it has another shape, or a value that this dtype cannot hold.
+    """
+    array, wanted = np.asarray(given), first.dtype.as_numpy_dtype
+    if array.shape == first.shape and (array.dtype == wanted or _holds(wanted, array, hasattr(given, "dtype"))):
+        return array.astype(wanted, copy=False)
+    raise ValueError(
+        f"{what} {described(array)}, and example 0 {described(first)}: all examples need the same shape, and a dtype "
+        "whose values that of example 0 can hold"
+    )
+
+
+def _holds(dtype: Any, values: np.ndarray, is_typed: bool) -> bool:
+    """Whether all values stay what they are as this dtype; those without a type of their own may be rounded."""
+    if values.dtype.kind in "OSU" or dtype is object:
+        return values.dtype.kind in "OSU" and dtype is object
+    with np.errstate(invalid="ignore", over="ignore"):
+        kept = values.astype(dtype)
+        if not is_typed and values.dtype.kind == kept.dtype.kind == "f":
+            return np.array_equal(np.isfinite(kept), np.isfinite(values))
+        # Either alone takes some pairs for equal: 255 and -1 of 8 bits, or 2^53 and 2^53 + 1.
+        return all(np.array_equal(values, other, equal_nan=True) for other in (kept, kept.astype(values.dtype)))
 
 
 class Stream:
@@ -206,7 +244,9 @@ def every_batch(batches: Batches) -> Iterator[Batch]:
     """Those of the first epoch, one after another, outside of a graph."""
     cursor = batches.open(0, 0)
     for step in range(batches.steps_per_epoch):
-        yield batches.next(cursor, tf.constant(step))
+        with errors_of_reading(batches):
+            batch = batches.next(cursor, tf.constant(step))
+        yield batch
 
 
 def failure(batches: Batches) -> Exception | None:

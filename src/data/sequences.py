@@ -143,7 +143,8 @@ def characters(
         pieces = values[np.array(begins)[:, np.newaxis] + np.arange(length + 1)]
         splits[name] = pieces[:, :-1], pieces[:, 1:]
     facts = {"num_outputs": len(known) + 1, "vocabulary": len(known) + 1, "length": length}
-    class_names = ["<unknown>", *(repr(character)[1:-1] for character in known)]  # \n would end a line of the list
+    # As \n would end a line of the list.
+    class_names = ["<unknown>", *("<space>" if sign == " " else repr(sign)[1:-1] for sign in known)]
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "limit": limit}
     return Data(**splits, **options, class_names=class_names, facts=facts)
 

@@ -19,8 +19,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import tensorflow as tf
 
+from src.common.columns import absent_column
 from src.common.ranges import Count, Share, enforce_ranges
-from src.common.spelling import did_you_mean
 from src.data.data import SPLITS, Data, DataError, Limit
 
 Kind = Literal["numbers", "categories"]
@@ -67,9 +67,8 @@ def table(
     wanted = [target] if isinstance(target, str) else list(target)
     apart = {*wanted, *(name for name in (weight, split) if name)}
     names = list(columns) if columns else [name for name in stored if name not in apart]
-    named: dict[str, Iterable[str | None]] = {"columns": names, "target": wanted, "kinds": kinds, "missing": missing}
-    named |= {"weight": [weight], "split": [split]}
-    _check_names(named, apart, stored, path)
+    others = {"target": wanted, "kinds": kinds, "missing": missing, "weight": weight, "split": split}
+    _check_names({"columns": names, **others}, apart, stored, path)
     used = (*names, *wanted, *([weight] if weight else []))
     found = {name: _column(stored[name], name, kinds.get(name), missing.get(name), path) for name in used}
     inputs = {name: found[name] for name in names}
@@ -86,15 +85,10 @@ def table(
     return Data(**splits, **options, class_names=classes, facts=facts)
 
 
-def _check_names(
-    named: Mapping[str, Iterable[str | None]], apart: set[str], stored: Mapping[str, np.ndarray], path: str
-) -> None:
+def _check_names(named: Mapping[str, Any], apart: set[str], stored: Mapping[str, np.ndarray], path: str) -> None:
     """There must be inputs, none of them apart, and all columns that an option of this name names."""
-    for key, names in named.items():
-        for name in names:
-            if name is not None and name not in stored:
-                hint = did_you_mean(name, list(stored))
-                raise DataError(f"data.{key}: {path} has no column {name!r}; it has {', '.join(stored)}{hint}")
+    if absent := absent_column(named, list(stored), path):
+        raise DataError(absent[1])
     if not named["columns"]:
         raise DataError(f"{path} has no column beside {', '.join(sorted(apart))}; a model needs one at least")
     if both := apart & set(named["columns"]):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from src.common.columns import absent_column
 from src.common.ranges import Count, Share, enforce_ranges
 from src.data.data import Data, DataError, Limit
 from src.data.tables import as_texts, is_missing, labelled, read_table, split_rows
@@ -48,9 +49,8 @@ def texts(
     else:
         place = Path(path).expanduser()
         stored = _of_folder(place, text, label) if place.is_dir() else read_table(place)
-    for name in (text, label, *([split] if split else [])):
-        if name not in stored:
-            raise DataError(f"{path} has no column {name!r}; it has {', '.join(stored)}")
+    if absent := absent_column({"text": text, "label": label, "split": split}, list(stored), path):
+        raise DataError(absent[1])
     gone = [not isinstance(value, str) and bool(is_missing(np.array([value], object))[0]) for value in stored[text]]
     values = np.array(["" if no else str(value) for value, no in zip(stored[text], gone, strict=True)], object)
     empty = [i for i, value in enumerate(values, 1) if not value.strip()]

@@ -236,7 +236,13 @@ def _build(run: Run, record: Record, before: RecordValues, *, threads: int | Non
         seconds_before=before["seconds"],
         validate_every_steps=cfg.trainer.get("validate_every_steps"),
     )
-    trainer = build.build_trainer(cfg, data, run_dir=run.directory, extra_callbacks={"record": keeper})
+    trainer = build.build_trainer(
+        cfg,
+        data,
+        run_dir=run.directory,
+        extra_callbacks={"record": keeper},
+        restores=bool(cfg.parent.config_hash or listed(run.directory / "checkpoints")),
+    )
     parameters = trainer.model.count_params()
     record.update(parameters=parameters, class_names=list(data.class_names))
     log.info("%s  %s parameters  threads: %d", run.directory, f"{parameters:,}", threads)

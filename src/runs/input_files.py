@@ -1,4 +1,4 @@
-"""The files that a run reads: those that its code and its config name, and the folder of its data.
+"""The files that a run reads: those that its code and its config name, of other runs too, and the folder of its data.
 
 data_print(config)              # {"path": "1f0c...", "files": 400, "changed_ns": ...}
 file_hash("mine/means.json")    # "9a2b..."
@@ -15,10 +15,14 @@ from typing import Any
 
 from src.common import code
 from src.common.code import PROJECT, ROOT, Part, digest
+from src.common.errors import ConfigError
 from src.common.files import walk
 from src.common.text import first_of, printable
+from src.config.identity import identity_config
 from src.config.moved import new_name
 from src.config.origins import flat
+from src.runs.recorded_config import CONFIG, load_config
+from src.training.manifest import BEST, CheckpointError, manifest_path, newest_good
 
 # A larger file is known by its size and time.
 MOST_READ = 64 * 2**20
@@ -28,6 +32,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".ti
 # What file managers leave behind, and no reader takes for data.
 LITTER = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 MOST_NAMED = 2  # files that have changed
+NEWEST = "ckpt-*"  # in a record, the newest good checkpoint of a folder
 # A key that ends so, and what lies below it, may name a folder.
 _FOLDER_KEY = re.compile(r"(path|dir|directory|folder|directorie)s?(\.|$)", re.IGNORECASE)
 
@@ -110,6 +115,7 @@ def named_in_code(parts: Mapping[str, Part]) -> Iterator[str]:
 
 
 def named_in_config(config: dict[str, Any]) -> Iterator[str]:
+    """Files and folders whose names are values of the config; of a run, as a teacher is one, what is taken from it."""
     own_place = isinstance((config.get("data") or {}).get("path"), str)
     for key, value in strings_in(config):
         if (key == "data.path" and own_place) or key.endswith("_target_") or not value or "\0" in value:
@@ -119,6 +125,25 @@ def named_in_config(config: dict[str, Any]) -> Iterator[str]:
             yield path
         elif os.path.isdir(path) and _FOLDER_KEY.search(key):
             yield os.path.join(path, "")
+        elif os.path.isfile(os.path.join(path, CONFIG)):
+            yield from _read_of_run(path, config.get("data"))
+
+
+def _read_of_run(directory: str, data: Any) -> Iterator[str]:
+    """The best weights of a run, and what its model takes from data of its own, such as a vocabulary.
+
+    Args:
+        data: of the run that reads it, whose own fingerprint has these.
+    """
+    yield os.path.join(directory, "checkpoints", BEST, NEWEST)
+    try:
+        config = identity_config(load_config(Path(directory)))
+    except ConfigError:  # building says it
+        return
+    place = (config.get("data") or {}).get("path")
+    if (config.get("model") or {}).get("_partial_") and isinstance(place, str) and config["data"] != data:
+        path = _absolute(place)
+        yield path if os.path.isfile(path) else os.path.join(path, "")
 
 
 def strings_in(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -142,7 +167,7 @@ def is_of_project(shown: str) -> bool:
 def shown_path(path: str) -> str:
     """A file's name in a record: below the project or the working directory relative to it, else absolute.
 
-    `folder/` is all that a folder holds, `folder/*` the names in it.
+    `folder/` is all that a folder holds, `folder/*` the names in it, `folder/ckpt-*` its newest good checkpoint.
     """
     end = "/" if path.endswith("/") else ""
     path = os.path.normpath(path)
@@ -165,9 +190,11 @@ def file_hash(shown: str) -> str | None:
             return _listing(path) if path.is_dir() else None
         if path.name == "*":
             return digest(os.fsencode("\n".join(sorted(set(os.listdir(path.parent)) - {"__pycache__"}))))
+        if path.name == NEWEST and (newest := newest_good(path.parent)):
+            path = manifest_path(newest)  # which has the checksums of all
         status = path.stat()
         return _content_hash(str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino)
-    except OSError:
+    except (OSError, CheckpointError):
         return None
 
 

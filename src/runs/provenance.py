@@ -40,7 +40,7 @@ COMPUTING = ("src.training.trainer", "src.build")
 WATCHING = ("checkpoint", "export", "hparams", "histograms", "images", "profile", "progress", "record", "summaries")
 NOT_COMPUTING = (
     *("src.config", "src.runs", "src.training.checkpoints", "src.training.manifest", "src.training.side_effects"),
-    *(f"src.common.{name}" for name in ("errors", "files", "machine", "pictures", "ranges", "spelling")),
+    *(f"src.common.{name}" for name in ("columns", "errors", "files", "machine", "pictures", "ranges", "spelling")),
     *(f"src.callbacks.{name}" for name in WATCHING),
     # Where these lay, of older code.
     *("src.checks", "src.checkpoints", "src.errors", "src.files", "src.hydra_settings", "src.keys", "src.machine"),

@@ -262,17 +262,17 @@ def numbers(key: str, values: dict[str, Any]) -> dict[str, float | None]:
 
 
 def whole(key: str, value: Any, *, needed: bool = False) -> int | None:
-    """The value where it is a whole number."""
+    """The value where it is a whole number, of which none here is negative."""
     if value is None and not needed:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= LARGEST:
-        raise WrongValue(key, value, "a whole number of 64 bits")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST:
+        raise WrongValue(key, value, "a whole number of 64 bits, at least 0")
     return value
 
 
 def seconds(key: str, value: Any) -> float:
     """The value where it is a number of seconds; 0 where it is null."""
-    if abs(found := number(key, value) or 0.0) >= LARGEST:
+    if not 0 <= (found := number(key, value) or 0.0) < LARGEST:
         raise WrongValue(key, value, "a number of seconds or null")
     return found
 

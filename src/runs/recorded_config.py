@@ -5,6 +5,7 @@ cfg = load_config(Path("outputs/digits/cnn-1a2b3c4d"))
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +17,8 @@ from src.runs.external_values import node_at, recorded_values
 from src.runs.record import Record
 from src.runs.record_schema import EMPTY
 
+CONFIG = os.path.join(".hydra", "config.yaml")  # in a run's directory
+
 
 def load_config(run: Path) -> DictConfig:
     """The config that a run was trained with, with the values that it took from outside, as from `${oc.env:DATA}`.
@@ -23,7 +26,7 @@ def load_config(run: Path) -> DictConfig:
     Raises:
         ConfigError: the folder is no run's, or its config is empty.
     """
-    path = run / ".hydra" / "config.yaml"
+    path = run / CONFIG
     if not path.is_file():
         raise ConfigError(f"{run} is no run: it has no .hydra/config.yaml. Runs are outputs/<name>/<label>-<id>")
     if not path.read_bytes().strip(b"\0\n"):

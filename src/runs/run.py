@@ -110,6 +110,11 @@ class Run:
         )
         return action, set_aside and any((self.directory / name).exists() for name in ("run.json", "checkpoints"))
 
+    @classmethod
+    def is_known(cls, cfg: DictConfig) -> bool:
+        """Whether a run of this config is there and not to be started afresh: it says itself what has changed."""
+        return not cfg.rerun and cfg.stale != "rerun" and (cls.of(cfg).directory / "run.json").exists()
+
     def set_aside(self) -> Path:
         """Keep what lies there under another name, which is returned."""
         kept = self.directory.with_name(f"{self.directory.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}")

@@ -36,7 +36,8 @@ class Composer:
 
     def compose(self, overrides: Sequence[str]) -> Any:
         """The job's checked config; see `src.config.compose.compose`."""
-        return compose([*self.hydra_overrides, *overrides], config_name=self.config_name, starts=True)
+        words = [*self.hydra_overrides, *overrides]
+        return compose(words, config_name=self.config_name, starts=True, is_known=Run.is_known)
 
 
 @dataclass(frozen=True)

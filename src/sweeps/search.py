@@ -141,7 +141,7 @@ class Search:
             return has_room and len(study.trials) < self._method.n_trials and time.monotonic() < deadline
 
         try:
-            while session.pending or wants_more():
+            while sweep.busy or session.pending or wants_more():
                 if wants_more():
                     self._ask(study, session)
                 session.poll(timeout_seconds=0.0 if wants_more() else wait_seconds)

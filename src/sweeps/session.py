@@ -50,9 +50,11 @@ class Session:
         return self._sweep.exit_code or int(self._failed)
 
     def add_earlier(self, earlier: EarlierTrial) -> None:
-        """A trial of an earlier command: shown where it is finished, resumed where it is not."""
+        """A trial of an earlier command: shown or measured where it is finished, resumed where it is not."""
         trial, unfinished, job = earlier.trial, earlier.unfinished, earlier.job
-        if unfinished is None:
+        if trial.state == TrialState.COMPLETE and job.action == "measure":
+            self._sweep.add(job)  # of which the study knows all that it asks
+        elif unfinished is None:
             state = self._sweep.add(job, earlier=STATUS_OF_TRIAL[trial.state])
             if state.value is None and trial.state == TrialState.COMPLETE:  # its run is not there any more
                 state.value = trial.value

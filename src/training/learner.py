@@ -23,10 +23,10 @@ import keras
 import tensorflow as tf
 
 from src.common.errors import control_flow_on_tensor, users_line
-from src.common.internals import mask_of, with_mask
+from src.common.internals import with_masks
 from src.common.ranges import Count, Positive, enforce_ranges
-from src.data.batch import Batch, Nest, described, examples_of, is_single
-from src.losses import expanded, is_mean, mean_loss
+from src.data.batch import Batch, Nest, check_class_numbers, described, examples_of, is_single
+from src.losses import as_mask, expanded, is_mean, mean_loss
 from src.training.accumulation import by_outputs, changed_by_layers, in_parts, refuse_mask
 from src.training.loss_scale import LossScale
 
@@ -152,9 +152,7 @@ class Supervised:
         Raises:
             ValueError: the loss cannot compare them, or gives no scalar.
         """
-        mask = mask_of(outputs)
-        if mask is not None and weights is not None:
-            weights = expanded(weights, mask.shape.rank)  # Keras's metrics multiply the two
+        weights = as_mask(weights, outputs)
         with tf.name_scope("loss"), _errors_of("loss", targets, outputs):
             loss = tf.zeros([]) if self.loss is None else mean_loss(self.loss, targets, outputs, weights)
             if loss.shape != ():
@@ -327,6 +325,7 @@ class Supervised:
                     is_of_one = type(metric).__module__.startswith("keras.")
                     if is_of_one and not (is_single(forward.targets) and is_single(forward.outputs)):
                         raise ValueError("it takes one tensor of each; src.metrics.Of is a metric of one output")
+                    check_class_numbers(metric, forward.targets)
                     more = {} if forward.weights is None else {"sample_weight": forward.weights}  # some take none
                     metric.update_state(forward.targets, forward.outputs, **more)
 
@@ -336,14 +335,14 @@ class Supervised:
 
 
 class _StandIn:
-    """A model whose outputs another one gives; what its own layers add to the loss, and its mask, stay."""
+    """A model whose outputs another one gives; what its own layers add to the loss, and its masks, stay."""
 
     def __init__(self, model: keras.Model, predict: Callable[[Nest], Nest], raw: Nest, prepared: Nest) -> None:
         self._model, self._predict, self._raw, self._prepared = model, predict, raw, prepared
 
     def __call__(self, inputs: Nest, *, training: bool = False) -> Nest:
         own = self._model(inputs, training=training)
-        return with_mask(self._predict(self._raw if inputs is self._prepared else inputs), of=own)
+        return with_masks(self._predict(self._raw if inputs is self._prepared else inputs), of=own)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)

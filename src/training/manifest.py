@@ -21,6 +21,8 @@ from src.common.files import fsync, replace
 
 log = logging.getLogger(__name__)
 
+BEST = "best"  # the folder of the best epoch's checkpoint, among the newest ones
+
 
 class DamagedCheckpoint(Exception):
     """A checkpoint's files are not as they were written."""

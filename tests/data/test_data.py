@@ -133,6 +133,24 @@ def test_parts_of_several_lengths_are_refused(parts, told):
         Data(train=parts, batch_size=4, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a\nb", "c"], r"the name 'a\\nb'"),
+        (["a", "b\u2028"], r"the name 'b\\u2028'"),
+        (["a\x0bb"], r"the name 'a\\x0bb'"),
+        (["", "b"], "the name ''"),
+        (["a ", "b"], "the name 'a '"),
+        (["\ta"], r"the name '\\ta'"),
+        (["a", "b", "a"], "two classes have the name 'a'"),
+        ([1, "1"], "two classes have the name '1'"),
+    ],
+)
+def test_names_of_classes_are_lines_that_are_told_apart(names, told):
+    with pytest.raises(ValueError, match=told):
+        Data(train=(AGES, AGES.astype(int)), batch_size=4, seed=0, class_names=names)
+
+
 def test_a_split_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="split is 'test'; this data has train, val"):
         made((AGES,), "arrays").raw("test")

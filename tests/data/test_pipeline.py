@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, strategies as st
 
-from src.data.data import DataError
+from src.data.data import Data, DataError
 from src.data.digit_scenes.digits import load_digits
 from src.data.images.transforms import Augment, Brightness, Noise, Shift
-from src.data.pipeline import First, InMemory, Lazy, Stream, as_batches, to_float
+from src.data.pipeline import First, InMemory, Lazy, Stream, as_batches, every_batch, to_float
 from src.models.cnn import cnn
 from src.training.trainer import Trainer
 
@@ -188,6 +188,55 @@ def test_batches_pass_as_they_are():
 def test_datasets_that_cannot_be_trained_on(dataset, message):
     with pytest.raises(ValueError, match=message):
         as_batches(dataset)
+
+
+def of_rows(*targets):
+    """Read one by one: the targets as one array."""
+    rows = [(np.float32(number), target) for number, target in enumerate(targets)]
+    batches = Lazy(rows, batch_size=len(rows))
+    assert batches.element_spec == Data(train=rows, batch_size=1, seed=0).stored_spec("train")
+    return next(every_batch(batches))[1].numpy()
+
+
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        ((0, 1.5), r"example 1 has targets float64 \(\), and example 0 int32 \(\)"),
+        ((0, 2.0, np.float32("nan")), "example 2 has targets float32"),
+        ((0, 2**31), "example 1 has targets int64"),
+        ((np.float32(0), np.float64(0.1)), "targets float64 .* example 0 float32"),
+        ((np.int32(0), np.int64(2**40)), "targets int64 .* example 0 int32"),
+        ((np.int8(0), np.uint8(255)), "targets uint8 .* example 0 int8"),
+        ((np.float64(0), np.int64(2**53 + 1)), "targets int64 .* example 0 float64"),
+        ((0.5, 1e300), "targets float64 .* example 0 float32"),
+        ((False, 2), "targets int64 .* example 0 bool"),
+        ((0, "1"), "targets string .* example 0 int32"),
+        (("a", 1), "targets int64 .* example 0 string"),
+        ((np.zeros(2), np.zeros(3)), r"targets float64 \(3,\), and example 0 float64 \(2,\)"),
+        (({"a": 1, "b": 0}, {"a": 1, "b": 0.5}), r"targets\.b float64"),
+        (({"a": 1}, {"b": 1}), "example 1 has other parts than example 0"),
+    ],
+)
+def test_a_value_that_the_first_examples_dtype_cannot_hold_is_refused(targets, told):
+    with pytest.raises(ValueError, match=told):
+        of_rows(*targets)
+
+
+@pytest.mark.parametrize(
+    ("targets", "dtype"),
+    [
+        ((0.1, 2, 0.3), np.float32),
+        ((np.float64(0.1), 0.2, np.float32(0.5), 3), np.float64),
+        ((np.float32(1), np.float64(0.5), np.float64("nan"), np.int64(2**24)), np.float32),
+        ((1, np.int64(-2), np.uint8(3), 4.0), np.int32),
+        (("a", "é"), object),
+    ],
+)
+def test_values_that_it_can_hold_are_what_they_were(targets, dtype):
+    found = of_rows(*targets)
+    wanted = np.array([text.encode() for text in targets], dtype) if dtype is object else np.array(targets, dtype)
+    assert found.dtype == wanted.dtype
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_an_example_that_cannot_be_read_ends_training_with_its_own_error():

@@ -1,7 +1,9 @@
 """What a result comes from: which code and files count, and what a change of them is called."""
 
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from src.data.images.folder_layout import find_layout
 from src.runs import input_files, provenance
 from src.runs.input_files import comparable_data
 from src.runs.provenance import COMPUTING, NOT_COMPUTING, PROJECT, changes, differences, fingerprints
+from tests.runs.made import add_checkpoint, make_run
 from tests.support.folders import write_classes
 from tests.support.helpers import ROOT
 
@@ -312,6 +315,39 @@ def test_data_that_is_gone_is_said_to_be(tmp_path):
     (tmp_path / "image.png").unlink()
     told = f"data.path={tmp_path / 'image.png'}, where nothing is any more"
     assert changes(before, config) == [told]
+
+
+@pytest.mark.parametrize("key", ["init_from", "learner.teacher", "model.critic"])
+def test_another_run_that_a_config_names_is_known_by_its_best_weights(tmp_path, monkeypatch, key):
+    monkeypatch.chdir(tmp_path)
+    teacher, best = make_run(Path("outputs/x"), 1), "checkpoints/best/ckpt-*"
+    *above, last = key.split(".")
+    config = functools.reduce(lambda inner, name: {name: inner}, reversed(above), {last: str(teacher)})
+    before = fingerprints(config)
+    assert list(before["files"]) == [f"{teacher}/{best}"]
+    add_checkpoint(teacher / "checkpoints", 2)
+    (teacher / "evaluation").mkdir()
+    assert changes(before, config) == [], "it has been evaluated, and trained on without a better epoch"
+    assert changes({**before, "files": {}}, config) == [], "as a record of before"
+    shutil.rmtree(teacher / "checkpoints/best")
+    add_checkpoint(teacher / "checkpoints/best", 2)
+    assert changes(before, config) == [f"file {teacher}/{best}"]
+    shutil.rmtree(teacher)
+    assert changes(before, config) == [f"file {teacher}/{best} (not there any more)"]
+
+
+def test_the_data_that_its_model_takes_words_from_count_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    teacher, table = make_run(Path("outputs/x"), 1), {"_target_": "src.data.tables.table", "path": "a.csv"}
+    Path("a.csv").write_text("word\ngood\n")
+    (teacher / ".hydra/config.yaml").write_text(json.dumps({"data": table, "model": {"_partial_": True}}))
+    config = {"init_from": str(teacher), "data": {**table, "path": "b.csv"}}
+    before, of_the_same = fingerprints(config), fingerprints({**config, "data": table})
+    assert "a.csv" in before["files"] and "a.csv" not in of_the_same["files"]
+    Path("a.csv").write_text("word\nbad\n")
+    assert changes(before, config) == ["file a.csv"]
+    (teacher / ".hydra/config.yaml").write_text(json.dumps({"data": table, "model": {"units": 3}}))
+    assert "a.csv" not in fingerprints(config)["files"], "its model takes nothing from them"
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from src.data.pipeline import InMemory, Lazy, as_batches
-from src.losses import CrossEntropy, PerOutput, WeightedSum
-from src.metrics import Of, Perplexity
+from src.losses import CrossEntropy, PerOutput, Tversky, WeightedSum
+from src.metrics import MeanIoU, Of, Perplexity
 from src.training.callback import Callback
 from src.training.learner import Supervised
 from src.training.trainer import Trainer
@@ -124,6 +124,34 @@ def test_weights_of_examples_go_with_a_mask():
         assert result == pytest.approx(results[0], rel=1e-6)
 
 
+@pytest.mark.parametrize("names", [("a", "b"), (0, 1)])
+def test_masks_of_several_outputs_count_as_in_keras_whichever_model_gives_them(names):
+    """Named or in a list; the exported model's have none of their own, and take those of the model."""
+    nest = dict if isinstance(names[0], str) else lambda pairs: tuple(value for _, value in pairs)
+    first = of_tokens()
+    outputs = (first.outputs[0], keras.layers.Dense(WORDS, name="other")(first.outputs[0]))
+    model = keras.Model(first.inputs, nest(zip(names, outputs, strict=True)))
+    loss, targets = keras.losses.SparseCategoricalCrossentropy(from_logits=True), nest((n, TOKENS) for n in names)
+    weights = np.repeat(WEIGHTS[:, np.newaxis], STEPS, axis=1)  # Keras takes no others with a mask
+    metric = keras.metrics.SparseCategoricalAccuracy
+    model.compile(loss=nest((n, loss) for n in names), weighted_metrics=nest((n, [metric(name="x")]) for n in names))
+    of_keras = model.evaluate(as_dataset((TOKENS, targets, nest((n, weights) for n in names))), verbose=0)
+    trainer = Trainer(
+        model=model,
+        optimizer=keras.optimizers.SGD(0.1),
+        loss=PerOutput(losses=dict.fromkeys(names, loss)),
+        metrics={str(name): Of(output=name, metric=metric()) for name in names},
+    )
+    batches = InMemory(TOKENS, targets, WEIGHTS, batch_size=BATCH)
+    ours = trainer.evaluate(batches)
+    np.testing.assert_allclose([ours[name] for name in ("loss", *map(str, names))], of_keras[:1] + of_keras[-2:], 1e-5)
+
+    def exported(tokens):
+        return tf.nest.map_structure(tf.identity, model(tokens, training=False))
+
+    assert trainer.evaluate_outputs(exported, batches, prepare=lambda raw: raw) == pytest.approx(ours, rel=1e-6)
+
+
 def test_weights_of_a_column_are_those_of_examples():
     loss, arrays = CrossEntropy(), (tf.constant(LABELS), tf.constant(RANDOM.normal(size=(EXAMPLES, 3))))
     assert loss(*arrays, sample_weight=WEIGHTS[:, np.newaxis]) == loss(*arrays, sample_weight=WEIGHTS)
@@ -219,6 +247,17 @@ def test_perplexity():
     np.testing.assert_allclose(metric.result(), np.exp(-shares.mean()), rtol=1e-5)
 
 
+OF_CLASSES = (
+    *(CrossEntropy(), Tversky(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
+    functools.partial(keras.losses.sparse_categorical_crossentropy, from_logits=True),
+    WeightedSum(losses={"one": CrossEntropy()}),
+)
+METRICS_OF_CLASSES = (
+    *(MeanIoU(num_classes=3), Perplexity(), keras.metrics.SparseCategoricalAccuracy()),
+    *(keras.metrics.SparseTopKCategoricalAccuracy(k=2), keras.metrics.MeanIoU(3, sparse_y_pred=False)),
+)
+
+
 @pytest.mark.parametrize(
     ("outputs", "arrays", "options", "message"),
     [
@@ -241,6 +280,22 @@ def test_perplexity():
         ({"a": 1}, (X, Y, WEIGHTS), {"loss": lambda y, p: tf.reduce_mean(p)}, "no argument sample_weight"),
         ({"a": 1}, (X,), {"loss": keras.losses.MeanSquaredError()}, "targets nothing"),
         ({"a": 3}, (X, Y), {"loss": keras.losses.MeanSquaredError()}, "number with number, and the shapes differ"),
+        *(
+            ({"a": 3}, (X, Y), options, "its targets are numbers of classes, and these are float32")
+            for options in (
+                *({"loss": loss} for loss in OF_CLASSES),
+                *({"metrics": {"it": metric}, "loss": lambda y, p: tf.reduce_mean(p)} for metric in METRICS_OF_CLASSES),
+            )
+        ),
+        (
+            {"a": 3, "b": 1},
+            (X, {"a": Y, "b": Y}),
+            {
+                "loss": PerOutput(losses={"b": keras.losses.MeanSquaredError()}),
+                "metrics": {"it": Of(output="a", metric=keras.metrics.SparseCategoricalAccuracy())},
+            },
+            "its targets are numbers of classes, and these are float32",
+        ),
         ({"a": 3}, (X, Y[:, None]), {"loss": keras.losses.Huber()}, r"outputs float32 \(None, 3\) .* \(None, 1\)"),
     ],
 )
