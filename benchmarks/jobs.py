@@ -77,13 +77,13 @@ def _tried(job: Job, folder: Path, more: list[str]):
     with (folder / "conf" / "targets.txt").open("a", encoding="utf-8") as file:
         file.write(own_targets())
     write_files(folder, job)
-    first = None
+    first, told = None, []
     if job.first:
-        _command(folder, "src.train", *shlex.split(job.first), *more)
+        told = _command(folder, "src.train", *shlex.split(job.first), *more).splitlines()[:1]
         (first,) = _runs(folder)
-    trained = _command(folder, "src.train", *job.words(first), *more).splitlines()[0]
+    told += _command(folder, "src.train", *job.words(first), *more).splitlines()[:1]
     (run,) = _runs(folder) - {first}
-    yield "trained", trained
+    yield "trained", ", then ".join(told)
     table = _command(folder, "src.evaluate", str(run)).splitlines()  # its exit code is 1 where the two differ
     yield "evaluated", "equal" if "SavedModel" in table[0] else "best weights"
     file = f"new{job.rows}"

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import keras
+import numpy as np
 import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.callbacks.checkpoint import BEST
-from src.common.errors import Shortage, plain_message, users_line
+from src.common.errors import Shortage, one_line, plain_message, users_line
 from src.common.machine import KERAS, available_cores
+from src.common.text import first_of, plural
 from src.config import targets
 from src.config.binding import target_problems
 from src.config.checks import ConfigError, check_run_paths, resolved_node
@@ -28,6 +32,7 @@ from src.runs.recorded_config import load_config
 from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints
 from src.training.learner import SEED
+from src.training.state import kept
 from src.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -43,6 +48,7 @@ GIVEN = {
 # Of the trainer's options, what a learner takes.
 OF_LEARNER = ("gradient_accumulation_steps", "clip_norm")
 NAMED_WEIGHTS = 8  # in a message
+WEIGHTS = ".weights.h5"  # files of Keras's save_weights
 # Of the trainer's options, what is none of the Trainer's own.
 OF_PROCESS_OR_DATA = ("threads", "limit_train_batches", "limit_val_batches", "overfit_batches")
 
@@ -84,8 +90,16 @@ def check(cfg: DictConfig) -> None:
 
 def build_data(cfg: DictConfig) -> Data:
     """The data option's splits, as far as the trainer's options leave them whole."""
-    data: Data = _build(cfg, "data")
-    data.check()
+    try:
+        data: Data = _build(cfg, "data")
+        data.check()
+    except RuntimeError as error:  # of TensorFlow, whose ops are deterministic
+        if "require a seed" not in str(error):
+            raise
+        raise ConfigError(
+            f"data ({cfg.data.get('_target_')}), {users_line(error)}: what draws random numbers needs a seed, so that "
+            "an interrupted run goes on exactly, as shuffle(n, seed=seed, reshuffle_each_iteration=False)"
+        ) from error
     if batches := cfg.trainer.get("overfit_batches"):
         data.overfit(batches=batches)
     data.limit_batches(train=cfg.trainer.get("limit_train_batches"), val=cfg.trainer.get("limit_val_batches"))
@@ -113,9 +127,10 @@ def build_trainer(
     """
     cfg = _with_facts(cfg, data, run_dir)
     check_run_paths({"callback": resolved_node(cfg, "callback")}, run_dir=run_dir)
-    _balance(cfg.loss, data)
+    _balance(cfg.get("loss"), data)
     # Before the run's own model, whose layers are named, and whose weights are drawn, as without them.
-    before = trained_model(cfg.init_from, data, cfg.data) if cfg.get("init_from") and not restores else None
+    place = "" if restores else cfg.get("init_from") or ""
+    before = trained_model(place, data, cfg.data) if place and not place.endswith(WEIGHTS) else None
     teacher = trained_model(cfg.learner.teacher, data, cfg.data) if "teacher" in (cfg.get("learner") or {}) else None
     keras.utils.clear_session()  # layers are named as in a fresh process
     keras.config.set_dtype_policy(cfg.get("precision") or "float32")
@@ -128,7 +143,9 @@ def build_trainer(
             "model.filters"
         ) from error
     if before is not None:
-        take_weights(model, before, told=f"init_from={cfg.init_from}")
+        take_weights(model, before, told=f"init_from={place}")
+    elif place:
+        load_weights(model, place)
     cfg.optimizer = _without_nulls(cfg.optimizer)
     optimizer = _build(cfg, "optimizer", learning_rate=_build(cfg, "schedule"))
     callbacks = _callbacks(cfg, data, extra_callbacks or {})
@@ -182,7 +199,7 @@ def trained_model(place: str, data: Data, node: Any) -> keras.Model:
     if path.suffix == ".keras":
         try:
             return keras.models.load_model(path, compile=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # a TypeError where a class of one's own is not registered
             raise ConfigError(f"{place} is no model that can be loaded ({error})") from error
     cfg = load_config(path)
     with open_dict(cfg):
@@ -221,6 +238,28 @@ def take_weights(model: keras.Model, other: keras.Model, *, told: str) -> None:
     more = ", ..." if len(left) > NAMED_WEIGHTS else ""
     names = f"; as initialized: {', '.join(left[:NAMED_WEIGHTS])}{more}" if left else ""
     log.info("%s: %d of %d weights taken%s", told, len(taken), len(own), names)
+
+
+def load_weights(model: keras.Model, place: str) -> None:
+    """Give a model all weights of a file of `save_weights`; seeds of random layers stay its own.
+
+    Raises:
+        ConfigError: it cannot be read, or is of a model of other layers.
+    """
+    with kept([v for v in model.variables if v.path.endswith(SEED)]), warnings.catch_warnings(action="ignore"):
+        for weight in model.weights:
+            if tf.as_dtype(weight.dtype).is_floating:  # what the file lacks stays so, with a warning at most
+                weight.assign(tf.fill(weight.shape, tf.constant(math.nan, weight.dtype)))
+        try:
+            model.load_weights(Path(place).expanduser())
+            if lacking := [w.path for w in model.weights if np.isnan(np.asarray(w.value, np.float64)).any()]:
+                raise ValueError(f"it lacks {first_of(lacking, NAMED_WEIGHTS)}, or has NaN there")
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"init_from={place} does not have the weights of this model ({one_line(str(error))}); give the options "
+                "of the model that it was saved from, or a .keras file, of which the weights are taken that fit"
+            ) from error
+    log.info("init_from=%s: %s", place, plural(len(model.weights), "weight"))
 
 
 def _vocabularies(model: keras.Model) -> dict[str, list[Any]]:

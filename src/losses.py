@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from src.common.internals import mask_of
 from src.common.ranges import NonNegative, Positive, Share, enforce_ranges, is_number
-from src.data.batch import Nest, check_class_numbers, class_numbers, is_single, part_of
+from src.data.batch import OF_CLASSES, Nest, check_class_numbers, class_numbers, is_single, part_of
 
 
 class Loss(Protocol):
@@ -55,6 +55,7 @@ def mean_loss(loss: Callable[..., tf.Tensor], targets: Nest, outputs: Nest, weig
         is_one_by_one = type(loss) in MEANS_OF_KERAS and type(loss) is not keras.losses.SparseCategoricalCrossentropy
         if is_one_by_one and not alike.shape.is_compatible_with(outputs.shape):
             raise ValueError("it compares number with number, and the shapes differ")
+        check_scores(loss, outputs)
         targets = targets if of_keras else alike
     # A sum of losses hands the weights on to each, which looks at the mask itself.
     weighing = weights if of_keras or isinstance(loss, WeightedSum | PerOutput) else _masked(weights, outputs)
@@ -62,7 +63,7 @@ def mean_loss(loss: Callable[..., tf.Tensor], targets: Nest, outputs: Nest, weig
         return tf.convert_to_tensor(loss(targets, outputs, sample_weight=weighing))
     value = tf.convert_to_tensor(loss(targets, outputs))
     if value.shape.rank != 0 and not of_keras:
-        return _ValuesOf(loss)(targets, outputs, sample_weight=weights)
+        return _MeanOf(value)(targets, outputs, sample_weight=weights)
     if weighing is not None:
         raise ValueError(
             "it gives one number for a batch whose examples have weights, or a mask, and has no argument "
@@ -71,15 +72,28 @@ def mean_loss(loss: Callable[..., tf.Tensor], targets: Nest, outputs: Nest, weig
     return value
 
 
-class _ValuesOf(keras.losses.Loss):
-    """The mean of a function's values, as `compile` makes it of a plain function."""
+class _MeanOf(keras.losses.Loss):
+    """The mean of values as `compile` takes it; a function that is called by Keras gets all targets as floats."""
 
-    def __init__(self, function: Callable[..., tf.Tensor]) -> None:
+    def __init__(self, values: tf.Tensor) -> None:
         super().__init__(name="loss")
-        self._function = function
+        self._values = values
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        return self._function(y_true, y_pred)
+        return self._values
+
+
+def check_scores(compared_by: Any, outputs: tf.Tensor) -> None:
+    """Refuse one logit where a loss or metric takes a score for each class: it would be that of the only class.
+
+    Raises:
+        ValueError: naming what takes one.
+    """
+    if isinstance(compared_by, (CrossEntropy, Tversky, *OF_CLASSES)) and outputs.shape[-1] == 1:
+        raise ValueError(
+            "it takes a score for each class, and the outputs have one: of one logit are loss=binary_crossentropy, "
+            "metric=binary and src.metrics.ClassScores"
+        )
 
 
 def _like(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

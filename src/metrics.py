@@ -18,8 +18,8 @@ import keras
 import tensorflow as tf
 
 from src.common.ranges import Range, enforce_ranges
-from src.data.batch import Nest, check_class_numbers, class_numbers, is_single, part_of
-from src.losses import as_mask
+from src.data.batch import Nest, check_class_numbers, class_numbers, classes_of, is_single, part_of
+from src.losses import as_mask, check_scores
 
 Classes = Annotated[int, Range(2)]
 Counts = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # right, targets and predictions of each class, float64 [classes]
@@ -59,16 +59,19 @@ class _Confusion(keras.metrics.Metric):
 
         Args:
             y_true: integers [...] or [..., 1].
-            y_pred: logits or probabilities [..., num_classes].
+            y_pred: logits or probabilities [..., num_classes], or one logit [..., 1] for two classes.
             sample_weight: one for each target: 1, or 0 where the target does not count and may be any number.
 
         Raises:
+            ValueError: there are not so many scores.
             tf.errors.InvalidArgumentError: a target is out of range, or a weight is neither 0 nor 1. XLA drops
                 assertions: all results are NaN then.
         """
-        classes = self.num_classes
+        classes, scores = self.num_classes, y_pred.shape[-1]
+        if scores not in (None, classes) and (scores, classes) != (1, 2):
+            raise ValueError(f"it counts {classes} classes, and the outputs have {scores} scores")
         targets = tf.reshape(class_numbers(y_true), [-1])
-        predicted = tf.reshape(tf.argmax(y_pred, axis=-1, output_type=tf.int32), [-1])
+        predicted = tf.reshape(classes_of(y_pred), [-1])
         tf.debugging.assert_equal(tf.size(targets), tf.size(predicted), "one target for each prediction")
         cells, valid = targets * classes + predicted, tf.constant(True)
         if sample_weight is not None:
@@ -207,6 +210,7 @@ class Of(keras.metrics.Metric):
         check_class_numbers(self.metric, targets)
         weights = as_mask(weights, outputs)
         more = {} if weights is None else {"sample_weight": weights}
+        check_scores(self.metric, outputs)
         self.metric.update_state(targets, outputs, **more)
 
     def result(self) -> Any:

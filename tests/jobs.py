@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.folders import write_classes
+from tests.support.folders import write_digits, write_pairs, write_records
 from tests.support.forks import ROOT
 
 OWN_CODE, TASKS = ROOT / "docs" / "own-code.md", ROOT / "docs" / "tasks.md"
@@ -38,7 +38,10 @@ class Job(NamedTuple):
         return shlex.split(self.command.replace("{first}", str(first)))
 
 
-PHOTOS = "data=class_folder data.path=photos data.image_size=32 name=photos model=backbone model.network=MobileNet"
+PHOTOS = (
+    "data=class_folder data.path=photos data.image_size=32 name=photos model=backbone model.network=MobileNet "
+    "batch_size=8"
+)
 
 JOBS = {
     "Numbers from a table": Job("data=table", ".csv"),
@@ -55,6 +58,11 @@ JOBS = {
     "Forecasts": Job("data=windows", ".npz"),
     "Several labels at once": Job("data=digits_multilabel", ".npz"),
     "Yes or no, by one logit": Job("data=digits_binary", ".npz"),
+    "Masks by one logit": Job(
+        "data=image_folder data.path=shapes name=shapes model.filters=4 model.depth=2 model.num_classes=1 "
+        "loss=binary_crossentropy metric=segmentation_full",
+        ".npz",
+    ),
     "Several inputs and several heads": Job("data=two_digits", ".npz", own=True),
     "An autoencoder": Job("experiment=vae", ".npz", own=True),
     "Two networks against each other": Job("experiment=gan", ".npz", own=True),
@@ -65,10 +73,18 @@ JOBS = {
     ),
     "Images from images": Job("data=sharpen", ".npz", own=True),
     "Transfer in two phases": Job(
-        f"{PHOTOS} init_from={{first}} optimizer.learning_rate=0.0001", ".npz", first=f"{PHOTOS} model.frozen=true"
+        f"{PHOTOS} init_from={{first}} optimizer.learning_rate=0.001", ".npz", first=f"{PHOTOS} model.frozen=true"
     ),
     "Rates for groups of layers": Job("data=digits model=mlp learner=slow_body", ".npz", own=True),
     "A subclassed model": Job("data=digits model=residual", ".npz", own=True),
+    "Two views of each image": Job("data=views", ".npz", own=True),
+    "Low-rank changes of a trained network": Job(
+        "data=digits model=lora name=lora init_from={first}",
+        ".npz",
+        first="data=digits model=mlp data.limit=0.1",
+        own=True,
+    ),
+    "Files of TFRecords": Job("data=records", ".npz", own=True),
     "A pipeline that is there already": Job("data=pipeline", ".csv", own=True),
     "Folds and seeds": Job("data=folds", ".npz", own=True, sweep="data.fold=0,1,2 seed=0,1"),
 }
@@ -77,10 +93,15 @@ JOBS = {
 def write_files(folder: Path, job: Job) -> list[str]:
     """What a job needs beside the project, below the folder that its commands are typed in; returns their words for it.
 
-    The package `mine` of docs/own-code.md, its options in `conf`, and `photos`.
+    The package `mine` of docs/own-code.md, its options in `conf`, the images in `photos` and `shapes`, and
+    the files in `records`.
     """
     if "data.path=photos" in job.command:
-        write_classes(folder / "photos", {"cats": 40, "dogs": 40}, size=32)
+        write_digits(folder / "photos", {"threes": 3, "eights": 8})
+    if "data.path=shapes" in job.command:
+        write_pairs(folder / "shapes", count=60, classes=2)
+    if "data=records" in job.command:
+        write_records(folder / "records")
     if not job.own:
         return []
     for name, text in own_code().items():

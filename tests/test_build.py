@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -12,7 +13,7 @@ from src.training.callback import Callback
 from src.training.trainer import Trainer
 from tests.support.helpers import DIGITS
 
-SHOWING = ["summaries", "images", "histograms", "profile"]
+SHOWING = ["summaries", "images", "examples", "histograms", "profile"]
 
 
 def built(*overrides, run_dir, **options) -> tuple[Trainer, tf.data.Dataset]:
@@ -26,7 +27,7 @@ def built(*overrides, run_dir, **options) -> tuple[Trainer, tf.data.Dataset]:
 def test_callbacks_are_addressed_by_name(tmp_path):
     changes = ("~callback.export", "callback.images=null", "callback.checkpoint.max_to_keep=1")
     trainer, batch = built(*changes, run_dir=tmp_path)
-    assert list(trainer.callbacks) == ["summaries", "histograms", "profile", "progress", "hparams", "checkpoint"]
+    assert list(trainer.callbacks) == ["summaries", *SHOWING[2:], "progress", "hparams", "checkpoint"]
     assert all(callback.name == key for key, callback in trainer.callbacks.items())
     trainer.fit(batch, batch, epochs=3)
     assert not (tmp_path / "saved_model").exists()
@@ -79,3 +80,32 @@ def test_a_model_that_does_not_take_the_data_is_told_with_what_they_are(tmp_path
         ConfigError, match=r"^model \(mine.net\) does not take the data's inputs, {'age': float32 \(None,\)"
     ):
         build.build_trainer(cfg, build.build_data(cfg), run_dir=tmp_path)
+
+
+def test_a_pipeline_that_is_shuffled_without_a_seed_is_told_how(monkeypatch):
+    def mine(**options):
+        raise RuntimeError("Random ops require a seed to be set when determinism is enabled.")
+
+    resolve = build.targets.resolve
+    monkeypatch.setattr(build.targets, "resolve", lambda path, **more: resolve(path, **more) and mine)
+    with pytest.raises(ConfigError, match=r"in mine: raise RuntimeError.*needs a seed.*reshuffle_each_iteration=False"):
+        build.build_data(compose([*DIGITS]))
+
+
+def test_a_file_of_weights_is_begun_with(tmp_path):
+    """All but the seeds of random layers; of a model of other layers it is refused."""
+    small = ("model.filters=2", "model.dense=4", "model.dropout=0.5")
+    other, _ = built(*small, "seed=7", run_dir=tmp_path)
+    file = tmp_path / "other.weights.h5"
+    other.model.save_weights(file)
+    begun, fresh = (built(*small, *more, run_dir=tmp_path)[0].model for more in ([f"init_from={file}"], []))
+    for mine, saved in zip(begun.trainable_variables, other.model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(mine, saved)
+    (ours,), (seeds,), (others,) = (model.non_trainable_variables for model in (begun, fresh, other.model))
+    np.testing.assert_array_equal(ours, seeds)
+    assert (ours.numpy() != others.numpy()).any()
+    for options in (("model.filters=3", *small[1:]), (*small, "model.batch_norm=true"), small):
+        if options is small:
+            file.write_bytes(b"nothing")
+        with pytest.raises(ConfigError, match=r"other\.weights\.h5 does not have the weights of this model"):
+            built(*options, f"init_from={file}", run_dir=tmp_path)

@@ -5,8 +5,11 @@ import json
 import re
 import shlex
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from src.data.digit_scenes.digits import digit_indices, load_digits
 from tests.jobs import JOBS, TASKS, own_code, write_files
 from tests.support import forks
 from tests.support.helpers import only_run, train
@@ -103,6 +106,22 @@ def test_weights_of_another_run_are_taken_and_named(tmp_path):
     (tmp_path / "mine.keras").write_text("")
     none = train("data=digits", "model=cnn", *SHORT, "init_from=mine.keras", cwd=tmp_path)
     assert none.returncode == 2 and "mine.keras is no model that can be loaded" in none.stderr
+
+
+def test_an_ensemble_of_seeds_is_measured_as_the_page_has_it(tmp_path):
+    options = ("data=digits", "model=mlp", "model.hidden_units=[16]", "evaluate_test=true", *SHORT)
+    for seed in (0, 1):
+        assert train(*options, f"seed={seed}", cwd=tmp_path).returncode == 0
+    places = sorted(runs(tmp_path))
+    exec(own_code()["mine/ensemble.py"], found := {})
+    together, first = found["accuracy"](*places)
+    tested = json.loads((places[0] / "run.json").read_text())["test"]["test/accuracy"]
+    index = digit_indices("test")
+    images, labels = (part[index] for part in load_digits())
+    served = [tf.saved_model.load(str(place / "saved_model" / "1")).signatures["serving_default"] for place in places]
+    logits = [one(image=tf.constant(images))["logits"].numpy() for one in served]
+    shares = [np.exp(one) / np.exp(one).sum(-1, keepdims=True) for one in logits]
+    assert first == pytest.approx(tested) and together == pytest.approx(np.mean(sum(shares).argmax(-1) == labels))
 
 
 def runs(folder):

@@ -73,6 +73,15 @@ def test_mean_iou_is_that_of_keras(case):
     assert float(ours.result()) == pytest.approx(float(theirs.result()), abs=1e-6)
 
 
+def test_one_logit_tells_two_classes():
+    logits = np.random.default_rng(0).normal(size=(3, 4, 5, 1)).astype(np.float32)
+    truth = np.random.default_rng(1).integers(0, 2, (3, 4, 5))
+    one, two = (ClassScores(num_classes=2, scores=["accuracy", "mean_iou", "mean_f1"]) for _ in range(2))
+    one.update_state(truth, logits)
+    two.update_state(truth, np.insert(logits, 0, 0, axis=-1))
+    assert one.result() == two.result() and 0 < one.result()["mean_iou"] < 1
+
+
 def test_batches_may_be_split_anyhow():
     random = np.random.default_rng(0)
     targets, logits = random.integers(0, 4, [12, 5]), random.normal(size=[12, 5, 4]).astype(np.float32)

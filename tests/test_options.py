@@ -71,7 +71,7 @@ SMALL = {
 }
 SMALLEST = ("data=digits", "model=mlp", "model.hidden_units=[16]")  # for other groups
 IMAGE_SIZE = 32
-CALLBACKS = ("summaries", "images", "progress", "export", "hparams", "checkpoint")
+CALLBACKS = ("summaries", "images", "examples", "progress", "export", "hparams", "checkpoint")
 WITH_CALLBACKS = {"callback", "experiment", "debug"}
 WITH_SPLITS = {"data", "trainer", *WITH_CALLBACKS}  # train on the data's own splits; the others on one batch alone
 OWN_LENGTH = {"debug"}

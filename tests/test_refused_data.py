@@ -9,17 +9,22 @@ import tensorflow as tf
 from PIL import Image
 
 from src.build import build_data
-from src.callbacks.export import export
+from src.callbacks.export import export, export_any
+from src.callbacks.images import undrawable
 from src.config.binding import target_problems
 from src.config.compose import compose
-from src.data.data import DataError
+from src.data.data import Data, DataError
 from src.data.digit_scenes.digits import load_digits
 from src.data.images.image_data import UNDERSTOOD, ImageData
 from src.data.images.transforms import Augment, Brightness, Flip, Noise, Shift
+from src.inspection.evaluation import measure
 from src.inspection.predict_images import load_model
+from src.losses import CrossEntropy, Tversky, WeightedSum
+from src.metrics import MeanIoU
 from src.runs.preflight import probabilities_problem, shape_problem
 from src.training.learner import Supervised
 from src.training.state import TrainState
+from src.training.trainer import Trainer
 from tests.support import forks
 from tests.support.helpers import only_run, train
 
@@ -169,6 +174,81 @@ def test_a_logit_for_each_class_is_wanted(outputs):
     assert shape_problem(model_of(keras.layers.Dense(3)), data_of(PIXELS, LABELS[:, None]), **options) is None
 
 
+def test_one_logit_is_enough_for_two_classes():
+    two = {"num_classes": 2, "class_names": ["no", "yes"]}
+    options = {"model_option": "mine", "data_option": "mine"}
+    per_pixel = keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Dense(1)])
+    assert shape_problem(model_of(keras.layers.Dense(1)), data_of(PIXELS, LABELS % 2, **two), **options) is None
+    assert shape_problem(per_pixel, data_of(PIXELS, MASKS % 2, **two), **options) is None
+    assert "which wants 2." in shape_problem(per_pixel, data_of(PIXELS, LABELS % 2, **two), **options)
+
+
+def test_masks_of_one_logit_are_exported_measured_drawn_and_predicted(tmp_path):
+    truth = MASKS % 2
+    data = data_of(PIXELS, truth, num_classes=2, class_names=["no", "yes"])
+    model = keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Dense(1)])
+    model.set_weights([np.float32([[1], [-1], [0.1]]), np.float32([0])])
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    trainer = Trainer(model=model, optimizer=keras.optimizers.SGD(), loss=loss)
+    trainer.check(data.train, data.val)
+    assert undrawable(trainer.state, data) is None
+    path = export_any(trainer.state, data, tmp_path / "1")
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures["serving_default"]
+    logits = model(UNIT).numpy()
+    found = serve(inputs=tf.constant(PIXELS))
+    np.testing.assert_allclose(found["probabilities"], 1 / (1 + np.exp(-logits)), rtol=1e-5)
+    np.testing.assert_array_equal(found["class"], said := (logits[..., 0] > 0).astype(np.int32))
+    evaluation = measure(trainer, data, split="val", serve=serve, has_best_weights=True)
+    counts = [[np.sum((truth == a) & (said == b)) for b in (0, 1)] for a in (0, 1)]
+    assert evaluation.results.confusion.tolist() == counts and min(map(min, counts)) > 0
+    served = load_model(path)
+    scores, classes = served.serve(PIXELS[:3])
+    assert served.classes == 2 and served.scores == 8 * 6 * 2 and not scores[..., 0].any()
+    np.testing.assert_allclose(scores[..., 1:], logits[:3], rtol=1e-5)
+    np.testing.assert_array_equal(classes, said[:3])
+
+
+def test_what_gives_no_classes_of_images_is_told_to_take_rows(tmp_path):
+    data = Data(train=(PIXELS, TABLE), batch_size=8, seed=0)
+    model = model_of(keras.layers.Dense(5))
+    trainer = Trainer(model=model, optimizer=keras.optimizers.SGD(), loss=keras.losses.MeanSquaredError())
+    trainer.state.input_spec = data.train.element_spec[0]
+    with pytest.raises(ValueError, match=r"gives {'outputs': float32 \(None, 5\)}, no classes .* rows of an .npz file"):
+        load_model(export_any(trainer.state, data, tmp_path / "1"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
+        {"loss": CrossEntropy()},
+        {"loss": WeightedSum(losses={"dice": Tversky()})},
+        {"metrics": {"accuracy": keras.metrics.SparseCategoricalAccuracy()}},
+        {"metrics": {"mean_iou": MeanIoU(num_classes=3)}},
+    ],
+)
+def test_one_logit_is_no_score_of_each_class(options):
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
+    trainer = Trainer(model=model, optimizer=keras.optimizers.SGD(), **{"loss": loss, **options})
+    with pytest.raises(ValueError, match=r"outputs have (one: of one logit are|1 scores)"):
+        trainer.fit(data_of(TABLE, LABELS % 2, num_classes=2).train, epochs=1)
+
+
+def test_a_loss_of_keras_does_not_count_what_is_ignored():
+    data = data_of(PIXELS, np.where(MASKS == 2, 255, MASKS), num_classes=2, ignore_label=255)
+    model = keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Dense(1)])
+    losses = (
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=254),
+    )
+    for loss in losses:
+        learner = Supervised(model=model, optimizer=keras.optimizers.SGD(), loss=loss, ignore_label=255)
+        with pytest.raises(ValueError, match=r"the data ignores the label 255, and .* takes it for a target"):
+            learner.check(data.train.element_spec)
+
+
 class Softmax(keras.layers.Layer):
     def call(self, x):
         return tf.nn.softmax(x)
@@ -212,6 +292,24 @@ def test_a_loss_or_metric_that_takes_probabilities_is_refused(node, refused):
                       for k in ("loss", "loss.losses.a")] if refused else [])  # fmt: skip
     metric = {"_target_": "keras.metrics.SparseCategoricalCrossentropy"}
     assert len(target_problems({"metric": {"nats": metric}}, {})) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        *((name, "threshold") for name in ("BinaryAccuracy", "BinaryIoU")),
+        *((name, "thresholds") for name in ("Precision", "Recall", "FalsePositives")),
+        *((name, None) for name in ("F1Score", "SparseCategoricalAccuracy", "MeanAbsoluteError")),
+    ],
+)
+def test_a_metric_of_keras_is_told_at_which_value_yes_begins(name, argument):
+    node = {"_target_": f"keras.metrics.{name}"} | ({"target_class_ids": [1]} if name == "BinaryIoU" else {})
+    of_one = {"_target_": "src.metrics.Of", "output": "a", "metric": node}
+    found = target_problems({"metric": {"one": node, "two": of_one}}, {})
+    assert [text.partition(": ")[0] for text in found] == (
+        [f"metric.one.{argument}", f"metric.two.metric.{argument}"] if argument else []
+    )
+    assert not target_problems({"metric": {"one": node | ({argument: 0.0} if argument else {})}}, {})
 
 
 def test_a_run_looks_at_its_data_first(monkeypatch):

@@ -169,7 +169,7 @@ def export_any(state: TrainState, data: Data, path: Path) -> Path:
         if score == "softmax":
             found["class"] = tf.argmax(outputs, axis=-1, output_type=tf.int32)
         elif data.targets_are_classes:
-            found["class"] = tf.cast(outputs[:, 0] > (0.5 if are_probabilities else 0.0), tf.int32)
+            found["class"] = tf.cast(outputs[..., 0] > (0.5 if are_probabilities else 0.0), tf.int32)
         return found
 
     module = tf.Module()

@@ -22,7 +22,7 @@ from src.callbacks.events import EventCallback
 from src.common.files import replace
 from src.common.pictures import confusion_counts, confusion_picture, examples_sheet, png
 from src.common.ranges import Count, enforce_ranges
-from src.data.batch import is_single
+from src.data.batch import classes_of, is_single
 from src.data.data import Data
 from src.data.images.image_data import ImageData
 from src.data.pipeline import every_batch, to_float
@@ -93,7 +93,7 @@ class Images(EventCallback):
 
     def _write_predictions(self, state: TrainState) -> None:
         if self.files.is_new(self._split, "predictions", state.step):
-            self.files.write(_image, self._split, state.step, {"predictions": self._sheet(state)})
+            self.files.write(write_image, self._split, state.step, {"predictions": self._sheet(state)})
 
     def _write_best(self, state: TrainState) -> None:
         assert state.best
@@ -102,7 +102,7 @@ class Images(EventCallback):
         replace(self._picture, png(sheet))
         title = f"{self._split}, epoch {state.best.epoch}"
         matrix = confusion_picture(counts, self._data.class_names, title=title)
-        self.files.write(_image, self._split, state.best.step, {"confusion": matrix})
+        self.files.write(write_image, self._split, state.best.step, {"confusion": matrix})
 
     def _sheet(self, state: TrainState) -> np.ndarray:
         self._shown = self._shown or self._first_examples()
@@ -147,21 +147,21 @@ def undrawable(state: TrainState, data: Data) -> str | None:
     if not is_single(outputs):
         return f"the model has {len(outputs)} outputs"
     outputs = outputs.shape
-    if images.shape.rank == 4 and images.shape[-1] in (1, 3) and data.are_scores(outputs):
+    if images.shape.rank == 4 and images.shape[-1] in (1, 3) and targets.shape.rank in (1, 3) and data.score(outputs):
         return None
     return f"images {images.shape}, targets {targets.dtype.name} {targets.shape}, outputs {outputs}"
 
 
 def _predicted(state: TrainState, images: np.ndarray) -> np.ndarray:
-    """The classes, int64 [n] or [n, H, W], of images float or uint8 [n, H, W, C]."""
-    return np.argmax(state.predict(to_float(tf.constant(images))).numpy(), axis=-1)
+    """The classes, int32 [n] or [n, H, W], of images float or uint8 [n, H, W, C]."""
+    return classes_of(state.predict(to_float(tf.constant(images)))).numpy()
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
     return images if images.dtype == np.uint8 else np.rint(images * 255).clip(0, 255).astype(np.uint8)
 
 
-def _image(tag: str, picture: np.ndarray) -> None:
+def write_image(tag: str, picture: np.ndarray) -> None:
     """Write what tf.summary.image would, without what that costs the first time."""
     height, width, _ = picture.shape
     tf.summary.write(tag, tf.constant([str(width), str(height), png(picture)]), metadata=IMAGE)

@@ -23,6 +23,7 @@ POINT = (8, 69, 148)
 STRIP_PIXELS = 4_000_000  # of a mask or an overlay that are made at a time
 LEGEND_CLASSES = 24  # more colours look alike
 SCATTER_SIDE, SCATTER_POINTS = 360, 20_000  # pixels, and points that are drawn at most
+MOST_PANELS = 6  # of numbers that are drawn apart
 CELL_NUMBERS = 20  # with more classes, a confusion matrix has no numbers
 
 
@@ -189,6 +190,19 @@ def scatter_picture(truth: np.ndarray, predicted: np.ndarray, *, title: str = ""
     ):
         draw.text((x, y), text, INK, _font())
     return np.asarray(canvas)
+
+
+def scatters_picture(truth: np.ndarray, predicted: np.ndarray, *, title: str = "") -> np.ndarray:
+    """As `scatter_picture`, apart for each of the last axis's numbers, the first ones of many.
+
+    Args:
+        truth, predicted: float [n, ...], of one shape.
+    """
+    count = truth.shape[-1] if truth.ndim > 1 else 1
+    truth, predicted = truth.reshape(-1, count), predicted.reshape(-1, count)
+    titles = [title] if count == 1 else [f"{title}, {i + 1} of {count}" for i in range(min(count, MOST_PANELS))]
+    panels = [scatter_picture(truth[:, i], predicted[:, i], title=told) for i, told in enumerate(titles)]
+    return np.concatenate(panels, axis=1)
 
 
 def confusion_counts(targets: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

@@ -35,12 +35,25 @@ def target_problems(config: Mapping[str, Any], given: Mapping[str, frozenset[str
             problems += _unbound(found, node["_target_"], key, node.get("_args_") or [], arguments, partial=partial)
             if group in ("loss", "metric") and _takes_probabilities(found, arguments):
                 problems.append(f"{key}.from_logits: models give logits, so it must be true: {key}.from_logits=true")
+            if group == "metric" and (name := _threshold_of_probabilities(found, arguments)):
+                told = "0.0 for logits, as models give them, or 0.5 for probabilities, which is its default"
+                problems.append(f"{key}.{name}: say which it is, {told}: {key}.{name}=0.0")
     return problems
 
 
 def _takes_probabilities(found: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
     parameter = inspect.signature(found).parameters.get("from_logits")
     return parameter is not None and not arguments.get("from_logits", parameter.default)
+
+
+def _threshold_of_probabilities(found: Callable[..., Any], arguments: Mapping[str, Any]) -> str | None:
+    """The argument of a metric of Keras's that would tell yes from no at 0.5, were it left out; None if none is."""
+    parameters = inspect.signature(found).parameters
+    if not found.__module__.startswith("keras.") or "from_logits" in parameters:
+        return None
+    defaults = {"threshold": 0.5, "thresholds": None}
+    names = (name for name, default in defaults.items() if name in parameters and parameters[name].default == default)
+    return next((name for name in names if arguments.get(name) is None), None)
 
 
 def _unbound(

@@ -41,6 +41,7 @@ NOT_IDENTITY = (
     "callback.progress",
     "callback.hparams",
     "callback.images",
+    "callback.examples",
     "callback.histograms",
     "callback.profile",
     "callback.export._partial_",  # says how it is built

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 Nest: TypeAlias = Any
 Batch: TypeAlias = tuple[Nest, ...]
 NAMES = ("inputs", "targets", "weights")
+LONGEST_CELL = 60  # characters
 INPUTS, OUTPUTS = "inputs", "outputs"  # what is exported is called so where it has no name of its own
 # What of Keras takes targets for numbers of classes; of `IoU` and its kinds, those with `sparse_y_true`.
 OF_CLASSES = (
@@ -116,6 +118,13 @@ def leaf_names(batch: Batch) -> list[str]:
     return [".".join(map(str, (NAMES[path[0]], *path[1:]))) for path, _ in keras.tree.flatten_with_path(batch)]
 
 
+def classes_of(scores: tf.Tensor) -> tf.Tensor:
+    """The class of the highest score of [..., classes], or of two that have one logit [..., 1]: int32 [...]."""
+    if scores.shape[-1] == 1:
+        return tf.cast(scores[..., 0] > 0, tf.int32)
+    return tf.argmax(scores, axis=-1, output_type=tf.int32)
+
+
 def part_of(nest: Nest, name: Any, what: str) -> Nest:
     """The part of this name, or of this number where it is a list.
 
@@ -184,3 +193,16 @@ def described(nest: Nest) -> str:
     if isinstance(nest, list | tuple):
         return "[" + ", ".join(map(described, nest)) + "]"
     return "nothing" if nest is None else f"{tf.as_dtype(nest.dtype).name} {nest.shape}"
+
+
+def cell(value: Any) -> str:
+    """A text, a number or an array on one line, shortened."""
+    if isinstance(value, bytes):
+        text = " ".join(value.decode("utf-8", "replace").split())
+    elif isinstance(value, float | np.floating):
+        text = f"{value:.6g}"
+    elif np.ndim(value):
+        text = " ".join(map(cell, np.reshape(value, -1)[:LONGEST_CELL]))
+    else:
+        text = str(value)
+    return text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 3]}..."

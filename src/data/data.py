@@ -21,13 +21,23 @@ from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, Range, enforce_ranges
 from src.data.batch import INPUTS, Batch, Nest, batch_spec_of, leaf_names, named_parts, told_apart
-from src.data.pipeline import Batches, First, InMemory, Lazy, Prepare, Stream, as_they_are, every_batch, is_repeatable
+from src.data.pipeline import (
+    Batches,
+    First,
+    InMemory,
+    Lazy,
+    Prepare,
+    as_examples,
+    as_they_are,
+    every_batch,
+    is_repeatable,
+    shuffled_stream,
+)
+from src.data.prepared import Prepared
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-BUFFER = 4096  # examples of a stream that are shuffled at a time
-
 Limit = Annotated[float, Range(0, 1, above=True)]  # the share of the training examples
 Examples: TypeAlias = Batch | Sequence[Batch] | tf.data.Dataset | Batches
 
@@ -45,8 +55,8 @@ class Data:
     Args:
         train, val, test: each a tuple of nests of arrays or ragged tensors [n, ...]; or a sequence of n tuples of nests
             of arrays, each read when it is needed, by several threads; or a tf.data.Dataset of such tuples, of known
-            length and always in one order; or batches, as `as_batches` makes of a tf.data.Dataset of batches, which
-            are taken as they are, whatever batch_size and shuffle are. val and test may be None.
+            length and always in one order; or batches, as `as_batches` makes of a tf.data.Dataset of batches, whose
+            examples and order are taken as they are, whatever batch_size and shuffle are. val and test may be None.
         batch_size: examples a step.
         seed: decides order and augmentation of the training split, with the epoch.
         shuffle: whether epochs are permuted.
@@ -61,8 +71,8 @@ class Data:
         num_classes: None where targets are no classes.
 
     Raises:
-        ValueError: a split is empty, its parts differ in length, limit is out of its range or given for batches, or a
-            class's name is none, see `told_apart`.
+        ValueError: a split is empty or of unknown length, its parts differ in length, limit is out of its range or
+            given for batches, or a class's name is none, see `told_apart`.
     """
 
     num_classes: int | None
@@ -83,8 +93,9 @@ class Data:
     ) -> None:
         self.class_names = told_apart(class_names)
         self.num_classes = len(self.class_names) or None
-        examples = dict(zip(SPLITS, (share_of(train, limit), val, test), strict=True))
+        examples = dict(zip(SPLITS, map(as_examples, (train, val, test)), strict=True))
         self._examples = {name: given for name, given in examples.items() if given is not None}
+        self._examples["train"] = share_of(examples["train"], limit)
         self._batch_size, self._shuffle_seed, self._facts = batch_size, seed if shuffle else None, facts
         self.check_examples()
         self.train: Batches = self._batches("train", self._augmented, self._shuffle_seed)
@@ -128,16 +139,25 @@ class Data:
         """Look at what a model would be given.
 
         Raises:
-            DataError: a number of arrays is not finite, a target is no class, or two inputs cannot be told apart by
-                their plain names.
+            DataError: a number of arrays is not finite, a target of arrays or of a first batch is no class, there is
+                none where classes are named, or two inputs cannot be told apart by their plain names.
         """
         try:
             named_parts(self.stored_spec("train")[0], INPUTS)
         except ValueError as error:
             raise DataError(f"the inputs cannot be exported: {error}") from error
+        if self.num_classes and len(self.stored_spec("train")) < 2:
+            raise DataError(
+                "the data names classes and has no targets: examples and batches are (inputs, targets, weights), and a "
+                "dict alone is inputs; map it, as by dataset.map(lambda row: (row['image'], row['label']))"
+            )
         for name, examples in self._examples.items():
+            if not isinstance(examples, tuple) and self.targets_are_classes:
+                first = next(every_batch(self.raw(name)))
+                self.count_labels(first[1].numpy(), f"the first batch of the {name} split has")
             if isinstance(examples, tuple):
-                for part, values in zip(leaf_names(examples), tf.nest.flatten(examples), strict=True):
+                for part, held in zip(leaf_names(examples), tf.nest.flatten(examples), strict=True):
+                    values = getattr(held, "flat_values", held)
                     dtype = tf.as_dtype(values.dtype)
                     if dtype.is_floating and not np.isfinite(values).all():
                         raise DataError(f"{part} of the {name} split has NaN or an infinite value; take the rows away")
@@ -166,13 +186,20 @@ class Data:
         """
         if self.are_scores(outputs):
             return "softmax"
-        is_one = self.targets_are_classes and self.num_classes == 2 and outputs[-1] == 1
-        is_many = self.num_classes and not self.targets_are_classes and outputs[-1] == self.num_classes
-        return "sigmoid" if len(outputs) == 2 and (is_one or is_many) else None
+        is_one = self.num_classes == 2 and outputs[-1] == 1 and self._are_of_classes(outputs)
+        targets = self.train.element_spec[1] if len(self.train.element_spec) > 1 else None
+        is_like = isinstance(targets, tf.TensorSpec) and targets.shape.is_compatible_with(outputs)
+        is_many = self.num_classes and len(outputs) > 1 and outputs[-1] == self.num_classes
+        return "sigmoid" if is_one or (is_many and (targets is None or is_like)) else None
 
     def are_scores(self, outputs: tf.TensorShape) -> bool:
-        """Whether outputs of this shape are a score of each class: [n, classes] for targets [n]."""
-        return self.targets_are_classes and len(outputs) == 2 and outputs[-1] == self.num_classes
+        """Whether outputs of this shape are a score of each class: [n, ..., classes] for targets [n, ...]."""
+        return self._are_of_classes(outputs) and outputs[-1] == self.num_classes
+
+    def _are_of_classes(self, outputs: tf.TensorShape) -> bool:
+        """Whether targets are classes and outputs have an axis more, or one in place of an axis of 1."""
+        shape = self.train.element_spec[1].shape if self.targets_are_classes else tf.TensorShape([])
+        return outputs[:-1].is_compatible_with(shape[:-1] if shape[1:][-1:] == [1] else shape) and bool(shape)
 
     def class_shares(self, batches: Batches | None = None) -> np.ndarray:
         """The share of each class among the targets that count: float64 [num_classes]; reads them once.
@@ -309,16 +336,17 @@ class Data:
         self, name: str, prepare: Prepare, shuffle_seed: int | None = None, *, is_looked_at: bool = True
     ) -> Batches:
         examples = self._stored(name)
-        if isinstance(examples, Batches):
-            return examples
         if isinstance(examples, tuple):
             return InMemory(*examples, batch_size=self._batch_size, shuffle_seed=shuffle_seed, prepare=prepare)
 
         def looked_at(inputs: Any, *others: Any) -> Batch:
             return prepare(self.look(name, inputs) if is_looked_at else inputs, *others)
 
+        if isinstance(examples, Batches):
+            is_plain = type(self).prepare is Data.prepare and type(self).augment is Data.augment
+            return examples if is_plain or prepare is as_they_are else Prepared(examples, looked_at)
         if isinstance(examples, tf.data.Dataset):
-            return _stream(examples, self._batch_size, shuffle_seed, looked_at)
+            return shuffled_stream(examples, self._batch_size, shuffle_seed, looked_at)
         return Lazy(examples, batch_size=self._batch_size, shuffle_seed=shuffle_seed, prepare=looked_at)
 
 
@@ -368,25 +396,3 @@ def _length(examples: Examples) -> int:
     if isinstance(examples, Batches):
         return examples.steps_per_epoch
     return int(tf.nest.flatten(examples)[0].shape[0]) if isinstance(examples, tuple) else len(examples)
-
-
-def _stream(examples: tf.data.Dataset, batch_size: int, shuffle_seed: int | None, prepare: Prepare) -> Stream:
-    """Batches of a data set too large for memory; a buffer of examples is shuffled anew each epoch."""
-    count = int(examples.cardinality())
-    if count < 1:
-        raise ValueError("a streamed split needs a known number of examples, at least 1")
-
-    def make(epoch: int) -> tf.data.Dataset:
-        numbered = examples.enumerate()
-        if shuffle_seed is not None:
-            seed = int(np.random.default_rng([shuffle_seed, epoch]).integers(2**31))
-            numbered = numbered.shuffle(min(count, BUFFER), seed=seed, reshuffle_each_iteration=False)
-        batches = numbered.batch(batch_size)
-        epoch_number = tf.constant(epoch, tf.int32)
-        return batches.map(
-            do_not_convert(lambda index, batch: prepare(*batch, epoch_number, tf.cast(index, tf.int32))),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        ).prefetch(2)
-
-    return Stream(make, steps_per_epoch=-(-count // batch_size))

@@ -26,6 +26,8 @@ from src.common.ranges import Count, enforce_ranges
 from src.data.batch import NAMES, Batch, Nest, batch_spec_of, described, leaf_names
 
 HASHED_BATCHES = 3
+BUFFER = 4096  # examples of a stream that are shuffled at a time
+UNCOUNTED = {tf.data.INFINITE_CARDINALITY: "infinite", tf.data.UNKNOWN_CARDINALITY: "unknown"}
 # prepare(*batch, epoch int32 [], index int32 [n]) -> batch
 Prepare = Callable[..., Batch]
 
@@ -272,6 +274,48 @@ def epoch_order(examples: int, shuffle_seed: int | None, epoch: int) -> np.ndarr
     return np.random.default_rng([shuffle_seed, epoch]).permutation(examples).astype(np.int32)
 
 
+def shuffled_stream(examples: tf.data.Dataset, batch_size: int, shuffle_seed: int | None, prepare: Prepare) -> Stream:
+    """Batches of a data set too large for memory; a buffer of examples is shuffled anew each epoch."""
+    count = int(examples.cardinality())
+
+    def make(epoch: int) -> tf.data.Dataset:
+        numbered = examples.enumerate()
+        if shuffle_seed is not None:
+            seed = int(np.random.default_rng([shuffle_seed, epoch]).integers(2**31))
+            numbered = numbered.shuffle(min(count, BUFFER), seed=seed, reshuffle_each_iteration=False)
+        batches = numbered.batch(batch_size)
+        epoch_number = tf.constant(epoch, tf.int32)
+        return batches.map(
+            do_not_convert(lambda index, batch: prepare(*batch, epoch_number, tf.cast(index, tf.int32))),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        ).prefetch(2)
+
+    return Stream(make, steps_per_epoch=-(-count // batch_size))
+
+
+def as_examples(examples: Any) -> Any:
+    """What a split is made of, as it is; of a tf.data.Dataset the elements as tuples.
+
+    Raises:
+        ValueError: its length is not known.
+    """
+    if not isinstance(examples, tf.data.Dataset):
+        return examples
+    if (count := int(examples.cardinality())) < 1:
+        raise ValueError(
+            f"the dataset's number of examples is {UNCOUNTED.get(count, '0')}; it must be known and at least 1: use "
+            "dataset.take(n) or dataset.apply(tf.data.experimental.assert_cardinality(n)), or give batches: "
+            "as_batches(dataset.batch(n), steps_per_epoch=...)"
+        )
+    return _of_tuples(examples)
+
+
+def _of_tuples(data: tf.data.Dataset) -> tf.data.Dataset:
+    """Elements that are no tuples are inputs."""
+    return data if isinstance(data.element_spec, tuple) else data.map(do_not_convert(lambda inputs: (inputs,)))
+
+
 def as_batches(data: Batches | tf.data.Dataset, *, steps_per_epoch: int | None = None) -> Batches:
     """Take a tf.data.Dataset of batches as it is.
 
@@ -286,8 +330,7 @@ def as_batches(data: Batches | tf.data.Dataset, *, steps_per_epoch: int | None =
     """
     if not isinstance(data, tf.data.Dataset):
         return data
-    if not isinstance(data.element_spec, tuple):
-        data = data.map(do_not_convert(lambda inputs: (inputs,)))
+    data = _of_tuples(data)
     spec = data.element_spec
     if not 1 <= len(spec) <= len(NAMES):
         raise ValueError(f"the dataset's elements are {spec}; they must be tuples ({', '.join(NAMES)}) or begin so")
@@ -295,10 +338,9 @@ def as_batches(data: Batches | tf.data.Dataset, *, steps_per_epoch: int | None =
         raise ValueError(f"the dataset's elements are {spec}; they must be batches of known rank: use dataset.batch(n)")
     steps = int(data.cardinality())
     if steps_per_epoch is None and steps < 1:
-        kind = {tf.data.INFINITE_CARDINALITY: "infinite", tf.data.UNKNOWN_CARDINALITY: "unknown"}.get(steps, "0")
         raise ValueError(
-            f"the dataset's number of batches is {kind}; it must be known and at least 1: give steps_per_epoch, or "
-            "use dataset.take(n) or dataset.apply(tf.data.experimental.assert_cardinality(n))"
+            f"the dataset's number of batches is {UNCOUNTED.get(steps, '0')}; it must be known and at least 1: give "
+            "steps_per_epoch, or use dataset.take(n) or dataset.apply(tf.data.experimental.assert_cardinality(n))"
         )
     if steps_per_epoch is None:
         return Stream(lambda epoch: data, steps_per_epoch=steps)

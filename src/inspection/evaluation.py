@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from src.common.files import replacing
 from src.common.pictures import confusion_counts
-from src.data.batch import INPUTS, OUTPUTS, Nest, is_single, named_parts, served_parts
+from src.data.batch import INPUTS, OUTPUTS, Nest, classes_of, is_single, named_parts, served_parts
 from src.data.data import Data
+from src.data.kind import Kind, kind_of
 from src.data.pipeline import Batches, every_batch
 from src.inspection.results import (
     ClassResults,
@@ -104,27 +105,13 @@ def measure(
         name: trainer.evaluate_outputs(predict, batches, prepare=data.prepare) for name, predict in models.items()
     }
     *_, predict = models.values()
-    kind = _kind(data, batches.element_spec, own_outputs) if trainer.learner.loss else None
+    kind = kind_of(data, batches.element_spec, own_outputs) if trainer.learner.loss else None
     results, worst = _examined(kind, predict, trainer, data, split) if kind else (None, [])
     return Evaluation(split, metrics, results, worst)
 
 
-def _kind(data: Data, spec: Nest, outputs: Nest) -> Literal["classes", "labels", "numbers"] | None:
-    """What one target is, and the outputs are scores of, or foresee."""
-    parts = (outputs, *spec[1:2])
-    if len(parts) < 2 or not all(isinstance(part, tf.TensorSpec | tf.Tensor) for part in parts):
-        return None
-    shape, targets = outputs.shape, spec[1]
-    if data.are_scores(shape):
-        return "classes"
-    if data.score(shape) == "sigmoid":
-        return "labels"
-    is_same = shape.is_compatible_with(targets.shape) or shape.is_compatible_with([*targets.shape, 1])
-    return "numbers" if not data.num_classes and targets.dtype.is_floating and is_same else None
-
-
 def _examined(
-    kind: Literal["classes", "labels", "numbers"], predict: Tensors, trainer: Trainer, data: Data, split: str
+    kind: Kind, predict: Tensors, trainer: Trainer, data: Data, split: str
 ) -> tuple[Results, list[MeasuredExample]]:
     """The split's results of that kind, and its worst examples; each example counts once, whatever its weight."""
 
@@ -132,7 +119,7 @@ def _examined(
         return trainer.learner.compare(targets, outputs).loss
 
     def answer(outputs: tf.Tensor) -> tf.Tensor:
-        return tf.argmax(outputs, axis=-1, output_type=tf.int32) if kind == "classes" else outputs
+        return classes_of(outputs) if kind == "classes" else outputs
 
     batches, names = data.raw(split), data.class_names
     if kind == "classes":
@@ -140,6 +127,7 @@ def _examined(
 
         def count(targets: np.ndarray, predicted: np.ndarray) -> None:
             nonlocal confusion, uncounted
+            targets = targets.reshape(predicted.shape)
             known = (targets >= 0) & (targets < len(names))
             confusion += confusion_counts(targets[known], predicted[known], len(names))
             uncounted += int(targets.size - known.sum())

@@ -95,26 +95,37 @@ def load_model(saved_model: Path) -> Model:
 
         with literal(saved_model) as name:
             loaded = tf.saved_model.load(name)
+        from src.data.batch import described
         from src.data.pipeline import to_float
     signature = loaded.signatures["serving_default"]
-    ((name, takes),) = signature.structured_input_signature[1].items()
-    if takes.shape.rank != 4:
-        raise ValueError(f"{saved_model} takes {name} {takes.dtype.name} {takes.shape}, and no images")
+    inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
+    instead = "give its inputs as the rows of an .npz file"
+    if [spec.shape.rank for spec in inputs.values()] != [4]:
+        told = ", ".join(f"{name} {described(spec)}" for name, spec in inputs.items())
+        raise ValueError(f"{saved_model} takes {told}, and no images; {instead}")
+    ((name, takes),) = inputs.items()
     height, width, channels = takes.shape[1:]
-    scores = signature.structured_outputs["logits"].shape
     if channels not in MODES:
         raise ValueError(f"{saved_model} takes {channels} channels; image files have {', '.join(map(str, MODES))}")
-    if len(scores) not in (2, 4) or (scores[-1] or 0) < 2:
-        raise ValueError(f"{saved_model} gives {scores}, no classes; those are [N, classes] or [N, H, W, classes]")
+    if not {"logits", "class"} <= set(outputs) or len(outputs["logits"].shape) not in (2, 4):
+        raise ValueError(
+            f"{saved_model} gives {described(outputs)}, no classes of images, which are logits [N, classes] or "
+            f"[N, H, W, classes]; {instead}"
+        )
+    scores = outputs["logits"].shape
+    is_one = scores[-1] == 1  # for two classes
 
     def serve(images: np.ndarray) -> Answer:
         pixels = tf.constant(images)
         inputs = pixels if takes.dtype == tf.uint8 else tf.cast(to_float(pixels), takes.dtype)
         answer = loaded.signatures["serving_default"](**{name: inputs})
-        return answer["logits"].numpy(), answer["class"].numpy()
+        logits = answer["logits"].numpy()
+        # The softmax of 0 and a logit is the logit's sigmoid.
+        return np.insert(logits, 0, 0.0, axis=-1) if is_one else logits, answer["class"].numpy()
 
     size = None if height is None or width is None else (height, width)
-    return Model(serve, size, channels, classes=scores[-1], scores=scores[1:].num_elements())
+    scores = [*scores[1:-1], 2] if is_one else scores[1:]
+    return Model(serve, size, channels, classes=scores[-1], scores=tf.TensorShape(scores).num_elements())
 
 
 class ImageReader:

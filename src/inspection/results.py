@@ -13,11 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from src.common.pictures import confusion_picture, examples_sheet, png, scatter_picture
-from src.data.batch import INPUTS, Nest, named_parts
-
-MOST_PANELS = 6  # of numbers of one target that are drawn apart
-LONGEST_CELL = 60  # characters of an input in worst.csv
+from src.common.pictures import confusion_picture, examples_sheet, png, scatters_picture
+from src.data.batch import INPUTS, Nest, cell, named_parts
 
 
 @dataclass(frozen=True)
@@ -141,11 +138,7 @@ class NumberResults:
 
     def draw(self, folder: Path, *, title: str) -> None:
         """Truth against prediction, apart for each of a target's numbers."""
-        count = self.targets.shape[-1] if self.targets.ndim > 1 else 1
-        targets, predicted = self.targets.reshape(-1, count), self.predicted.reshape(-1, count)
-        titles = [title] if count == 1 else [f"{title}, {i + 1} of {count}" for i in range(min(count, MOST_PANELS))]
-        panels = [scatter_picture(targets[:, i], predicted[:, i], title=told) for i, told in enumerate(titles)]
-        (folder / "scatter.png").write_bytes(png(np.concatenate(panels, axis=1)))
+        (folder / "scatter.png").write_bytes(png(scatters_picture(self.targets, self.predicted, title=title)))
 
     def named(self, value: np.ndarray) -> str:
         return cell(value)
@@ -218,19 +211,6 @@ def write_worst(examples: Sequence[MeasuredExample], results: Results, folder: P
             inputs = map(cell, named_parts(example.inputs, INPUTS).values())
             answers = map(results.named, (example.target, example.predicted))
             writer.writerow([example.index, *inputs, *answers, cell(example.loss)])
-
-
-def cell(value: Any) -> str:
-    """A text, a number or an array on one line, shortened."""
-    if isinstance(value, bytes):
-        text = " ".join(value.decode("utf-8", "replace").split())
-    elif isinstance(value, float | np.floating):
-        text = f"{value:.6g}"
-    elif np.ndim(value):
-        text = " ".join(map(cell, np.reshape(value, -1)[:LONGEST_CELL]))
-    else:
-        text = str(value)
-    return text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 3]}..."
 
 
 def _is_picture(inputs: Nest) -> bool:

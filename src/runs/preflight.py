@@ -63,9 +63,8 @@ def shape_problem(model: keras.Model, data: Data, *, model_option: str, data_opt
     labels = targets_spec.shape[1:]
     labels = labels[:-1] if labels.rank in (1, 3) else labels  # an axis of one label
     wanted = (*labels, data.num_classes)
-    if len(output.shape) == len(wanted) + 1 and all(
-        a is None or b is None or a == b for a, b in zip(output.shape[1:], wanted, strict=True)
-    ):
+    one = [(*labels, 1)] if data.num_classes == 2 else []
+    if any(tf.TensorShape(output.shape[1:]).is_compatible_with(shape) for shape in (wanted, *one)):
         return None
     unit = "pixel" if labels.rank else "image"
     kind = f"one of {data.num_classes} labels for each {unit}"

@@ -37,7 +37,18 @@ FINGERPRINT_VERSION = 1
 # Where the code that every run goes through begins; what these import belongs to it.
 COMPUTING = ("src.training.trainer", "src.build")
 # What stores, shows or starts, and computes nothing.
-WATCHING = ("checkpoint", "export", "hparams", "histograms", "images", "profile", "progress", "record", "summaries")
+WATCHING = (
+    "checkpoint",
+    "examples",
+    "export",
+    "hparams",
+    "histograms",
+    "images",
+    "profile",
+    "progress",
+    "record",
+    "summaries",
+)
 NOT_COMPUTING = (
     *("src.config", "src.runs", "src.training.checkpoints", "src.training.manifest", "src.training.side_effects"),
     *(f"src.common.{name}" for name in ("columns", "errors", "files", "machine", "pictures", "ranges", "spelling")),

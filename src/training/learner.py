@@ -26,9 +26,10 @@ from src.common.errors import control_flow_on_tensor, users_line
 from src.common.internals import with_masks
 from src.common.ranges import Count, Positive, enforce_ranges
 from src.data.batch import Batch, Nest, check_class_numbers, described, examples_of, is_single
-from src.losses import as_mask, expanded, is_mean, mean_loss
+from src.losses import as_mask, check_scores, expanded, is_mean, mean_loss
 from src.training.accumulation import by_outputs, changed_by_layers, in_parts, refuse_mask
 from src.training.loss_scale import LossScale
+from src.training.side_effects import inner_layers
 
 log = logging.getLogger(__name__)
 
@@ -265,7 +266,8 @@ class Supervised:
             batch_spec: of the training batches.
 
         Raises:
-            ValueError: the model has its own `train_step` or the like; or a `forward` of one's own would not be called.
+            ValueError: the model has its own `train_step` or the like, or a stateful RNN; a loss of Keras's counts
+                targets that are ignored; or a `forward` of one's own would not be called.
         """
         of_keras = {name: getattr(keras.Model, name) for name in STEPS_OF_KERAS}
         own = [name for name, step in of_keras.items() if getattr(getattr(self.model, name), "__func__", None) != step]
@@ -274,6 +276,17 @@ class Supervised:
                 f"{type(self.model).__name__} has its own {', '.join(own)}, which would not be called: the trainer has "
                 "steps of its own. Give a model of its outputs, keras.Model(inputs, mine(inputs)), with what these "
                 "compute in the loss, the metrics or layers"
+            )
+        if stateful := [layer.name for layer in inner_layers(self.model) if getattr(layer, "stateful", False)]:
+            raise ValueError(
+                f"layer {', '.join(map(repr, stateful))} goes on from the batch before, which no checkpoint holds: "
+                "leave stateful=True out, and give whole sequences"
+            )
+        ignored, of_library = self._ignore_label, isinstance(self.loss, keras.losses.Loss)
+        if of_library and ignored is not None and getattr(self.loss, "ignore_class", None) != ignored:
+            raise ValueError(
+                f"the data ignores the label {ignored}, and {type(self.loss).__name__} takes it for a target like "
+                "others; choose a loss that leaves it out, as cross_entropy or dice with a logit for each class"
             )
         if self.parts > 1 and type(self).forward is not Supervised.forward and not self._is_plain_mean:
             raise ValueError(
@@ -326,6 +339,7 @@ class Supervised:
                     if is_of_one and not (is_single(forward.targets) and is_single(forward.outputs)):
                         raise ValueError("it takes one tensor of each; src.metrics.Of is a metric of one output")
                     check_class_numbers(metric, forward.targets)
+                    check_scores(metric, forward.outputs)
                     more = {} if forward.weights is None else {"sample_weight": forward.weights}  # some take none
                     metric.update_state(forward.targets, forward.outputs, **more)
 

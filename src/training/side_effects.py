@@ -118,7 +118,7 @@ def check_resumable(
     """
     handles = {id(variable.value.handle) for variable in saved}
     names = {id(variable.handle): variable.name.removesuffix(":0") for variable in others}
-    layers = set(_layer_names(model))
+    layers = {layer.name for layer in inner_layers(model)}
     found: dict[tuple[str, str, str], str] = {}
     for effect in effects:
         if id(effect.resource) not in handles:
@@ -251,8 +251,7 @@ def _described(effect: SideEffect, variables: Mapping[int, str]) -> tuple[str, s
     if variable:
         return f"{effect.op} changes the variable {variable!r}", (
             "A layer makes such a variable with self.add_weight(..., trainable=False), a metric with "
-            "self.add_variable; what a loss or a schedule would remember belongs in a layer. An RNN of Keras's "
-            "must not be stateful: leave stateful=True out."
+            "self.add_variable; what a loss or a schedule would remember belongs in a layer."
         )
     if re.search("Iterator|Queue|Reader", effect.op):
         return f"{effect.op} goes on in what it reads", (
@@ -281,7 +280,8 @@ def _place(path: str, layers: set[str]) -> str:
     return "the step"
 
 
-def _layer_names(layer: Any) -> Iterator[str]:
+def inner_layers(layer: Any) -> Iterator[keras.layers.Layer]:
+    """All layers that it says it has, and theirs."""
     for inner in getattr(layer, "layers", []):
-        yield inner.name
-        yield from _layer_names(inner)
+        yield inner
+        yield from inner_layers(inner)

@@ -11,8 +11,10 @@ import tensorflow as tf
 from src import build
 from src.config import targets
 from src.config.compose import compose
-from src.data.data import Data
+from src.data.data import Data, DataError
+from src.data.kind import kind_of
 from src.data.pipeline import as_batches
+from src.data.prepared import MOST_OF_A_BATCH
 
 COUNT = 11
 AGES = np.arange(COUNT, dtype=np.float32)
@@ -31,7 +33,8 @@ def rows(parts):
 
 
 def as_held(parts, how):
-    return {"arrays": lambda: parts, "rows": lambda: rows(parts), "dataset": lambda: dataset(parts)}[how]()
+    held = {"arrays": lambda: parts, "rows": lambda: rows(parts), "dataset": lambda: dataset(parts)}
+    return (held | {"batches": lambda: as_batches(dataset(parts).batch(4))})[how]()
 
 
 def dataset(parts):
@@ -108,15 +111,60 @@ class Halved(Data):
         return inputs + tf.cast(index + 100 * epoch, tf.float32), targets
 
 
-@pytest.mark.parametrize("how", ["arrays", "rows", "dataset"])
+@pytest.mark.parametrize("how", ["arrays", "rows", "dataset", "batches"])
 def test_a_kind_of_data_prepares_its_inputs_and_augments_training_alone(how):
     data = Halved(train=as_held((AGES, AGES), how), val=as_held((AGES, AGES), how), batch_size=4, seed=0)
+    if how == "batches":  # whose indices are their own
+        place = np.concatenate([np.arange(4), MOST_OF_A_BATCH + np.arange(4), 2 * MOST_OF_A_BATCH + np.arange(3)])
+        assert_same(read(data.train, epoch=2), ((AGES / 2 + 200 + place).astype(np.float32), AGES))
+        assert_same(read(data.train, epoch=2, step=1)[1], AGES[4:])
+        assert_same(read(data.unaugmented())[0], AGES / 2)
+        return check_stored(data)
     inputs, targets = read(data.train, epoch=2)
     assert_same(inputs, 200 + 1.5 * targets.numpy())
-    assert_same(read(data.val)[0], AGES / 2)
-    assert_same(read(data.raw("train"))[0], AGES)
+    check_stored(data)
     data.overfit(batches=1)
     assert_same(read(data.train)[0], AGES[:4] / 2)
+
+
+def check_stored(data):
+    assert_same(read(data.val)[0], AGES / 2)
+    assert_same(read(data.raw("train"))[0], AGES)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda data: data.repeat(), "number of examples is infinite"),
+        (lambda data: data.filter(lambda *_: True), r"number of examples is unknown; .*as_batches\(dataset\.batch"),
+        (lambda data: data.take(0), "number of examples is 0"),
+    ],
+)
+def test_a_dataset_of_no_known_length_is_told_the_ways_out(change, told):
+    for split, limit in (("train", None), ("train", 0.5), ("val", None)):
+        splits = {"train": dataset((AGES, AGES)), split: change(dataset((AGES, AGES)))}
+        with pytest.raises(ValueError, match=told):
+            Data(**splits, batch_size=4, seed=0, limit=limit)
+
+
+def test_elements_that_are_no_tuples_are_inputs():
+    assert_same(read(Data(train=dataset(INPUTS), batch_size=4, seed=0, shuffle=False).train), (INPUTS,))
+
+
+def test_batches_of_classes_have_targets_that_are_some():
+    splits = {"batch_size": 4, "seed": 0, "class_names": ["no", "yes"]}
+    with pytest.raises(DataError, match=r"has no targets: .*dataset\.map\(lambda row"):
+        Data(train=as_batches(dataset({"x": AGES, "y": AGES}).batch(4)), **splits).check()
+    pairs = dataset((AGES, AGES.astype(np.int64)))
+    for train in (as_batches(pairs.batch(4)), pairs):
+        with pytest.raises(DataError, match="the first batch of the train split has labels from 0 to 3"):
+            Data(train=train, **splits).check()
+
+
+def test_ragged_targets_are_looked_at_too():
+    boxes = tf.RaggedTensor.from_row_lengths(np.array([[1.0, 2.0], [np.nan, 0.0]], np.float32), [1] + [0] * 9 + [1])
+    with pytest.raises(DataError, match=r"targets\.boxes of the train split has NaN"):
+        Data(train=(AGES, {"boxes": boxes}), batch_size=4, seed=0).check()
 
 
 @pytest.mark.parametrize(
@@ -188,6 +236,33 @@ def test_a_pipeline_of_ones_own_is_taken_as_it_is_and_told_where_it_does_not_rep
     with pytest.raises(ValueError, match=r"limit is 0\.5, and the train split is batches"):
         Data(train=as_batches(shuffled.batch(4)), batch_size=1, seed=0, limit=0.5)
     assert caplog.text.count("the train split gives other batches each time") == told and "val" not in caplog.text
+
+
+INTS = np.arange(12).reshape(4, 3) % 2
+
+
+@pytest.mark.parametrize(
+    ("targets", "classes", "outputs", "score", "kind"),
+    [
+        (INTS[:, 0], 3, [None, 3], "softmax", "classes"),
+        (INTS[:, :1], 3, [None, 3], "softmax", "classes"),
+        (INTS, 4, [None, 3, 4], "softmax", "classes"),  # of each place
+        (INTS, 3, [None, 3], "sigmoid", "labels"),  # columns of whole numbers
+        (INTS.astype(np.float32), 3, [None, 3], "sigmoid", "labels"),
+        (INTS[:, 0], 2, [None, 1], "sigmoid", "labels"),
+        (INTS, 2, [None, 3, 1], "sigmoid", "classes"),
+        (INTS[..., None], 2, [None, 3, 1], "sigmoid", "classes"),
+        (INTS, 4, [None, 4], None, None),
+        (INTS[:, 0], 3, [None, 1], None, None),
+        (INTS.astype(np.float32), 0, [None, 3], None, "numbers"),
+        (INTS[:, 0].astype(np.float32), 0, [None, 1], None, "numbers"),
+        (INTS, 0, [None, 3], None, None),
+    ],
+)
+def test_what_outputs_are_to_targets(targets, classes, outputs, score, kind):
+    data = Data(train=(AGES[:4], targets), batch_size=2, seed=0, class_names=[*map(str, range(classes))])
+    assert data.score(tf.TensorShape(outputs)) == score
+    assert kind_of(data, data.train.element_spec, tf.TensorSpec(outputs)) == kind
 
 
 OWN = """

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
+from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.images.files import Reading
 
 COLOURS = np.array([(20, 20, 20), (220, 30, 30), (30, 220, 30), (30, 30, 220)], np.uint8)
@@ -37,6 +39,29 @@ def write_classes(folder: Path, counts: Mapping[str, int], *, size: int = 8) -> 
         for number in range(count):
             pixels = np.clip(colour + random.normal(0, 20, (size, size, 3)), 0, 255).astype(np.uint8)
             save(folder / name / f"{number:03}.png", pixels)
+    return folder
+
+
+def write_digits(folder: Path, labels: Mapping[str, int], *, size: int = 32) -> Path:
+    """Handwritten digits in a folder for each of some labels: threes/000.png, ..."""
+    images, numbers = load_digits()
+    for name, label in labels.items():
+        for number, image in enumerate(images[numbers == label]):
+            save(folder / name / f"{number:03}.png", np.kron(image[..., 0], np.ones([size // 8] * 2, np.uint8)))
+    return folder
+
+
+def write_records(folder: Path) -> Path:
+    """The digits as tf.train.Examples: folder/train.tfrecord and folder/val.tfrecord."""
+    images, labels = load_digits()
+    folder.mkdir()
+    for split in ("train", "val"):
+        with tf.io.TFRecordWriter(str(folder / f"{split}.tfrecord")) as file:
+            for i in digit_indices(split):
+                png = tf.train.BytesList(value=[tf.io.encode_png(images[i]).numpy()])
+                label = tf.train.Feature(int64_list=tf.train.Int64List(value=[labels[i]]))
+                feature = {"image": tf.train.Feature(bytes_list=png), "label": label}
+                file.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
     return folder
 
 

@@ -27,7 +27,8 @@ Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
 UNDERSTOOD = (
     "What is understood: images [n, height, width, channels], uint8 or floats in [0, 1], or features [n, ...], finite "
     "floats of another rank; an integer label of each [n], or of each pixel [n, height, width], 0 to num_classes - 1 "
-    "with num_classes at least 2; and a model that gives one logit for each class"
+    "with num_classes at least 2; and a model that gives one logit for each class, or for two classes a single one. "
+    "Data of any other inputs and targets are a src.data.data.Data"
 )
 
 
@@ -136,12 +137,6 @@ class ImageData(Data):
         ):
             raise DataError(f"an example of the {name} split is {parts}. {UNDERSTOOD}")
         return parts
-
-    def are_scores(self, outputs: tf.TensorShape) -> bool:
-        """As of all data; [n, H, W, classes] for masks too."""
-        targets = self.train.element_spec[1]
-        known = targets.dtype.is_integer and targets.shape.rank in (1, 3)
-        return known and len(outputs) == targets.shape.rank + 1 and outputs[-1] == self.num_classes >= 2
 
     def check(self) -> None:
         """Look at what a model would be given: shapes and dtypes; the values of arrays, else of each first batch.
