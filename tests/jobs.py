@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.folders import write_digits, write_pairs, write_records
+from tests.support.folders import write_classes, write_pairs, write_records
 from tests.support.forks import ROOT
 
 OWN_CODE, TASKS = ROOT / "docs" / "own-code.md", ROOT / "docs" / "tasks.md"
@@ -97,7 +97,8 @@ def write_files(folder: Path, job: Job) -> list[str]:
     the files in `records`.
     """
     if "data.path=photos" in job.command:
-        write_digits(folder / "photos", {"threes": 3, "eights": 8})
+        # As many steps as the averages of batch normalisation need.
+        write_classes(folder / "photos", {"cats": 600, "dogs": 600}, size=32)
     if "data.path=shapes" in job.command:
         write_pairs(folder / "shapes", count=60, classes=2)
     if "data=records" in job.command:

@@ -42,15 +42,6 @@ def write_classes(folder: Path, counts: Mapping[str, int], *, size: int = 8) -> 
     return folder
 
 
-def write_digits(folder: Path, labels: Mapping[str, int], *, size: int = 32) -> Path:
-    """Handwritten digits in a folder for each of some labels: threes/000.png, ..."""
-    images, numbers = load_digits()
-    for name, label in labels.items():
-        for number, image in enumerate(images[numbers == label]):
-            save(folder / name / f"{number:03}.png", np.kron(image[..., 0], np.ones([size // 8] * 2, np.uint8)))
-    return folder
-
-
 def write_records(folder: Path) -> Path:
     """The digits as tf.train.Examples: folder/train.tfrecord and folder/val.tfrecord."""
     images, labels = load_digits()
