@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -94,15 +95,31 @@ def test_weights_of_another_run_are_taken_and_named(tmp_path):
     first = ("data=digits", "model=mlp", "model.hidden_units=[16]", *SHORT)
     assert train(*first, cwd=tmp_path).returncode == 0
     run = only_run(tmp_path / "outputs" / "digits")
-    second = train(*first, f"init_from={run}", "optimizer=sgd", "name=second", cwd=tmp_path)
-    assert second.returncode == 0 and f"init_from={run}: 4 of 4 weights taken" in second.stderr
+    again = (*first, f"init_from={run}", "optimizer=sgd", "name=second")
+    begun = train(*again, "max_seconds=1e-9", cwd=tmp_path)
+    assert begun.returncode == 0 and f"init_from={run}: 4 of 4 weights taken" in begun.stderr
+    aside = run.rename(run.with_name("aside"))
+    assert "(interrupted) was computed before a change of file" in train(*again, cwd=tmp_path).stderr
+    second = train(*again, "stale=reuse", cwd=tmp_path)
+    assert second.returncode == 0 and "continuing after step" in second.stderr, second.stderr
+    evaluated = forks.run("src.evaluate", [str(only_run(tmp_path / "outputs" / "second"))], cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    aside.rename(run)
     losses = [
         json.loads((only_run(tmp_path / "outputs" / name) / "history.jsonl").read_text().splitlines()[0])
         for name in ("digits", "second")
     ]
     assert losses[1]["train/loss"] < losses[0]["train/loss"]
-    other = train(*first[:2], "model.hidden_units=[8]", *SHORT, f"init_from={run}", "name=third", cwd=tmp_path)
+    of_other_size = (*first[:2], "model.hidden_units=[8]", *SHORT, f"init_from={run}", "name=third")
+    other = train(*of_other_size, cwd=tmp_path)
     assert "1 of 4 weights taken; as initialized: dense_1/kernel" in other.stderr
+    assert "already completed, reused" in train(*of_other_size, cwd=tmp_path).stdout
+    shutil.rmtree(run)
+    asked = train(*of_other_size, cwd=tmp_path)
+    assert asked.returncode == 1 and "best/ckpt-* (not there any more)" in asked.stderr, asked.stderr
+    assert "already completed, reused" in train(*of_other_size, "stale=reuse", cwd=tmp_path).stdout
+    refused = train(*of_other_size, "stale=rerun", cwd=tmp_path)
+    assert refused.returncode == 2 and "there is no such file or folder" in refused.stderr
     (tmp_path / "mine.keras").write_text("")
     none = train("data=digits", "model=cnn", *SHORT, "init_from=mine.keras", cwd=tmp_path)
     assert none.returncode == 2 and "mine.keras is no model that can be loaded" in none.stderr

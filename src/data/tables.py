@@ -114,9 +114,14 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
         if path.suffix == ".parquet":
             try:
                 import pandas
+
+                frame = pandas.read_parquet(path)
             except ImportError as error:
-                raise DataError(f"{path}: Parquet needs pandas: pip install -e '.[tables]', or give CSV") from error
-            return {str(name): np.asarray(column) for name, column in pandas.read_parquet(path).items()}
+                raise DataError(
+                    f"{path}: Parquet needs pandas and pyarrow: pip install -e '.[tables]', or give CSV"
+                ) from error
+            named = any(name is not None for name in frame.index.names)  # as columns of the file are
+            return {str(name): np.asarray(column) for name, column in (frame.reset_index() if named else frame).items()}
         with path.open(newline="", encoding="utf-8-sig") as file:
             names, *rows = list(csv.reader(file))
     except (OSError, ValueError) as error:

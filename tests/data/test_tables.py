@@ -1,12 +1,15 @@
 """Tables, texts and series from files: what would come out otherwise than it stands there is refused."""
 
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from src.common.columns import column_names
 from src.data.data import Data, DataError
 from src.data.sequences import characters, windows
-from src.data.tables import table
+from src.data.tables import read_table, table
 from src.data.texts import texts
 from src.models.table_mlp import table_mlp
 
@@ -86,6 +89,38 @@ def test_a_category_has_one_text_whatever_its_dtype(tmp_path):
         )
     ]
     assert found == [{"0", "1", "2"}] * 2
+
+
+def test_a_parquet_file_is_the_table_that_its_columns_are(tmp_path):
+    pandas = pytest.importorskip("pandas", reason="of the extra `tables`")
+    pytest.importorskip("pyarrow", reason="of the extra `tables`")
+    columns = {
+        "a": NUMBERS,
+        "whole": pandas.array([None, *range(1, ROWS)], dtype="Int64"),
+        "kind": pandas.Categorical(["x", "y"] * (ROWS // 2)),
+        "flag": [True, False] * (ROWS // 2),
+        "y": NUMBERS * 2,
+    }
+    file = tmp_path / "a.parquet"
+    pandas.DataFrame(columns).set_index("a").to_parquet(file)
+    assert sorted(column_names(file)) == sorted(columns) == sorted(read_table(file))
+    with pytest.raises(DataError, match=r"1 values of whole are missing, the first in row 1; .*data.missing.whole=0"):
+        table(path=str(file), target="y", **OPTIONS)
+    inputs, targets = examples(table(path=str(file), target="y", missing={"whole": 0}, **OPTIONS))
+    order = np.argsort(targets)
+    np.testing.assert_array_equal(inputs["whole"][order], np.arange(ROWS))
+    np.testing.assert_array_equal(inputs["a"] * 2, targets)
+    assert inputs["kind"][order].tolist() == ["x", "y"] * (ROWS // 2)
+    assert inputs["flag"][order].tolist() == [1, 0] * (ROWS // 2)
+
+
+def test_without_pandas_the_extra_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert column_names(tmp_path / "a.parquet") is None
+    with pytest.raises(DataError, match=r"a\.parquet: Parquet needs pandas and pyarrow: pip install -e '\.\[tables\]'"):
+        table(path=str(tmp_path / "a.parquet"), target="y", **OPTIONS)
 
 
 def test_a_text_without_a_label_is_refused(tmp_path):

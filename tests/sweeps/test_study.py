@@ -460,6 +460,30 @@ def test_a_suggestion_made_twice_runs_once(tmp_path, monkeypatch):
     assert len(trials) == 6
 
 
+def test_a_finished_trial_is_measured_on_the_test_split_where_a_later_command_asks_for_it(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    begun = []
+
+    def outcome(seed):
+        begun.append(seed)
+        return 0.5
+
+    def run(*more):
+        return searched("seed=0,1", *more, **{"sampler._target_": GRID["_target_"]}).run(InstantRunner(outcome))
+
+    assert run() == 0
+    (first, other) = sorted(tmp_path.glob("outputs/digits/*/run.json"))
+    for path in (first, other):
+        (path.parent / "checkpoints").mkdir()
+    Record(other.parent).update(test={"test/loss": 0.5})
+    begun.clear()
+    assert run() == 0 and begun == []
+    assert run("evaluate_test=true") == 0 and [f"s{seed}" in first.parent.name for seed in begun] == [True]
+    assert states(load(journal(tmp_path)).trials) == ["COMPLETE"] * 2
+
+
 def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 

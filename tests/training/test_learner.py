@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import runpy
+
 import keras
 import numpy as np
 import pytest
@@ -10,8 +13,9 @@ from keras import layers
 
 from src.data.pipeline import First, InMemory
 from src.training.checkpoints import Checkpoints
-from src.training.learner import Supervised
+from src.training.learner import SEED, Supervised
 from src.training.trainer import NonFiniteLoss, Trainer
+from tests.jobs import own_code
 from tests.training.test_trainer import assert_same, weights
 
 SIZE = 4
@@ -87,6 +91,33 @@ def test_no_optimizer_takes_a_step_that_is_not_finite_for_one(poison):
         poisoned.fit(data(poison=poison), epochs=1)
     groups = (trainer.learner.variables() for trainer in (clean, poisoned))
     assert_same(*([v.numpy() for name in ("model", "optimizer", "rival") for v in found[name]] for found in groups))
+
+
+@pytest.mark.parametrize("name", ["vae", "gan", "rates"])
+def test_a_learner_of_the_docs_changes_nothing_in_a_step_that_is_not_finite(name, tmp_path):
+    """Of the rivals, only the critic sees images that are NaN."""
+    (tmp_path / "mine.py").write_text(own_code()[f"mine/{name}.py"])
+    mine = runpy.run_path(str(tmp_path / "mine.py"))
+    optimizer, loss = keras.optimizers.Adam(), keras.losses.MeanSquaredError()
+    if name == "vae":
+        learner = mine["Reconstruction"](model=mine["vae"](input_shape=(8, 8, 1)), optimizer=optimizer, loss=loss)
+    elif name == "gan":
+        learner = mine["Gan"](latent=4, critic_rate=0.1, model=mine["generator"](latent=4), optimizer=optimizer)
+    else:
+        model = keras.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), layers.Dense(3), layers.Dense(1)])
+        learner = mine["SlowBody"](body_rate=0.1, model=model, optimizer=optimizer, loss=loss)
+
+    def trained():
+        groups = {group: found for group, found in learner.variables().items() if group != "metrics"}
+        return [v.numpy() for found in groups.values() for v in found if not v.path.endswith(SEED)]
+
+    before = trained()
+    found, _ = learner.train_step(tf.fill([3, 8, 8, 1], math.nan), tf.zeros([3, 1]))
+    assert math.isnan(found)
+    assert_same(trained(), before)
+    found, _ = learner.train_step(tf.ones([3, 8, 8, 1]), tf.ones([3, 1]))
+    changed = [(one != other).any() for one, other in zip(trained(), before, strict=True)]
+    assert math.isfinite(found) and sum(changed) > len(changed) / 2
 
 
 def test_what_a_learner_forgets_to_save_is_refused(monkeypatch):
