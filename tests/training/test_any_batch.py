@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from src.data.pipeline import InMemory, Lazy, as_batches
-from src.losses import CrossEntropy, PerOutput, Tversky, WeightedSum
+from src.losses import CrossEntropy, PerOutput, Tversky, WeightedSum, mean_loss
 from src.metrics import MeanIoU, Of, Perplexity
 from src.training.callback import Callback
 from src.training.learner import Supervised
@@ -231,6 +231,13 @@ def test_an_infinite_pipeline_trains_for_steps_per_epoch():
         as_batches(dataset)
     with pytest.raises(ValueError, match="steps_per_epoch is 5, and the dataset has 3 batches"):
         as_batches(as_dataset((X, Y)), steps_per_epoch=5)
+
+
+def test_a_function_of_values_gets_its_targets_as_they_are():
+    """And not as floats, which Keras makes of all: they are places here."""
+    labels, scores = tf.constant(LABELS), RANDOM.normal(size=(EXAMPLES, 3)).astype(np.float32)
+    found = mean_loss(lambda places, outputs: tf.gather(outputs, places, batch_dims=1), labels, tf.constant(scores))
+    np.testing.assert_allclose(found, scores[np.arange(EXAMPLES), LABELS].mean(), rtol=1e-5)
 
 
 def test_perplexity():
