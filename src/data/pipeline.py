@@ -304,9 +304,9 @@ def as_examples(examples: Any) -> Any:
         return examples
     if (count := int(examples.cardinality())) < 1:
         raise ValueError(
-            f"the dataset's number of examples is {UNCOUNTED.get(count, '0')}; a split needs a known "
-            "number of examples, at least 1: use dataset.take(n) or "
-            "dataset.apply(tf.data.experimental.assert_cardinality(n)), or give batches: as_batches(dataset.batch(n), steps_per_epoch=...)"
+            f"the dataset's number of examples is {UNCOUNTED.get(count, '0')}; a split needs a known number of "
+            "examples, at least 1: use dataset.take(n) or dataset.apply(tf.data.experimental.assert_cardinality(n)), "
+            "or give batches: as_batches(dataset.batch(n), steps_per_epoch=...)"
         )
     return _of_tuples(examples)
 
