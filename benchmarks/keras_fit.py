@@ -15,10 +15,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from benchmarks.pairs import peak_megabytes
+from benchmarks.pairs import Disagreement, peak_megabytes
+
+SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -72,92 +73,111 @@ def work(job: Peer) -> dict[str, Any]:
     keras.utils.set_random_seed(cfg.seed)  # of fit's order
     model = instantiate(cfg.model, _convert_="all")
     model.set_weights([arrays[f"weight_{number}"] for number in range(len(model.weights))])
-    digest = hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()))
-    parts = {
-        "optimizer": instantiate(cfg.optimizer, learning_rate=instantiate(cfg.schedule), _convert_="all"),
-        "loss": instantiate(cfg.loss, _convert_="all"),
-        "metrics": [_metric(name, metric) for name, metric in cfg.metric.items()],
-    }
-    marks: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        train = _bare if job.bare else _fit
-        history = train(job, cfg, model, arrays, **parts, folder=Path(folder), mark=lambda: marks.append(_now()))
+    facts = facts_of(cfg, model, cfg.run.steps_per_epoch)
+    training = Training(
+        cfg,
+        model,
+        arrays,
+        optimizer=instantiate(cfg.optimizer, learning_rate=instantiate(cfg.schedule), _convert_="all"),
+        loss=instantiate(cfg.loss, _convert_="all"),
+        metrics=[_metric(name, metric) for name, metric in cfg.metric.items()],
+        marks=[],
+    )
+    history = _bare(training) if job.bare else _fit(training, job)
     threads = tf.config.threading.get_intra_op_parallelism_threads() if job.backend == "tensorflow" else 0
+    return {**measured(facts, training.marks, history), "threads": threads or available_cores()}
+
+
+def facts_of(cfg: Any, model: Any, steps_per_epoch: int) -> dict[str, Any]:
+    """What must be the same of all rows before training."""
+    digest = hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()))
     return {
         "initial_weights": digest.hexdigest(),
         "parameters": model.count_params(),
-        "steps_per_epoch": cfg.run.steps_per_epoch,
+        "steps_per_epoch": steps_per_epoch,
         "batch_size": cfg.batch_size,
         "epochs": cfg.epochs,
-        "threads": threads or available_cores(),
+    }
+
+
+def measured(facts: dict[str, Any], marks: list[float], history: list[dict[str, float]]) -> dict[str, Any]:
+    """A row's result, of when each epoch ended, in seconds, and each epoch's numbers.
+
+    Raises:
+        Disagreement: these are not of all epochs.
+    """
+    if len(marks) != facts["epochs"] or len(history) != facts["epochs"]:
+        raise Disagreement(f"{len(marks)} epochs were run and {len(history)} recorded")
+    return {
+        **facts,
         "history": history,
-        "steps_per_second": cfg.run.steps_per_epoch * (len(marks) - 1) / (marks[-1] - marks[0]),
+        "steps_per_second": facts["steps_per_epoch"] * (len(marks) - 1) / (marks[-1] - marks[0]),
         "peak_megabytes": peak_megabytes(),
     }
 
 
-def _fit(
-    job: Peer,
-    cfg: Any,
-    model: Any,
-    arrays: dict[str, Any],
-    *,
-    optimizer: Any,
-    loss: Any,
-    metrics: list[Any],
-    folder: Path,
-    mark: Callable[[], None],
-) -> list[dict[str, float]]:
+@dataclass(frozen=True)
+class Training:
+    """What fit and the bare loop train with; `marks` takes when each epoch ends, in seconds."""
+
+    cfg: Any
+    model: Any
+    arrays: dict[str, Any]
+    optimizer: Any
+    loss: Any
+    metrics: list[Any]
+    marks: list[float]
+
+    def mark(self) -> None:
+        """An epoch ends."""
+        self.marks.append(time.perf_counter())
+
+
+def _fit(training: Training, job: Peer) -> list[dict[str, float]]:
     """compile/fit, with summaries, each epoch's full model and the best one; returns each epoch's numbers."""
     import keras
 
+    cfg, model, arrays = training.cfg, training.model, training.arrays
     steps = cfg.run.steps_per_epoch if job.epoch_per_execution else job.steps_per_execution
-    model.compile(optimizer=optimizer, loss=loss, metrics=metrics, steps_per_execution=steps)
+    parts = {"optimizer": training.optimizer, "loss": training.loss, "metrics": training.metrics}
+    model.compile(**parts, steps_per_execution=steps)
     best = {"monitor": cfg.monitor.replace("/", "_"), "mode": cfg.mode, "save_best_only": True}
-    files = [
-        keras.callbacks.TensorBoard(log_dir=str(folder / "logs")),
-        keras.callbacks.ModelCheckpoint(str(folder / "epoch-{epoch:03d}.keras")),
-        keras.callbacks.ModelCheckpoint(str(folder / "best.keras"), **best),
-    ]
-    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: mark())
-    history = model.fit(
-        arrays["train_inputs"],
-        arrays["train_targets"],
-        batch_size=cfg.batch_size,
-        epochs=cfg.epochs,
-        validation_data=(arrays["val_inputs"], arrays["val_targets"]),
-        shuffle=cfg.data.shuffle,
-        verbose=2,
-        callbacks=[*(files if job.files else []), clock],
-    ).history
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        files = [
+            keras.callbacks.TensorBoard(log_dir=f"{folder}/logs"),
+            keras.callbacks.ModelCheckpoint(f"{folder}/epoch-{{epoch:03d}}.keras"),
+            keras.callbacks.ModelCheckpoint(f"{folder}/best.keras", **best),
+        ]
+        clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: training.mark())
+        history = model.fit(
+            arrays["train_inputs"],
+            arrays["train_targets"],
+            batch_size=cfg.batch_size,
+            epochs=cfg.epochs,
+            validation_data=(arrays["val_inputs"], arrays["val_targets"]),
+            shuffle=cfg.data.shuffle,
+            verbose=2,
+            callbacks=[*(files if job.files else []), clock],
+        ).history
     named = {f"val/{k[4:]}" if k.startswith("val_") else f"train/{k}": v for k, v in history.items()}
     return [dict(zip(named, map(float, values), strict=True)) for values in zip(*named.values(), strict=True)]
 
 
-def _bare(
-    job: Peer,
-    cfg: Any,
-    model: Any,
-    arrays: dict[str, Any],
-    *,
-    optimizer: Any,
-    loss: Any,
-    metrics: list[Any],
-    folder: Path,
-    mark: Callable[[], None],
-) -> list[dict[str, float]]:
+def _bare(training: Training) -> list[dict[str, float]]:
     """The custom loop of TensorFlow's guide, its epoch in one graph; returns each epoch's numbers."""
     import keras
     import tensorflow as tf
 
+    cfg, model, arrays, optimizer = training.cfg, training.model, training.arrays, training.optimizer
     mean = keras.metrics.Mean(name="loss")
+    metrics = [mean, *training.metrics]
     batch, history = cfg.batch_size, []
     optimizer.build(model.trainable_variables)
-    splits = {split: [tf.constant(arrays[f"{split}_{part}"]) for part in ("inputs", "targets")] for split in _SPLITS}
+    splits = {split: [tf.constant(arrays[f"{split}_{part}"]) for part in ("inputs", "targets")] for split in SPLITS}
 
     def epoch_of(split: str) -> Callable[[Any], None]:
         inputs, targets = splits[split]
-        training = split == "train"
+        is_training = split == "train"
 
         @tf.function
         def epoch(order: Any) -> None:
@@ -165,32 +185,29 @@ def _bare(
                 chosen = order[start : start + batch]
                 x, y = tf.gather(inputs, chosen), tf.gather(targets, chosen)
                 with tf.GradientTape() as tape:
-                    outputs = model(x, training=training)
-                    value = loss(y, outputs)
-                if training:
+                    outputs = model(x, training=is_training)
+                    value = training.loss(y, outputs)
+                if is_training:
                     variables = model.trainable_variables
                     optimizer.apply(tape.gradient(value, variables), variables)
                 mean.update_state(value, sample_weight=tf.size(chosen))
-                for metric in metrics:
+                for metric in training.metrics:
                     metric.update_state(y, outputs)
 
         return epoch
 
-    epochs = {split: epoch_of(split) for split in _SPLITS}
+    epochs = {split: epoch_of(split) for split in SPLITS}
     for _ in range(cfg.epochs):
         numbers: dict[str, float] = {}
-        for split in _SPLITS:
+        for split in SPLITS:
             order = tf.range(len(splits[split][0]))
             epochs[split](tf.random.shuffle(order) if split == "train" and cfg.data.shuffle else order)
-            numbers |= {f"{split}/{metric.name}": float(metric.result()) for metric in (mean, *metrics)}
-            for metric in (mean, *metrics):
+            numbers |= {f"{split}/{metric.name}": float(metric.result()) for metric in metrics}
+            for metric in metrics:
                 metric.reset_state()
-        mark()
+        training.mark()
         history.append(numbers)
     return history
-
-
-_SPLITS, _now = ("train", "val"), time.perf_counter
 
 
 def _metric(name: str, metric: Any) -> Any:

@@ -16,7 +16,6 @@ steps, and print a line an epoch (verbose=2) instead of a bar. JAX is an extra: 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import tempfile
@@ -26,12 +25,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.keras_fit import Peer
+from benchmarks.keras_fit import SPLITS, Peer, facts_of, measured
 from benchmarks.pairs import (
-    Disagreement,
     interleave,
     machine,
-    peak_megabytes,
     ratios,
     require_close,
     require_equal,
@@ -293,15 +290,7 @@ def work(job: Workload) -> dict[str, Any]:
         data = build.build_data(cfg)
         if job.prepared:
             return _prepare(cfg, data, Path(job.prepared), run_dir=Path(folder))
-        result = {**_fit_ours(job, cfg, data, Path(folder)), "threads": threads}
-    marks, steps = result.pop("marks"), result["steps_per_epoch"]
-    if len(marks) != result["epochs"] or len(result["history"]) != result["epochs"]:
-        raise Disagreement(f"{len(marks)} epochs were run and {len(result['history'])} recorded")
-    return {
-        **result,
-        "steps_per_second": steps * (len(marks) - 1) / (marks[-1] - marks[0]),
-        "peak_megabytes": peak_megabytes(),
-    }
+        return {**_fit_ours(job, cfg, data, Path(folder)), "threads": threads}
 
 
 def _fit_ours(job: Workload, cfg: Any, data: Any, folder: Path) -> dict[str, Any]:
@@ -317,18 +306,10 @@ def _fit_ours(job: Workload, cfg: Any, data: Any, folder: Path) -> dict[str, Any
     trainer = build.build_trainer(cfg, data, run_dir=folder, extra_callbacks={"record": keeper})
     if not job.files:
         trainer.callbacks.clear()
-    digest = hashlib.sha256(b"".join(weight.tobytes() for weight in trainer.model.get_weights()))
-    facts = {
-        "initial_weights": digest.hexdigest(),
-        "parameters": trainer.model.count_params(),
-        "steps_per_epoch": data.train.steps_per_epoch,
-        "batch_size": cfg.batch_size,
-        "epochs": cfg.epochs,
-    }
+    facts = facts_of(cfg, trainer.model, data.train.steps_per_epoch)
     clock = _Clock(trainer.callbacks)
     trainer.fit(data.train, data.val, epochs=cfg.epochs)
-    history = [{key: value for key, value in epoch.items() if "/" in key} for epoch in clock.history]
-    return {**facts, "marks": clock.marks, "history": history, "milliseconds": clock.milliseconds_per_epoch()}
+    return {**measured(facts, clock.marks, clock.history), "milliseconds": clock.milliseconds_per_epoch()}
 
 
 def _prepare(cfg: Any, data: Any, path: Path, *, run_dir: Path) -> dict[str, Any]:
@@ -340,7 +321,7 @@ def _prepare(cfg: Any, data: Any, path: Path, *, run_dir: Path) -> dict[str, Any
     steps = data.train.steps_per_epoch
     model = build.build_trainer(cfg, data, run_dir=run_dir).model
     arrays = {f"weight_{number}": weight for number, weight in enumerate(model.get_weights())}
-    for split in ("train", "val"):
+    for split in SPLITS:
         arrays |= zip((f"{split}_inputs", f"{split}_targets"), _arrays(data, split), strict=True)
     facts = {**data.facts, "steps_per_epoch": steps, "total_steps": steps * cfg.epochs}
     np.savez(path, facts=json.dumps(facts), **arrays)
@@ -414,5 +395,5 @@ def _arrays(data: Any, split: str) -> tuple[Any, Any]:
 
 if __name__ == "__main__":
     described = json.loads(sys.argv[1])
-    measured = work(Workload(**{**described, "overrides": tuple(described["overrides"])}))
-    print(json.dumps(measured), flush=True)
+    result = work(Workload(**{**described, "overrides": tuple(described["overrides"])}))
+    print(json.dumps(result), flush=True)
