@@ -19,7 +19,6 @@ import numpy as np
 import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.callbacks.checkpoint import BEST
 from src.common.errors import Shortage, one_line, plain_message, users_line
 from src.common.machine import KERAS, available_cores
 from src.common.text import first_of, plural
@@ -32,6 +31,7 @@ from src.runs.recorded_config import load_config
 from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints
 from src.training.learner import SEED
+from src.training.manifest import BEST
 from src.training.state import kept
 from src.training.trainer import Trainer
 

@@ -92,10 +92,10 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
     """
     with importing():
         from src import build
-        from src.callbacks.checkpoint import BEST
         from src.callbacks.export import SERVED_VERSION
         from src.inspection import evaluation
         from src.training.checkpoints import Checkpoints
+        from src.training.manifest import BEST
 
         record = Record(run).read() or EMPTY
         build.set_up_process(threads=record["environment"]["threads"] or available_cores())

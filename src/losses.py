@@ -22,7 +22,13 @@ import tensorflow as tf
 
 from src.common.internals import mask_of
 from src.common.ranges import NonNegative, Positive, Share, enforce_ranges, is_number
-from src.data.batch import OF_CLASSES, Nest, check_class_numbers, class_numbers, is_single, part_of
+from src.data.batch import Nest, class_numbers, is_single, part_of
+
+# What of Keras takes targets for numbers of classes; of `IoU` and its kinds, those with `sparse_y_true`.
+OF_CLASSES = (
+    *(keras.losses.SparseCategoricalCrossentropy, keras.metrics.SparseCategoricalCrossentropy),
+    *(keras.metrics.SparseCategoricalAccuracy, keras.metrics.SparseTopKCategoricalAccuracy, keras.losses.CTC),
+)
 
 
 class Loss(Protocol):
@@ -50,12 +56,11 @@ def mean_loss(loss: Callable[..., tf.Tensor], targets: Nest, outputs: Nest, weig
         if of_keras or getattr(loss, "is_of_one_output", False):
             raise ValueError("it takes one tensor of each; src.losses.PerOutput gives each output its own loss")
     elif targets is not None:
-        check_class_numbers(loss, targets)
+        check_classes(loss, targets, outputs)
         alike = _like(outputs, targets)
         is_one_by_one = type(loss) in MEANS_OF_KERAS and type(loss) is not keras.losses.SparseCategoricalCrossentropy
         if is_one_by_one and not alike.shape.is_compatible_with(outputs.shape):
             raise ValueError("it compares number with number, and the shapes differ")
-        check_scores(loss, outputs)
         targets = targets if of_keras else alike
     # A sum of losses hands the weights on to each, which looks at the mask itself.
     weighing = weights if of_keras or isinstance(loss, WeightedSum | PerOutput) else _masked(weights, outputs)
@@ -83,13 +88,23 @@ class _MeanOf(keras.losses.Loss):
         return self._values
 
 
-def check_scores(compared_by: Any, outputs: tf.Tensor) -> None:
-    """Refuse one logit where a loss or metric takes a score for each class: it would be that of the only class.
+def check_classes(taker: Any, targets: Nest, outputs: Nest) -> None:
+    """Refuse what a loss or metric of classes would take for some: floats, which Keras's cut, as targets; one logit.
 
     Raises:
-        ValueError: naming what takes one.
+        ValueError: naming the dtype, or what takes one logit, and the way out.
     """
-    if isinstance(compared_by, (CrossEntropy, Tversky, *OF_CLASSES)) and outputs.shape[-1] == 1:
+    is_iou = isinstance(taker, keras.metrics.IoU) and not isinstance(taker, keras.metrics.BinaryIoU)
+    of_classes = taker.sparse_y_true if is_iou else isinstance(taker, OF_CLASSES) or hasattr(taker, "takes_classes")
+    function = getattr(taker, "func", taker)  # of a functools.partial
+    if of_classes or function is keras.losses.sparse_categorical_crossentropy:
+        dtype = tf.as_dtype(targets.dtype)
+        if dtype.is_floating:
+            raise ValueError(
+                f"its targets are numbers of classes, and these are {dtype.name}: give them as int32, or, of targets "
+                "that are no classes, another loss and other metrics"
+            )
+    if isinstance(taker, (CrossEntropy, Tversky, *OF_CLASSES)) and outputs.shape[-1] == 1:
         raise ValueError(
             "it takes a score for each class, and the outputs have one: of one logit are loss=binary_crossentropy, "
             "metric=binary and src.metrics.ClassScores"

@@ -18,8 +18,8 @@ import keras
 import tensorflow as tf
 
 from src.common.ranges import Range, enforce_ranges
-from src.data.batch import Nest, check_class_numbers, class_numbers, classes_of, is_single, part_of
-from src.losses import as_mask, check_scores
+from src.data.batch import Nest, class_numbers, classes_of, is_single, part_of
+from src.losses import as_mask, check_classes
 
 Classes = Annotated[int, Range(2)]
 Counts = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # right, targets and predictions of each class, float64 [classes]
@@ -207,10 +207,9 @@ class Of(keras.metrics.Metric):
     def update_state(self, y_true: Nest, y_pred: Nest, sample_weight: Nest = None) -> None:
         weights = sample_weight if is_single(sample_weight) else part_of(sample_weight, self.output, "weights")
         targets, outputs = part_of(y_true, self.output, "targets"), part_of(y_pred, self.output, "outputs")
-        check_class_numbers(self.metric, targets)
+        check_classes(self.metric, targets, outputs)
         weights = as_mask(weights, outputs)
         more = {} if weights is None else {"sample_weight": weights}
-        check_scores(self.metric, outputs)
         self.metric.update_state(targets, outputs, **more)
 
     def result(self) -> Any:

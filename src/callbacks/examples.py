@@ -21,7 +21,7 @@ from src.callbacks.events import EventCallback
 from src.callbacks.images import undrawable, write_image
 from src.common.pictures import confusion_counts, confusion_picture, scatters_picture
 from src.common.ranges import Count, enforce_ranges
-from src.data.batch import INPUTS, Nest, cell, classes_of, is_single, named_parts
+from src.data.batch import INPUTS, Batch, Nest, cell, classes_of, is_single, named_parts
 from src.data.data import Data
 from src.data.kind import kind_of
 from src.data.pipeline import every_batch
@@ -53,6 +53,7 @@ class Examples(EventCallback):
         self._data, self._best, self._count, self._every_epochs = data, best, examples, every_epochs
         self._split = "train" if data.val is None else "val"
         self._shows = False
+        self._first: Batch = ()
 
     def on_train_begin(self, state: TrainState) -> None:
         super().on_train_begin(state)
@@ -78,9 +79,14 @@ class Examples(EventCallback):
             return
         self.files.guard(self.files.write, write_image, self._split, state.best.step, pictures)
 
+    def close(self) -> None:
+        super().close()
+        self._first = ()
+
     def _table(self, state: TrainState) -> str:
         """In Markdown: a row for each example, and a column for each of its inputs, targets and outputs."""
-        inputs, *others = next(every_batch(self._batches))
+        self._first = self._first or next(every_batch(self._batches))
+        inputs, *others = self._first
         answers = {"truth": others[:1], "prediction": [self._predicted(state, inputs)]}
         columns = named_parts(inputs, INPUTS)
         for name, nests in answers.items():

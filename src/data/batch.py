@@ -18,11 +18,6 @@ Batch: TypeAlias = tuple[Nest, ...]
 NAMES = ("inputs", "targets", "weights")
 LONGEST_CELL = 60  # characters
 INPUTS, OUTPUTS = "inputs", "outputs"  # what is exported is called so where it has no name of its own
-# What of Keras takes targets for numbers of classes; of `IoU` and its kinds, those with `sparse_y_true`.
-OF_CLASSES = (
-    *(keras.losses.SparseCategoricalCrossentropy, keras.metrics.SparseCategoricalCrossentropy),
-    *(keras.metrics.SparseCategoricalAccuracy, keras.metrics.SparseTopKCategoricalAccuracy, keras.losses.CTC),
-)
 
 
 def examples_of(batch: Nest) -> tf.Tensor:
@@ -70,24 +65,6 @@ def class_numbers(targets: Any) -> tf.Tensor:
     if targets.dtype.is_floating:
         numbers = tf.where(tf.cast(numbers, targets.dtype) == targets, numbers, tf.int32.min)
     return numbers
-
-
-def check_class_numbers(taker: Any, targets: Any) -> None:
-    """Refuse floats as targets of a loss or metric that takes numbers of classes; Keras's cut them, or find none right.
-
-    Raises:
-        ValueError: naming the dtype and the way out.
-    """
-    is_iou = isinstance(taker, keras.metrics.IoU) and not isinstance(taker, keras.metrics.BinaryIoU)
-    of_classes = taker.sparse_y_true if is_iou else isinstance(taker, OF_CLASSES) or hasattr(taker, "takes_classes")
-    function = getattr(taker, "func", taker)  # of a functools.partial
-    if of_classes or function is keras.losses.sparse_categorical_crossentropy:
-        dtype = tf.as_dtype(targets.dtype)
-        if dtype.is_floating:
-            raise ValueError(
-                f"its targets are numbers of classes, and these are {dtype.name}: give them as int32, or, of targets "
-                "that are no classes, another loss and other metrics"
-            )
 
 
 def told_apart(class_names: Sequence[str]) -> tuple[str, ...]:

@@ -49,9 +49,9 @@ def measure_test(trainer: Trainer, data: Data, directory: Path) -> dict[str, flo
     Raises:
         Interrupted: the trainer was; nothing has been written.
     """
-    from src.callbacks.checkpoint import BEST
     from src.callbacks.hparams import Hparams
     from src.training.checkpoints import best_weights
+    from src.training.manifest import BEST
 
     assert data.test is not None
     with best_weights(trainer.state, directory / "checkpoints" / BEST):

@@ -25,8 +25,8 @@ import tensorflow as tf
 from src.common.errors import control_flow_on_tensor, users_line
 from src.common.internals import with_masks
 from src.common.ranges import Count, Positive, enforce_ranges
-from src.data.batch import Batch, Nest, check_class_numbers, described, examples_of, is_single
-from src.losses import as_mask, check_scores, expanded, is_mean, mean_loss
+from src.data.batch import Batch, Nest, described, examples_of, is_single
+from src.losses import as_mask, check_classes, expanded, is_mean, mean_loss
 from src.training.accumulation import by_outputs, changed_by_layers, in_parts, refuse_mask
 from src.training.loss_scale import LossScale
 from src.training.side_effects import inner_layers
@@ -338,8 +338,7 @@ class Supervised:
                     is_of_one = type(metric).__module__.startswith("keras.")
                     if is_of_one and not (is_single(forward.targets) and is_single(forward.outputs)):
                         raise ValueError("it takes one tensor of each; src.metrics.Of is a metric of one output")
-                    check_class_numbers(metric, forward.targets)
-                    check_scores(metric, forward.outputs)
+                    check_classes(metric, forward.targets, forward.outputs)
                     more = {} if forward.weights is None else {"sample_weight": forward.weights}  # some take none
                     metric.update_state(forward.targets, forward.outputs, **more)
 

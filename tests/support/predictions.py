@@ -24,10 +24,10 @@ def main(run: Path, file: Path) -> None:
     import tensorflow as tf
 
     from src import build
-    from src.callbacks.checkpoint import BEST
     from src.data.batch import OUTPUTS, named_parts
     from src.runs.recorded_config import load_config
     from src.training.checkpoints import Checkpoints
+    from src.training.manifest import BEST
 
     cfg = load_config(run)
     data = build.build_data(cfg)
