@@ -104,7 +104,8 @@ def check_classes(taker: Any, targets: Nest, outputs: Nest) -> None:
                 f"its targets are numbers of classes, and these are {dtype.name}: give them as int32, or, of targets "
                 "that are no classes, another loss and other metrics"
             )
-    if isinstance(taker, (CrossEntropy, Tversky, *OF_CLASSES)) and outputs.shape[-1] == 1:
+    # Losses are not named: a run is only asked about those that it uses.
+    if (isinstance(taker, OF_CLASSES) or hasattr(taker, "needs_scores")) and outputs.shape[-1] == 1:
         raise ValueError(
             "it takes a score for each class, and the outputs have one: of one logit are loss=binary_crossentropy, "
             "metric=binary and src.metrics.ClassScores"
@@ -162,7 +163,7 @@ class CrossEntropy:
         ValueError: an argument out of its range; when called, weights for another number of classes.
     """
 
-    is_of_one_output = takes_classes = True
+    is_of_one_output = takes_classes = needs_scores = True
 
     def __init__(
         self,
@@ -213,7 +214,7 @@ class Tversky:
         ValueError: an argument out of its range; when called, weights for another number of classes.
     """
 
-    is_of_one_output = takes_classes = True
+    is_of_one_output = takes_classes = needs_scores = True
 
     def __init__(
         self,

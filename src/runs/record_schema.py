@@ -265,7 +265,9 @@ def whole(key: str, value: Any, *, needed: bool = False) -> int | None:
     """The value where it is a whole number, of which none here is negative."""
     if value is None and not needed:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= LARGEST:
+        raise WrongValue(key, value, "a whole number of 64 bits")
+    if value < 0:
         raise WrongValue(key, value, "a whole number of 64 bits, at least 0")
     return value
 
