@@ -44,8 +44,8 @@ format: $(READY) ## put the code in the style that lint wants
 	@$(VENV)/bin/python -m ruff check --fix-only .
 	@$(VENV)/bin/python -m ruff format .
 
-benchmark: $(READY) ## measure, printed as ratios:  make benchmark ARGS="loop"
-	@$(RUN) benchmarks $(value ARGS)
+benchmark: $(READY) ## measure speed and memory in half an hour, printed as ratios; or:  make benchmark ARGS="loop"
+	@$(RUN) benchmarks $(or $(value ARGS),speed)
 
 setup: $(READY) ## only make .venv;  make clean setup PYTHON=python3.12  takes another Python (3.11 to 3.13)
 

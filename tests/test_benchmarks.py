@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import campaigns, pairs, sweeps
+from benchmarks import campaigns, figures, pairs, speed, sweeps
 from benchmarks.__main__ import find, main
 from benchmarks.campaigns import Tally
+from benchmarks.figures import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,7 +25,8 @@ def prints(text: str, *, exit_code: int = 0) -> list[str]:
 def test_benchmarks_are_listed_with_what_they_compare(capsys):
     assert main([]) == 0
     listed = capsys.readouterr().out
-    assert set(find()) == {"bits", "compare", "jobs", "loop", "resume", "seeded_faults", "sweeps"}
+    speed = {"input", "loop", "memory", "speed", "threads"}
+    assert set(find()) == {"bits", "compare", "jobs", "resume", "seeded_faults", "sweeps", *speed}
     assert all(re.search(rf"^  {name} +\S", listed, re.M) for name in find())
 
 
@@ -58,6 +60,35 @@ def test_results_that_differ_fail_the_benchmark():
         pairs.require_close("loss", ours=[float("nan")], peer=[1.0], relative=1e-5)
     with pytest.raises(pairs.Disagreement, match="2 values"):
         pairs.require_close("loss", ours=[1.0, 2.0], peer=[1.0], relative=1e-5)
+
+
+def test_figures_are_told_with_their_goals_and_their_change_since_the_last_time(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(figures, "LAST", tmp_path / "last.json")
+    figures.finish([Figure("speed", [4.0]), Figure("other", [1.0])])
+    figures.finish([Figure("speed", [2.0])])
+    capsys.readouterr()
+    figures.finish(
+        [
+            Figure("speed", [1.0, 3.0, 2.0, 5.0, 4.0], at_least=3.0),
+            Figure("time", [0.5, 0.25], at_most=0.3),
+            Figure("other", [1.0]),
+        ]
+    )
+    machine, _, header, _, *rows = capsys.readouterr().out.splitlines()
+    assert machine.startswith("machine: ") and header.split()[:3] == ["figure", "median", "quartiles"]
+    assert re.fullmatch(r"speed +3 +2 to 4 +5 +at least 3 +met +2 +\+50%", rows[0])
+    assert re.fullmatch(r"time +0\.375 +0\.312 to 0\.438 +2 +at most 0\.3 +MISSED", rows[1])
+    assert re.fullmatch(r"other +1 +1 to 1 +1 +1 +\+0%", rows[2])
+
+
+def test_the_page_of_figures_is_written_between_its_marks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- measured -->\nold\n<!-- end -->\nafter\n")
+    for _ in range(2):
+        speed.write(page, "the table")
+    text = page.read_text()
+    assert text.startswith("before\n<!-- measured -->") and text.endswith("<!-- end -->\nafter\n")
+    assert "old" not in text and text.count("the table") == 1
 
 
 def test_a_disagreement_ends_with_exit_code_1(monkeypatch, capsys):
@@ -127,4 +158,4 @@ def test_the_loop_is_measured_against_fit_and_agrees_with_it():
     for part in ("training and validation", "summaries", "record", "checkpoint", "whole epoch"):
         assert re.search(rf"^{part}(  +{number}){{3}}$", done.stdout, re.M), done.stdout
     assert re.search(r"^machine: \d+ cores .*tensorflow .*keras ", done.stdout, re.M)
-    assert re.search(r"goal at least 4\.0: (met|MISSED)$", done.stdout, re.M)
+    assert re.search(r"^cnn: steps/s, ours / Model\.fit, its defaults .* at least 4 +(met|MISSED)", done.stdout, re.M)

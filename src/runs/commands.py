@@ -11,15 +11,16 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
 from src.runs.record_schema import RecordValues
 
+SMALL_STEP_MILLISECONDS = 3.0
 _TOLD_ONCE = re.compile(r"[+~]*(parent\.|(rerun|stale|wait|dry_run)(=|$))")
 _PLAIN = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_./-]*")
 _WORDS = ("null", "true", "false", "nan", "inf")
@@ -77,6 +78,24 @@ def look_commands(folder: Path) -> list[str]:
     """What to do with the runs of a folder."""
     runs = os.path.relpath(folder)
     return [shlex.join([python(), "-m", "src.compare", runs]), shlex.join(["tensorboard", "--logdir", runs])]
+
+
+def threads_advice(values: RecordValues, history: Sequence[Mapping[str, Any]]) -> str:
+    """What to give where steps are so small that sharing them out costs more than it brings; empty elsewhere.
+
+    The first epoch, which compiles, does not count; validation and files do.
+    """
+    threads = values["environment"]["threads"] or 1
+    if threads == 1 or len(history) < 2:
+        return ""
+    first, last = history[0], history[-1]
+    milliseconds = 1e3 * (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
+    if milliseconds >= SMALL_STEP_MILLISECONDS:
+        return ""
+    return (
+        f"a step took {milliseconds:.1f} ms on {threads} threads, and steps this small are usually faster on one: "
+        "trainer.threads=1, which is a run of its own (python -m benchmarks threads compares them here)"
+    )
 
 
 def print_next(commands: Sequence[str], stream: TextIO) -> None:

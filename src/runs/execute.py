@@ -34,7 +34,7 @@ from src.config.hydra_settings import PLUGINS, check_settings
 from src.config.identity import register_resolvers
 from src.runs.begin import begin, keep_code, now
 from src.runs.branch import begin_branch
-from src.runs.commands import next_commands, print_next, python
+from src.runs.commands import next_commands, print_next, python, threads_advice
 from src.runs.decision import Action
 from src.runs.environment import environment, environment_changes
 from src.runs.evaluate_test import check_test, measure_test, shown
@@ -395,4 +395,6 @@ def report(run: Run, record: Record, *, note: str = "") -> float:
             print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
         if changes := then["changes"]:
             print(f"note: its environment changed on the way: {', '.join(changes)}", file=sys.stderr)
+    elif advice := threads_advice(values, record.history()):
+        print(f"note: {advice}", file=sys.stderr)
     return value

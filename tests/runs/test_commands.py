@@ -15,7 +15,7 @@ from hypothesis import example, given, settings, strategies as st
 from src.config.compose import compose
 from src.config.identity import config_hash
 from src.runs.collection import find_run
-from src.runs.commands import quoted
+from src.runs.commands import quoted, threads_advice
 from src.runs.details import print_details
 from tests.runs.made import make_run
 from tests.support.commands import compare as main
@@ -137,3 +137,20 @@ def test_a_real_run_is_found_by_the_command_that_is_shown_of_it(tmp_path, monkey
     rates = {row["optimizer.learning_rate"] for row in json.loads(capsys.readouterr().out)["runs"]}
     assert rates == {0.02, 0.01}
     assert os.listdir("outputs/digits")
+
+
+@pytest.mark.parametrize(
+    ("threads", "seconds", "told"),
+    [
+        (2, [9.0, 9.1, 9.2], "1.0 ms on 2 threads"),
+        (2, [9.0, 9.31, 9.62], ""),  # 3.1 ms
+        (1, [9.0, 9.1, 9.2], ""),
+        (None, [9.0, 9.1, 9.2], ""),
+        (2, [0.1], ""),  # all of it compiles
+        (2, [], ""),
+    ],
+)
+def test_one_thread_is_advised_where_steps_are_small_and_threads_several(threads, seconds, told):
+    history = [{"epoch": n, "step": 100 * n, "seconds": second} for n, second in enumerate(seconds, start=1)]
+    advice = threads_advice({"environment": {"threads": threads}}, history)
+    assert told in advice and bool(told) == ("trainer.threads=1" in advice) == bool(advice)
