@@ -7,6 +7,7 @@ for parent, folders, files in walk(folder): ...
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
@@ -21,6 +22,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 _STANDARD = tuple({os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib")})
 
 
+@functools.cache  # asked of every module, several times a run
 def is_own(path: str) -> bool:
     """Whether a file of code is of neither Python nor an installed package."""
     if _INSTALLED.intersection(Path(path).parts) or path.startswith("<"):
