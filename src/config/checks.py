@@ -1,6 +1,6 @@
 """What a config may say: each mistake is found before anything costs, and named with the key, the value, the way out.
 
-check_values(cfg)       # ConfigError: epochs is 0; it must be an integer at least 1
+check_values(plain, resolved)       # ConfigError: epochs is 0; it must be an integer at least 1
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from src.common.errors import ConfigError
 from src.common.ranges import Check, Count, Flag, Fraction, NonNegative, Positive, Range, Share, checks_in, shown
 from src.common.spelling import did_you_mean
 from src.config import signatures, targets
-from src.config.identity import resolved_config
+from src.config.identity import resolved_values
 from src.config.moved import new_name
 from src.config.origins import Origins, at, leaves
 
@@ -170,31 +170,33 @@ def _wrong_type(path: tuple[str, ...], value: Any, default: Any, origins: Origin
     )
 
 
-def check_values(cfg: DictConfig, config: dict[str, Any], origins: Origins = NOWHERE) -> None:
+def check_values(plain: dict[str, Any], config: dict[str, Any], origins: Origins = NOWHERE) -> None:
     """Ranges, required values, the monitor, and what only the whole config shows.
 
     Args:
+        plain: the config as it is written.
         config: the same resolved.
     """
     if missing := {".".join(path) for path, value in leaves(config) if value == "???"}:
         first = min(missing)
         raise ConfigError(f"{origins.named(first)}{', '.join(sorted(missing))} must be given: {first}=...")
     for key, check in CHECKS.items():
-        value = OmegaConf.select(cfg, key, default=...)
+        value = at(config, key.split("."))
         if value is not ... and not check.allows(value):
             raise ConfigError(origins.named(key) + check.refusal(key, value))
-    _check_arguments(cfg, config, origins)
-    _check_paths(cfg, origins)
-    parts = cfg.trainer.get("gradient_accumulation_steps") or 1
-    if parts > (rows := OmegaConf.select(cfg, "data.batch_size", default=cfg.batch_size)):
+    _check_arguments(plain, config, origins)
+    _check_paths(config, origins)
+    parts = config["trainer"].get("gradient_accumulation_steps") or 1
+    rows = at(config, ("data", "batch_size"))
+    if parts > (rows := config["batch_size"] if rows is ... else rows):
         key = "trainer.gradient_accumulation_steps"
         raise ConfigError(
             f"{origins.named(key)}{key} is {parts}, and batch_size is {rows}: a batch is computed in so many parts, "
             "each of at least one example; give fewer, or a larger batch_size"
         )
-    if cfg.parent.epoch is not None and cfg.epochs <= cfg.parent.epoch:
+    if (done := config["parent"]["epoch"]) is not None and config["epochs"] <= done:
         raise ConfigError(
-            f"epochs is {cfg.epochs}, and {cfg.resume} has done {cfg.parent.epoch}: "
+            f"epochs is {config['epochs']}, and {config['resume']} has done {done}: "
             "a branch counts those of its parent, so give more"
         )
     try:
@@ -204,7 +206,7 @@ def check_values(cfg: DictConfig, config: dict[str, Any], origins: Origins = NOW
     _check_members(config, origins)
 
 
-def _check_arguments(cfg: DictConfig, config: dict[str, Any], origins: Origins) -> None:
+def _check_arguments(plain: dict[str, Any], config: dict[str, Any], origins: Origins) -> None:
     """Each target's arguments must be what its signature says of them, or the table of Keras's."""
     # What the trainer does not take itself, it hands to its learner.
     takers = ("src.training.trainer.Trainer", "src.training.learner.Supervised")
@@ -212,7 +214,8 @@ def _check_arguments(cfg: DictConfig, config: dict[str, Any], origins: Origins) 
     for key, node in [*targets.nodes(config), *trainer]:
         name = new_name(node["_target_"])
         known = {**(OF_KERAS if signatures.of_keras(name) else {}), **signatures.checks(name)}
-        by_place = zip(signatures.positional(name), node.get("_args_") or [], strict=False)
+        places = node.get("_args_") or []
+        by_place = zip(signatures.positional(name) if places else [], places, strict=False)
         given = [(argument, f"_args_[{number}]", value) for number, (argument, value) in enumerate(by_place)]
         given += [(argument, argument, value) for argument, value in node.items()]
         for argument, place, value in given:
@@ -221,18 +224,21 @@ def _check_arguments(cfg: DictConfig, config: dict[str, Any], origins: Origins) 
                 continue
             if value is None and key == "optimizer":  # which is built without it
                 continue
-            if source := _source(cfg, f"{key}.{place}"):
+            if source := _source(plain, f"{key}.{place}"):
                 raise ConfigError(origins.named(source.replace("[", ".[")) + check.refusal(source, value))
 
 
-def _source(cfg: DictConfig, key: str) -> str | None:
+def _source(plain: dict[str, Any], key: str) -> str | None:
     """The key that a value is written at, which another may refer to; None where the run fills it in."""
     while True:
         above, _, last = key.rpartition(".")
-        node = OmegaConf.select(cfg, above)
-        if not (OmegaConf.is_dict(node) and last in node and OmegaConf.is_interpolation(node, last)):
+        node = at(plain, above.split("."))
+        if not isinstance(node, dict):  # in a list, or what another key refers to
+            found = OmegaConf.select(OmegaConf.create(plain), above)
+            node = plain_values(found) if OmegaConf.is_dict(found) else {}
+        text = node.get(last)
+        if not is_open(text) or text == "???":
             return key
-        text = str(plain_values(node)[last])
         if "${run." in text:
             return None
         if not (named := re.fullmatch(r"\$\{([\w.]+)\}", text)):
@@ -280,13 +286,13 @@ def _scores(metrics: dict[str, Any]) -> list[str]:
     return found
 
 
-def _check_paths(cfg: DictConfig, origins: Origins) -> None:
+def _check_paths(config: dict[str, Any], origins: Origins) -> None:
     """What the project's data options take as a folder must be the name of one."""
-    target = new_name(str(OmegaConf.select(cfg, "data._target_")))
+    data = config["data"] if isinstance(config["data"], dict) else {}
+    target = new_name(str(data.get("_target_")))
     for name in PATHS_OF_DATA if target.startswith("src.data.") else ():
-        key = f"data.{name}"
-        value = resolved_node(cfg, key)
-        may_be_null = name != "path" or name not in cfg.data or not target.startswith("src.data.images.")
+        key, value = f"data.{name}", data.get(name)
+        may_be_null = name != "path" or name not in data or not target.startswith("src.data.images.")
         if not isinstance(value, str) and not (value is None and may_be_null):
             quoted = f"; in quotes it is one: \"{key}='{value}'\"" if isinstance(value, int | float) else ""
             raise ConfigError(
@@ -350,12 +356,12 @@ def resolved_node(cfg: DictConfig, key: str) -> Any:
         raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
 
 
-def resolved(cfg: DictConfig, origins: Origins) -> dict[str, Any]:
-    """As `resolved_config`; ConfigError names what cannot be resolved, and where it comes from."""
+def resolved(plain: dict[str, Any], origins: Origins) -> dict[str, Any]:
+    """As `resolved_values`; ConfigError names what cannot be resolved, and where it comes from."""
     try:
-        return resolved_config(cfg)
+        return resolved_values(plain)
     except OmegaConfBaseException as error:
-        key, plain = str(error.full_key), plain_values(cfg)
+        key = str(error.full_key)
         for name, value in plain.items():
             if not isinstance(value, dict | None) and isinstance(default := origins.default((name,)), dict):
                 raise _wrong_type((name,), value, default, origins) from error

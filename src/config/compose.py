@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import pickle
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import hydra
 from hydra import initialize_config_dir
@@ -23,10 +21,10 @@ from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -36,8 +34,20 @@ from src.config.command_line import unreadable
 from src.config.composition import composition_error
 from src.config.identity import register_resolvers
 from src.config.inputs import check_inputs
-from src.config.origins import ComposedFile, Origins, composed_files, leaves, shown
-from src.config.overrides import check_key, check_mode, check_option, check_setting, check_twice
+from src.config.origins import ComposedFile, Origins, at, composed_files, leaves, shown
+from src.config.overrides import (
+    adds_setting,
+    apply,
+    as_override,
+    check_key,
+    check_mode,
+    check_option,
+    check_setting,
+    check_twice,
+    is_assignment,
+    meant,
+    with_value,
+)
 
 __all__ = [
     "CONFIG_DIR",
@@ -63,6 +73,7 @@ def compose(
     starts: bool = False,
     is_whole: bool = True,
     is_known: IsKnown = lambda cfg: False,
+    is_checked: bool = False,
 ) -> DictConfig:
     """Compose one run's config, `hydra` included, and check it.
 
@@ -75,14 +86,29 @@ def compose(
         is_whole: whether all that must be given has to be, which one who only looks at a config may leave open.
         is_known: asked of a config that names a file which is not as it must be: whether there is a run of it, which
             then says itself what has changed.
+        is_checked: whether these overrides have been checked.
 
     Raises:
         ConfigError: unknown option or key, wrong type or range, or a monitor that no metric bears.
     """
     overrides = with_config_dir(overrides, config_dir)
-    return _composer(config_name or CONFIG_NAME, search_path(overrides)).compose(
-        overrides, starts=starts, is_whole=is_whole, is_known=is_known
-    )
+    composer = _composer(config_name or CONFIG_NAME, search_path(overrides))
+    if not is_checked:
+        composer.check(overrides, starts=starts, is_whole=is_whole, is_known=is_known)
+    return composer.compose_unchecked([parse_override(text) for text in overrides])
+
+
+class Composed(NamedTuple):
+    """A checked config as dicts and lists: as it is written, Hydra's node as its options are, and with final values."""
+
+    plain: dict[str, Any]
+    resolved: dict[str, Any]
+
+
+def check(overrides: list[str], *, config_name: str | None, is_known: IsKnown) -> Composed:
+    """As `compose` of a run that starts, without making what it returns."""
+    composer = _composer(config_name or CONFIG_NAME, search_path(overrides))
+    return composer.check(overrides, starts=True, is_whole=True, is_known=is_known)
 
 
 @functools.cache
@@ -106,11 +132,24 @@ def search_path(overrides: Sequence[str]) -> str | None:
 class _Base:
     """A config of options only: what Hydra composes before single values are changed."""
 
-    cfg: DictConfig
-    pickled: bytes  # the same, from which a copy is made faster than by deepcopy
+    pickled: bytes
     plain: dict[str, Any]
     origins: Origins
     composed: list[ComposedFile]
+
+    @property
+    def cfg(self) -> DictConfig:
+        """A copy, made faster than by deepcopy."""
+        return cast(DictConfig, pickle.loads(self.pickled))
+
+    @functools.cached_property
+    def values(self) -> dict[str, tuple[str, ...]]:
+        """The paths of all that is no mapping, by dotted key, where no name has a dot or is a number."""
+        return {
+            ".".join(path): path
+            for path, _ in leaves(self.plain)
+            if not any("." in name for name in path) and at(self.plain, path) is not ...
+        }
 
 
 class _Composer:
@@ -124,54 +163,45 @@ class _Composer:
         with _hydra(self._main):
             self.loader = GlobalHydra.instance().config_loader()
 
-    def compose(self, overrides: list[str], *, starts: bool, is_whole: bool, is_known: IsKnown) -> DictConfig:
+    def check(self, overrides: list[str], *, starts: bool, is_whole: bool, is_known: IsKnown) -> Composed:
         """As the function of this module."""
         parsed = [parse_override(text) for text in overrides]
         check_twice(parsed)
+
+        def default(key: str) -> Any:
+            return OmegaConf.select(self._base([o for o in parsed if not o.is_sweep_override()]).cfg, key)
+
         if sweeps := [str(override.input_line) for override in parsed if override.is_sweep_override()]:
-            hint = next((text for o in parsed if (text := self._meant(o, parsed))), "")
+            hint = next((text for o in parsed if not self._options(o.key_or_group) and (text := meant(o, default))), "")
             raise ConfigError(f"{', '.join(map(repr, sweeps))} names several runs; sweep with --multirun{hint}")
         for override in parsed:
             if options := self._options(override.key_or_group):
                 check_option(override, options)
-        if any(_adds_setting(override) for override in parsed):
+        if any(adds_setting(override) for override in parsed):
             self._check_settings([o for o in parsed if o not in self._values(parsed)])
         base = self._base(parsed)
         values = self._values(parsed)
         for override in values:
-            check_key(override, base.plain, self._options)
-        cfg = self.compose_unchecked(parsed)
+            if not is_assignment(override, base.values):
+                check_key(override, base.plain, self._options)
+        plain = self.plain(parsed)
         origins = base.origins.with_overrides({o.key_or_group: str(o.input_line) for o in values})
-        unknown_keys.check_top_level_keys(checks.plain_values(cfg), origins, base.composed)
-        resolved = checks.resolved(cfg, origins)
+        unknown_keys.check_top_level_keys(plain, origins, base.composed)
+        resolved = checks.resolved(plain, origins)
         checks.check_targets(resolved, origins)
         unknown_keys.check_group_keys(resolved, origins, base.composed, typed=starts)
         checks.check_run_paths(resolved, origins)
         checks.check_types(resolved, origins)
         if not is_whole and any(value == "???" for _, value in leaves(resolved)):
-            return cfg
-        checks.check_values(cfg, resolved, origins)
-        check_mode(parsed, base.cfg)
+            return Composed(plain, resolved)
+        checks.check_values(plain, resolved, origins)
+        check_mode(parsed, lambda: base.cfg.monitor)
         try:
             check_inputs(resolved, origins)
         except ConfigError:
-            if not is_known(cfg):
+            if not is_known(self.compose_unchecked(parsed)):
                 raise
-        return cfg
-
-    def _meant(self, override: Override, overrides: list[Override]) -> str:
-        """How to write what commas may have been meant as: a list, or a number with a decimal comma."""
-        key, text = override.key_or_group, str(override.input_line)
-        if not (override.is_choice_sweep() and override.is_discrete_sweep()) or self._options(key):
-            return ""
-        value = text.partition("=")[2]
-        base = self._base([other for other in overrides if not other.is_sweep_override()])
-        default = OmegaConf.select(base.cfg, key)
-        if isinstance(default, float) and re.fullmatch(r"-?\d+,\d+", value):
-            return f"; a number is written with a point, {key}={value.replace(',', '.')}"
-        if OmegaConf.is_list(default) or (default is None and "(" not in value):
-            return f"; a list is written '{key}=[{value}]'"
-        return ""
+        return Composed(plain, resolved)
 
     def check_settings(self, overrides: list[str]) -> None:
         """Compose the options alone, as far as Hydra does before it sets itself up, and judge its own node."""
@@ -179,10 +209,10 @@ class _Composer:
 
     def compose_unchecked(self, overrides: list[Override]) -> DictConfig:
         """What Hydra gives for all overrides at once, from the base of their options."""
-        cfg = cast(DictConfig, pickle.loads(self._base(overrides).pickled))
+        cfg = self._base(overrides).cfg
         for override in self._values(overrides):
             try:
-                _apply(override, cfg)
+                apply(override, cfg)
             except (HydraException, OmegaConfBaseException) as error:
                 raise composition_error(error) from error
         task = [override for override in overrides if not override.is_hydra_override()]
@@ -192,6 +222,19 @@ class _Composer:
             kept = sorted(str(o.input_line) for o in task if o.key_or_group not in form.exclude_keys)
             cfg.hydra.job.override_dirname = form.item_sep.join(kept).replace("=", form.kv_sep)
         return cfg
+
+    def plain(self, overrides: list[Override]) -> dict[str, Any]:
+        """The same as dicts and lists as they are written; where only values are changed, without OmegaConf.
+
+        Of Hydra's node, what stands there of the overrides themselves may be missing.
+        """
+        base, values = self._base(overrides), self._values(overrides)
+        if not all(is_assignment(override, base.values) for override in values):
+            return checks.plain_values(self.compose_unchecked(overrides))
+        plain = base.plain
+        for override in values:
+            plain = with_value(plain, base.values[override.key_or_group], override.value())
+        return plain
 
     def _values(self, overrides: list[Override]) -> list[Override]:
         """Overrides of single values; what Hydra itself reads while it composes goes to it with the options."""
@@ -217,9 +260,7 @@ class _Composer:
             hydra_settings.check_settings(plain["hydra"], plugins)
             composed = composed_files(self._name, defaults, plain["hydra"]["runtime"]["choices"], self._folders)
             origins = Origins([(shown(file.path), file.content) for file in composed])
-            self._bases[key] = _Base(
-                cfg=cfg, pickled=pickle.dumps(cfg), plain=plain, origins=origins, composed=composed
-            )
+            self._bases[key] = _Base(pickle.dumps(cfg), plain, origins, composed)
         return self._bases[key]
 
     def _composed(self, options: list[str]) -> tuple[DictConfig, list[ResultDefault]]:
@@ -268,35 +309,6 @@ class _Composer:
 def _hydra(folder: Path = CONFIG_DIR) -> initialize_config_dir:
     """Hydra's public API, set up for the time of a `with` block."""
     return initialize_config_dir(str(folder.absolute()), job_name=CONFIG_NAME, version_base="1.3")
-
-
-def _adds_setting(override: Override) -> bool:
-    """Whether a key of Hydra's is added that may be none: callbacks are open, and judged by their targets."""
-    key, adds = override.key_or_group, override.is_add() or override.is_force_add()
-    return adds and key.startswith("hydra.") and not key.startswith("hydra.callbacks.")
-
-
-def _apply(override: Override, cfg: DictConfig) -> None:
-    """Change one value of a config as Hydra's overrides do."""
-    key, value = override.key_or_group, override.value()
-    if override.is_delete():
-        parent, _, name = key.rpartition(".")
-        node = OmegaConf.select(cfg, parent) if parent else cfg
-        if not OmegaConf.is_dict(node) or name not in node:
-            raise ConfigError(f"{override.input_line}: there is no key {key!r} to delete")
-        if value is not None and value != (there := OmegaConf.select(cfg, key)):
-            raise ConfigError(f"{override.input_line}: {key} is {there!r}; write ~{key} to delete it")
-        with open_dict(node):
-            del node[name]
-    elif (
-        override.is_add()
-        and not isinstance(value, dict | list)
-        and OmegaConf.select(cfg, key, throw_on_missing=False) is not None
-    ):
-        raise ConfigError(f"{override.input_line}: {key} is there already; write it without +, {key}=...")
-    else:
-        adds = override.is_add() or override.is_force_add()
-        OmegaConf.update(cfg, key, value, merge=True, force_add=adds)
 
 
 def check_settings(overrides: list[str], *, config_dir: str | None = None, config_name: str | None = None) -> None:
@@ -361,15 +373,6 @@ def _first(override: Override) -> str:
         start = cast(IntervalSweep, override.value()).start
         value = f"{start:.17g}"  # a whole one as such, which suits keys of whole numbers too
     return f"{override.get_key_element()}={value}"
-
-
-def as_override(value: Any) -> str:
-    """A value as an override gives it."""
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{as_override(item)}' for key, item in value.items())}}}"
-    if isinstance(value, list):
-        return f"[{','.join(map(as_override, value))}]"
-    return QuotedString(value, Quote.single).with_quotes() if isinstance(value, str) else json.dumps(value)
 
 
 def with_config_dir(overrides: list[str], config_dir: str | None) -> list[str]:

@@ -124,6 +124,10 @@ class ComposedFile:
     group: str | None  # that of which it is an option, in that group's own place; None of a root, or where it is put
     content: dict[str, Any]  # placed where it belongs in the config
 
+    @functools.cached_property
+    def is_of_project(self) -> bool:
+        return self.path.is_relative_to(Path(__file__).resolve().parents[2] / "conf")
+
 
 def composed_files(
     name: str, defaults: Sequence[ResultDefault], choices: Mapping[str, Any], folders: Sequence[Path]

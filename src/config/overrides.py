@@ -1,16 +1,18 @@
-"""Whether an override may be given: its option or key is there, once, and a run does without what it deletes.
+"""Whether an override may be given: its option or key is there, once, and a run does without what it deletes; and what
+it makes of a config.
 
 check_key(parse_override("epoch=3"), values, options)      # ConfigError: there is no key 'epoch'. Did you mean epochs?
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.common.errors import ConfigError
 from src.common.ranges import shown
@@ -51,6 +53,22 @@ def check_twice(overrides: Sequence[Override]) -> None:
             raise ConfigError(
                 f"{before.input_line} and {override.input_line}: {key} is given twice; leave one of them out"
             )
+
+
+def meant(override: Override, default: Callable[[str], Any]) -> str:
+    """How to write what commas may have been meant as: a list, or a number with a decimal comma."""
+    if not (override.is_choice_sweep() and override.is_discrete_sweep()):
+        return ""
+    key, value, there = (
+        override.key_or_group,
+        str(override.input_line).partition("=")[2],
+        default(override.key_or_group),
+    )
+    if isinstance(there, float) and re.fullmatch(r"-?\d+,\d+", value):
+        return f"; a number is written with a point, {key}={value.replace(',', '.')}"
+    if OmegaConf.is_list(there) or (there is None and "(" not in value):
+        return f"; a list is written '{key}=[{value}]'"
+    return ""
 
 
 def check_key(override: Override, values: dict[str, Any], options: Callable[[str], list[str]]) -> None:
@@ -104,18 +122,78 @@ def check_setting(override: Override, values: dict[str, Any], options: Callable[
         raise ConfigError(f"{override.input_line}: {key} is a mapping; change what is in it: {below}")
 
 
+def adds_setting(override: Override) -> bool:
+    """Whether a key of Hydra's is added that may be none: callbacks are open, and judged by their targets."""
+    key, adds = override.key_or_group, override.is_add() or override.is_force_add()
+    return adds and key.startswith("hydra.") and not key.startswith("hydra.callbacks.")
+
+
 def refuse_filled_in(override: Override) -> None:
     """Raise ConfigError: the key is none of the user's."""
     key = override.key_or_group
     raise ConfigError(f"{override.input_line}: {key} is filled in by the run itself and cannot be given")
 
 
-def check_mode(overrides: list[Override], base: DictConfig) -> None:
-    """The mode is written beside the monitor: that of another one would choose the worst epoch as the best."""
+def check_mode(overrides: list[Override], default: Callable[[], Any]) -> None:
+    """The mode is written beside the monitor: that of another one would choose the worst epoch as the best.
+
+    Args:
+        default: gives the monitor of the options.
+    """
     given = {override.key_or_group: override for override in overrides}
-    if "monitor" in given and "mode" not in given and given["monitor"].value() != base.monitor:
+    if "monitor" in given and "mode" not in given and given["monitor"].value() != default():
         line = given["monitor"].input_line
         raise ConfigError(f"{line}: say which way is better, mode=min or mode=max, beside another monitor")
+
+
+def is_assignment(override: Override, there: Container[str]) -> bool:
+    """Whether an override gives a key that is there another value, as which it stands in the config."""
+    is_plain = override.type == OverrideType.CHANGE and override.package is None and override.key_or_group in there
+    return is_plain and override.key_or_group.partition(".")[0] not in HIDDEN and _is_value(override.value())
+
+
+def _is_value(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_value, value))
+    return value is None or isinstance(value, int | float) or (isinstance(value, str) and not is_open(value))
+
+
+def with_value(content: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy that shares what it can."""
+    name, *below = path
+    return {**content, name: with_value(content[name], below, value) if below else value}
+
+
+def apply(override: Override, cfg: DictConfig) -> None:
+    """Change one value of a config as Hydra's overrides do."""
+    key, value = override.key_or_group, override.value()
+    if override.is_delete():
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if not OmegaConf.is_dict(node) or name not in node:
+            raise ConfigError(f"{override.input_line}: there is no key {key!r} to delete")
+        if value is not None and value != (there := OmegaConf.select(cfg, key)):
+            raise ConfigError(f"{override.input_line}: {key} is {there!r}; write ~{key} to delete it")
+        with open_dict(node):
+            del node[name]
+    elif (
+        override.is_add()
+        and not isinstance(value, dict | list)
+        and OmegaConf.select(cfg, key, throw_on_missing=False) is not None
+    ):
+        raise ConfigError(f"{override.input_line}: {key} is there already; write it without +, {key}=...")
+    else:
+        adds = override.is_add() or override.is_force_add()
+        OmegaConf.update(cfg, key, value, merge=True, force_add=adds)
+
+
+def as_override(value: Any) -> str:
+    """A value as an override gives it."""
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{as_override(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(as_override, value))}]"
+    return QuotedString(value, Quote.single).with_quotes() if isinstance(value, str) else json.dumps(value)
 
 
 def _check_deletion(override: Override) -> None:

@@ -18,8 +18,8 @@ import pkgutil
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from typing import Annotated, Any, Literal
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, Literal, TypeVar
 
 from src.common import ranges
 from src.common.code import ROOT, Module, defined, imported, spec_of
@@ -48,6 +48,33 @@ _LIBRARIES = {*sys.stdlib_module_names, "keras", "numpy", "tensorflow", "tensorf
 _TRANSPARENT = ("keras.", "src.", "tensorflow.")
 
 
+_known: dict[tuple[Any, str], Any] | None = None
+Answer = TypeVar("Answer")
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Within this, no source is read or looked at twice: for many configs in a row."""
+    global _known
+    before, _known = _known, {}
+    try:
+        yield
+    finally:
+        _known = before
+
+
+def _remembered(ask: Callable[[str], Answer]) -> Callable[[str], Answer]:
+    @functools.wraps(ask)
+    def asked(name: str) -> Answer:
+        if _known is None:
+            return ask(name)
+        if (ask, name) not in _known:
+            _known[ask, name] = ask(name)
+        return _known[ask, name]
+
+    return asked
+
+
 def arguments(name: str) -> ast.arguments | None:
     """Those of a function, or of a class's `__init__`, its own or inherited; None where none can be found."""
     found = definition(name)
@@ -55,6 +82,7 @@ def arguments(name: str) -> ast.arguments | None:
     return first[1].args if first else None
 
 
+@_remembered
 def names(name: str) -> list[str] | None:
     """All arguments that may be given by name; None where there may be others, or the source does not say.
 
@@ -80,6 +108,7 @@ def names(name: str) -> list[str] | None:
     return list(taken)
 
 
+@_remembered
 def checks(name: str) -> dict[str, Check]:
     """What the annotations of a function, or of a class's `__init__`, say that its arguments must be, by name.
 
@@ -140,6 +169,7 @@ def _dataclasses(module: Module, node: Function | ast.ClassDef) -> list[tuple[Mo
     return [] if has_its_own else list(_classes(module, node))[::-1]
 
 
+@_remembered
 def of_keras(name: str) -> bool:
     """Whether it is Keras's, or a class of one of Keras's."""
     found = definition(name)
@@ -169,6 +199,7 @@ def takes_no(argument: str, target: str, taken: Sequence[str]) -> str:
     return f"{target} takes no argument {argument}{hint}"
 
 
+@_remembered
 def absent(name: str) -> str | None:
     """What of a dotted name is certainly not there, with the nearest that is; None where the source does not say so."""
     above, _, last = new_name(name).rpartition(".")

@@ -66,6 +66,7 @@ def nodes(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield from nodes(item, f"{key}[{number}]")
 
 
+@functools.cache
 def group_of(key: str) -> str | None:
     """The group that judges a node with this key; None where nothing is built."""
     return max((g for g in GROUPS if f"{key}.".replace("[", ".").startswith(f"{g}.")), key=len, default=None)

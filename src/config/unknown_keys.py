@@ -42,15 +42,17 @@ def check_top_level_keys(plain: dict[str, Any], origins: Origins, composed: Sequ
                 raise ConfigError(f"{shown(file.path)}: {key} is filled in by the run itself and cannot be given")
     known = {*(folders_of_options() - set(OPTIONAL_GROUPS)), *keys_of_root()}
     known |= {key for file in roots for key in file.content}
+    others = {str(top): value for top, value in plain.items() if str(top) not in known}
+    unknown = {key: value for key, value in others.items() if value or key not in OPTIONAL_GROUPS}
+    if not unknown:
+        return
     own = [file for file in composed if file.group and file.group not in folders_of_options()]
     values = [value for path, value in leaves(plain) if path[1:2] != ("help",) and is_open(value)]
     references = " ".join("".join(re.findall(r"(?s)\$\{.*\}", value)) for value in values)
     keys = [".".join(path) for path, value in leaves(plain) if path[0] in known - {*HIDDEN} and not is_open(value)]
-    for top, value in plain.items():
-        key = str(top)
-        where = next((f"{shown(file.path)}: " for file in composed if top in file.content), origins.named(key))
-        if key in known or (key in OPTIONAL_GROUPS and not value):
-            continue
+    for key, value in unknown.items():
+        files = [f"{shown(file.path)}: " for file in composed if key in map(str, file.content)]
+        where = next(iter(files), origins.named(key))
         if key in OPTIONAL_GROUPS:
             where = next((f"{shown(file.path)}: " for file in composed if file.group == key), where)
             raise ConfigError(
@@ -118,7 +120,7 @@ def _arguments(resolved: dict[str, Any], composed: Sequence[ComposedFile]) -> It
         own = {
             name
             for file, content in files
-            if file.path.is_relative_to(CONFIG_DIR) and content.get("_target_") == target
+            if file.is_of_project and content.get("_target_") == target
             for name in content
         }
         others = [name for name in node if name not in {*own, *targets.OWN_KEYS}]

@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from src.common.errors import ConfigError
 from src.config.checks import OPTIONAL_GROUPS
 from src.config.command_line import parse_command
-from src.config.compose import CONFIG_NAME, as_override, parse_override, search_path, with_config_dir
-from src.config.overrides import refuse_filled_in
+from src.config.compose import CONFIG_NAME, parse_override, search_path, with_config_dir
+from src.config.overrides import as_override, refuse_filled_in
 from src.runs.collection import BRANCHES, ID, SHORTEST_ID, find_run, find_runs, lock_path
 from src.runs.commands import quoted
 from src.runs.external_values import recorded_values

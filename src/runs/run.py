@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.common.errors import ConfigError
-from src.config.identity import ID_DIGITS, hash_of, identity_config
+from src.config.identity import ID_DIGITS, followed, hash_of, identity_config, label_of
 from src.runs.collection import lock_path
 from src.runs.decision import Action, decide
 from src.runs.provenance import changes
@@ -98,17 +100,7 @@ class Run:
             record: of this run, which is read, but where it is set aside whatever it says.
             prints: fingerprints of now; taken where they are not given.
         """
-        values = None if self.cfg.rerun else (record or Record(self.directory)).read()
-        action, set_aside = decide(
-            values,
-            config_hash=self.config_hash,
-            changed=changes(values["fingerprints"], self.identity, now=prints) if values else [],
-            has_checkpoints=(self.directory / "checkpoints").is_dir(),
-            stale=self.cfg.stale,
-            rerun=self.cfg.rerun,
-            evaluate_test=self.cfg.evaluate_test,
-        )
-        return action, set_aside and any((self.directory / name).exists() for name in ("run.json", "checkpoints"))
+        return decide_at(self.directory, self.config_hash, self.identity, self.cfg, record=record, prints=prints)
 
     @classmethod
     def is_known(cls, cfg: DictConfig) -> bool:
@@ -123,18 +115,77 @@ class Run:
         return kept
 
 
+def decide_at(
+    directory: Path,
+    config_hash: str,
+    identity: dict[str, Any],
+    options: Any,
+    *,
+    record: Record | None = None,
+    prints: dict[str, Any] | None = None,
+) -> tuple[Action, bool]:
+    """As `Run.decide`; `options` is a config."""
+    values = None if options["rerun"] else (record or Record(directory)).read()
+    action, set_aside = decide(
+        values,
+        config_hash=config_hash,
+        changed=changes(values["fingerprints"], identity, now=prints) if values else [],
+        has_checkpoints=(directory / "checkpoints").is_dir(),
+        stale=options["stale"],
+        rerun=options["rerun"],
+        evaluate_test=options["evaluate_test"],
+    )
+    return action, set_aside and any((directory / name).exists() for name in ("run.json", "checkpoints"))
+
+
+def named_directory(plain: dict[str, Any], identity: dict[str, Any], config_hash: str) -> Path:
+    """Where Hydra puts the run of a config as dicts and lists as they are written.
+
+    Raises:
+        LookupError: only OmegaConf knows.
+    """
+    node = plain["hydra"]["sweep" if plain["hydra"]["mode"] == RunMode.MULTIRUN else "run"]
+    texts = [node["dir"], node.get("subdir") or ""]
+    if not all(isinstance(text, str) and text != "???" and "\\" not in text for text in texts):
+        raise LookupError(texts)
+    names = {"${run_label:}": label_of(identity), "${run_id:}": config_hash[:ID_DIGITS]}
+    for written, name in names.items():
+        texts = [text.replace(written, name) for text in texts]
+    return Path(*followed(texts, {key: value for key, value in plain.items() if key != "hydra"}))
+
+
 def _directory(node: DictConfig, config_hash: str) -> Path:
-    """Where Hydra puts the run; the id decides, so a directory that has it under another label is taken."""
+    """Where Hydra puts the run."""
     try:
-        directory = Path(node.dir, node.get("subdir") or "")
+        return find_directory(Path(node.dir, node.get("subdir") or ""), config_hash)
     except OmegaConfBaseException as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"the directory of hydra.run or hydra.sweep must be known before the run begins: {reason}. It is named "
             "after what the run computes: leave that out, as in outputs/${name}/${run_label:}-${run_id:}"
         ) from error
-    same_id = sorted(directory.parent.glob(f"*-{config_hash[:ID_DIGITS]}"))
-    directory = same_id[0] if same_id and not directory.exists() else directory
+
+
+def names_by_id(folder: Path) -> dict[str, str]:
+    """What lies in a folder of runs, by the id that its name ends with."""
+    with suppress(OSError):
+        return {name.rpartition("-")[2]: name for name in sorted(os.listdir(folder), reverse=True) if "-" in name}
+    return {}
+
+
+def find_directory(
+    directory: Path, config_hash: str, *, listed: Callable[[Path], Mapping[str, str]] = names_by_id
+) -> Path:
+    """The id decides, so a directory that has it under another label is taken.
+
+    Args:
+        listed: as `names_by_id`, which need not look again for each of many.
+
+    Raises:
+        ConfigError: a folder with files that are no run's, or no folder.
+    """
+    if not directory.exists():
+        directory = directory.with_name(listed(directory.parent).get(config_hash[:ID_DIGITS], directory.name))
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory} is no folder, so no run can lie there; give another hydra.run.dir")
     if directory.is_dir() and not _is_run_or_empty(directory):

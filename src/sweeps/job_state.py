@@ -55,7 +55,7 @@ class JobState:
         """How long it will take from here, by its own epochs so far."""
         if not self.epoch or self.status != "running":
             return None
-        return self.seconds / self.epoch * max(0, self.job.cfg.epochs - self.epoch)
+        return self.seconds / self.epoch * max(0, self.job.epochs - self.epoch)
 
     def read(self) -> RecordValues:
         """Take over what its run's record says; returns the record, `EMPTY` where there is none of this run."""

@@ -196,7 +196,7 @@ def prepare_for_other_launcher(overrides: Sequence[Sequence[str]], config: DictC
     """
     planned = plan(overrides, composer_of(config))
     if str(config.hydra.launcher.get("_target_")).endswith(".BasicLauncher"):  # Hydra's own: one process for all
-        _check_threads([job.cfg for job in planned])
+        _check_threads([job.make_run().cfg for job in planned])
     if config.dry_run:
         print_jobs(planned, sys.stdout)
         return False

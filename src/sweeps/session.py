@@ -89,9 +89,7 @@ class Session:
         if not self._sweep.writes_record(state, state.read()):
             return  # what is recorded is an earlier process's, and this one does not listen yet
         record = Record(state.job.directory)
-        if state.number not in self._pruned and self._study.report(
-            trial, measured_epochs(record, state.job.cfg.monitor)
-        ):
+        if state.number not in self._pruned and self._study.report(trial, measured_epochs(record, state.job.monitor)):
             trial.set_user_attr(PRUNED_AT, record.history()[-1]["epoch"])
             self._pruned.add(state.number)
         if state.number in self._pruned:
@@ -100,7 +98,7 @@ class Session:
     def _tell(self, trial: Trial, state: JobState) -> None:
         if state.status in ("interrupted", "not started"):
             return  # unfinished: the next command resumes it
-        self._study.report(trial, measured_epochs(Record(state.job.directory), state.job.cfg.monitor))
+        self._study.report(trial, measured_epochs(Record(state.job.directory), state.job.monitor))
         if state.status == "pruned":
             self._study.tell(trial, "pruned")
         elif state.status in ("completed", "reused") and state.value is not None:

@@ -95,7 +95,7 @@ class LiveTable:
         for column in ("job", *last_names(keys), "status", "epoch", _monitor(states), "left"):
             table.add_column(column, justify="right" if column in ("job", "epoch", "left") else "left")
         for state in running:
-            epoch = f"{state.epoch}/{state.job.cfg.epochs}"
+            epoch = f"{state.epoch}/{state.job.epochs}"
             left = "" if state.remaining_seconds is None else duration(state.remaining_seconds)
             table.add_row(str(state.number), *_swept(state, keys), _status(state), epoch, _value(state), left)
         lines = [summary(states, slots=slots)]
@@ -123,7 +123,7 @@ def remaining_seconds(states: Sequence[JobState], *, slots: int) -> float | None
     if not measured:
         return None
     per_epoch = sum(state.seconds for state in measured) / sum(state.epoch for state in measured)
-    epochs = [max(0, e.job.cfg.epochs - e.epoch) for e in states if e.status in UNFINISHED and e.same_as is None]
+    epochs = [max(0, e.job.epochs - e.epoch) for e in states if e.status in UNFINISHED and e.same_as is None]
     return max(sum(epochs) / slots, max(epochs, default=0)) * per_epoch
 
 
@@ -132,7 +132,7 @@ def print_results(states: Sequence[JobState], stream: TextIO) -> None:
     keys, order = swept_keys(states), ranked(states)
     table = [["job", *last_names(keys), _monitor(states), "epoch", "status", "seconds", "directory"]]
     for state in order:
-        epoch = f"{state.epoch}/{state.job.cfg.epochs}"
+        epoch = f"{state.epoch}/{state.job.epochs}"
         seconds = f"{state.seconds:.1f}" if state.seconds else ""
         row = [str(state.number), *_swept(state, keys), _value(state)]
         table.append([*row, epoch, _status(state).plain, seconds, _relative(state)])
@@ -167,8 +167,8 @@ def ranked(states: Sequence[JobState]) -> list[JobState]:
     def key(state: JobState) -> tuple:
         done, value = state.status in DONE, state.value
         if value is None:
-            return (2, state.job.cfg.monitor, 0.0, state.number)
-        return (0 if done else 1, state.job.cfg.monitor, -value if state.job.cfg.mode == "max" else value, state.number)
+            return (2, state.job.monitor, 0.0, state.number)
+        return (0 if done else 1, state.job.monitor, -value if state.job.mode == "max" else value, state.number)
 
     return sorted(states, key=key)
 
@@ -195,7 +195,7 @@ def _line(state: JobState, states: Sequence[JobState]) -> str:
     what = " ".join(f"{key}={short(settings[key])}" for key in swept_keys(states) if key in settings)
     parts = [what or state.job.directory.name, _status(state).plain]
     if state.value is not None and state.status != "waiting":
-        parts.append(f"{state.job.cfg.monitor} {state.value:.6f}")
+        parts.append(f"{state.job.monitor} {state.value:.6f}")
     if state.status not in UNFINISHED and state.seconds:
         parts.append(f"{state.seconds:.1f} s")
     if state.status in ("failed", "waiting") and state.reason:
@@ -220,7 +220,7 @@ def _order(states: Sequence[JobState]) -> list[str]:
 
 
 def _monitor(states: Sequence[JobState]) -> str:
-    names = {state.job.cfg.monitor for state in states}
+    names = {state.job.monitor for state in states}
     return names.pop() if len(names) == 1 else "result"
 
 

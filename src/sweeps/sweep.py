@@ -101,7 +101,7 @@ class Sweep:
         self._pool, self._view, self._rules = pool, view, rules
         self._threads, self._job_count, self._run = threads, job_count, run
         self._slots = pool.free_slots
-        self._first: dict[Path, JobState] = {}  # of the jobs with one directory
+        self._same: dict[Path, list[JobState]] = {}  # the jobs with one directory
         self._queue: list[JobState] = []
         self._tries: dict[Hashable, _Try] = {}  # that run now, by the job's number
         self._begun: set[int] = set()  # jobs of which a try has come as far as the run's record
@@ -162,8 +162,9 @@ class Sweep:
         """
         state = JobState(number=len(self.states) + 1, job=job)
         self.states.append(state)
-        first = self._first.setdefault(job.directory, state)
-        if first is not state:
+        same = self._same.setdefault(job.directory, [])
+        same.append(state)
+        if (first := same[0]) is not state:
             state.same_as = first
             if first.status not in UNFINISHED:
                 self._share(first, state)
@@ -252,7 +253,7 @@ class Sweep:
         earlier_process = state.read()["process"]
         again = state.number in self._begun
         self._pool.start(
-            state.number, self._run, state.job.run, number=state.number - 1, threads=self._threads, again=again
+            state.number, self._run, state.job.make_run(), number=state.number - 1, threads=self._threads, again=again
         )
         timeout = self._rules.job_timeout_seconds
         self._tries[state.number] = _Try(state, earlier_process, time.monotonic() + timeout if timeout else None)
@@ -264,7 +265,7 @@ class Sweep:
         if self._knows_disk or not any(state.disk_bytes for state in self.states):
             return
         self._knows_disk = True
-        if shortage := disk_shortage(self.states, more=max(0, self._job_count - len(self._first))):
+        if shortage := disk_shortage(self.states, more=max(0, self._job_count - len(self._same))):
             print(f"warning: {shortage}", file=sys.stderr, flush=True)
 
     def _check_time(self, current: _Try) -> None:
@@ -332,8 +333,8 @@ class Sweep:
         state.reason = reason
         self._change(state, status)
         self._finished.append(state)
-        for other in self.states:
-            if other.same_as is state and other.status in UNFINISHED:
+        for other in self._same[state.job.directory][1:]:
+            if other.status in UNFINISHED:
                 self._share(state, other)
 
     def _share(self, first: JobState, state: JobState) -> None:

@@ -3,13 +3,14 @@
 import pytest
 from hydra import compose as hydra_compose, initialize_config_dir
 from hydra.errors import HydraException
-from hypothesis import HealthCheck, assume, given, settings, strategies as st
+from hypothesis import HealthCheck, assume, example, given, settings, strategies as st
 from omegaconf import OmegaConf, open_dict
 
 from src.config import compose as config
+from src.config.checks import HIDDEN, plain_values
 from src.config.command_line import parse_command
-from src.config.compose import ConfigError, check_sweep, compose, expand
-from src.config.identity import config_hash
+from src.config.compose import ConfigError, check as compose_check, check_sweep, compose, expand
+from src.config.identity import config_hash, resolved_values
 
 STOP = "callback=early_stopping "
 
@@ -266,17 +267,25 @@ def test_a_folder_of_configs_may_bring_groups_and_a_root(tmp_path, monkeypatch):
 
 
 VALUES = {
-    "seed": ["0", "7"],
-    "epochs": ["3"],
-    "optimizer.learning_rate": ["0.1", "1e-05", "${oc.env:HOME,1}"],
-    "+model.new": ["null", "[1,{a: b}]", "'quoted, text'"],
+    "seed": ["0", "7", "${batch_size}", "null"],
+    "epochs": ["3", "1e3", "true", "'3'", "???"],
+    "optimizer.learning_rate": ["0.1", "1e-05", "${oc.env:HOME,1}", "[0.1,0.2]"],
+    "log_every_steps": ["'a ${seed} b'", "'${nope}'", "''", "inf"],
+    "data.image_size": ["[48,32]", "[]", "[[1],{a: 1}]"],
+    "data.class_names": ["[a,'b c',null,true]", "['${name}']", "{a: 1}"],
+    "model.kernel_size": ["'\\\\${seed}'", "'it''s'", "a\\\\,b"],
+    "+model.new": ["null", "[1,{a: b}]", "'quoted, text'", "${seed}"],
     "++trainer.clip_norm": ["1.5"],
+    "trainer": ["{threads: 2}"],
     "~callback.early_stopping": [],
     "~data.transforms.noise": [],
+    "~monitor": ["val/loss"],
     "data.transforms": ["{}"],
+    "data.transforms.shift": ["null", "5", "{max_pixels: 4}"],
     "hydra.job.chdir": ["true"],
+    "hydra.sweep.subdir": ["${hydra.job.override_dirname}", "x-${seed}"],
     "hydra.launcher.n_jobs": ["3"],
-    "name": ["a-b"],
+    "name": ["a-b", "'a.b'", "${oc.select:mode}"],
 }
 OPTIONS = {
     "model": ["cnn", "unet"],
@@ -285,6 +294,7 @@ OPTIONS = {
     "callback": ["default", "early_stopping"],
     "hydra/launcher": ["local", "basic"],
     "experiment": ["digits_fast"],
+    "+optimizer@optimizer.second": ["sgd"],
 }
 
 
@@ -296,8 +306,18 @@ def command(draw):
     return [f"{key}={draw(st.sampled_from(choices[key]))}" if choices[key] else key for key in keys]
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
+def outcome(compute):
+    """What a call gives, or the error that it raises."""
+    try:
+        return compute()
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+
+@settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
 @given(overrides=command())
+@example(overrides=["seed=7", "~callback.summaries"])
+@example(overrides=["++trainer.clip_norm=1.5", "data.transforms.shift={max_pixels: 4}", "name='${mode}'"])
 def test_composing_once_for_a_set_of_options_gives_what_hydra_gives(overrides):
     composer = config._composer("train")
     try:
@@ -311,4 +331,30 @@ def test_composing_once_for_a_set_of_options_gives_what_hydra_gives(overrides):
         with open_dict(cfg):
             del cfg.hydra.job.name  # `app` where the call is a test's own
     assert OmegaConf.to_yaml(ours) == OmegaConf.to_yaml(expected)
-    assert config_hash(ours) == config_hash(expected)
+    written = {**plain_values(expected), "run": dict.fromkeys(expected.run)}
+    del written["hydra"]
+    plain = composer.plain(parsed)
+    assert repr({key: value for key, value in plain.items() if key != "hydra"}) == repr(written)
+    resolved = outcome(lambda: OmegaConf.to_container(OmegaConf.create(written), resolve=True))
+    assert repr(outcome(lambda: resolved_values(plain))) == repr(resolved)
+    assert repr(outcome(lambda: config_hash(ours))) == repr(outcome(lambda: config_hash(expected)))
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@given(overrides=command().filter(lambda texts: not {"~monitor"} & set(texts)), data=st.data())
+def test_what_is_wrong_is_said_alike_whether_or_not_omegaconf_is_asked(overrides, data):
+    """Only values that a config has already are changed; the checks see the same, and say the same."""
+    base = config._composer("train")._base([])
+    keys = data.draw(st.lists(st.sampled_from(sorted(base.values)), unique=True, max_size=2))
+    values = st.sampled_from(["0", "-1", "2.5", "a", "null", "true", "[1]", "1e400", "${seed}"])
+    texts = [f"{key}={data.draw(values)}" for key in keys if key.partition(".")[0] not in HIDDEN]
+    texts += [text for text in overrides if text.partition("=")[0] in VALUES and text.partition("=")[0] not in keys]
+    texts = texts[:3]
+    quick = outcome(lambda: compose_check(texts, starts=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "is_assignment", lambda override, there: False)
+        slow = outcome(lambda: compose_check(texts, starts=True))
+    if isinstance(slow, config.Composed):
+        assert repr(quick.resolved) == repr(slow.resolved)
+    else:
+        assert quick == slow

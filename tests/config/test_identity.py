@@ -4,6 +4,7 @@ import re
 from fnmatch import fnmatchcase
 
 import pytest
+from hypothesis import example, given, settings as tried, strategies as st
 from omegaconf import OmegaConf, open_dict
 
 from src.config.compose import compose
@@ -14,6 +15,7 @@ from src.config.identity import (
     NOT_IDENTITY_OF_A_DATASET,
     config_hash,
     derived,
+    followed,
     identity_config,
     label,
     run_id,
@@ -168,3 +170,36 @@ def test_settings_are_what_was_chosen_and_not_what_follows_from_it():
     assert follows["data.d"] == 0 and {"data.batch_size", "data.seed"} <= set(follows)
     assert not any(key in ("data.a", "data.b", "data.c") or "None" in str(value) for key, value in follows.items())
     assert settings(compose(["data.batch_size=8"]))["data.batch_size"] == 8
+
+
+# What stands in a value, and what OmegaConf's grammar has words for.
+PIECES = (
+    *("${a}", "${b.c}", "${b.d}", "${b.e}", "${b.e.1}", "${b.e[1]}", "${b.true}", "${true}", "${null}", "${nan}"),
+    *("${b.n}", "${b.m}", "${b.s}{a}", "${b.k-1}", "${f}", "${g}", "${h}", "${h.i.j}", "${L}", "${1}", "${q}"),
+    *("${q.c}", "${nope}", "${b.nope}", "${.a}", "${..a}", "${é}", "$", "{", "}", "\\", "'", '"', " ", "${ a }"),
+    *("${a:}", "${oc.select:a}", "${w}", "${b[c]}", "${${b.s}}", "${", "${b.${b.s}}", ":", "\t", "\\${a}", "${z}"),
+)
+WRITTEN = {
+    **{"a": 1, "true": 2, "null": 5, "nan": 6, "f": 1e-7, "g": True, "L": ["${b}"], 1: 7, "q": "${b}", "é": 3},
+    "b": {"c": "${a}", "d": "x${b.c}y", "e": [1, "${a}"], "true": 3, "n": None, "m": "???", "s": "$", "k-1": 4},
+    **{"h": {"i": {"j": "${b.e}"}}, "w": "a${h.i}"},
+}
+
+
+@tried(deadline=None, max_examples=200)
+@given(pieces=st.lists(st.sampled_from(PIECES), min_size=1, max_size=3))
+@example(pieces=["${b.d}", "${a}"])
+def test_what_values_refer_to_is_what_omegaconf_says(pieces):
+    written = {**WRITTEN, "z": "".join(pieces)}
+    try:
+        ours = followed(written["z"], written)
+    except (LookupError, RecursionError):
+        return  # OmegaConf is asked
+    value = OmegaConf.create(written).z
+    assert repr(ours) == repr(OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
+
+
+def test_most_values_are_known_without_omegaconf(cfg):
+    """Otherwise the property above would hold for nothing."""
+    plain = {key: value for key, value in OmegaConf.to_container(cfg, resolve=False).items() if key != "hydra"}
+    assert followed(plain, plain)["data"]["batch_size"] == cfg.batch_size

@@ -12,6 +12,8 @@ from src.common.machine import visible_gpus
 from src.config.checks import ConfigError
 from src.config.compose import compose
 from src.runs.record import Record
+from src.runs.run import Run
+from src.sweeps import plan as planning
 from src.sweeps.local import LauncherOptions, LocalRunner, default_start
 from src.sweeps.plan import Composer, estimated_seconds, plan, plan_one, sweep_id, sweeps_folder
 from tests.support.helpers import DIGITS, run_module, train
@@ -97,6 +99,47 @@ def test_all_that_is_undecided_is_said_at_once_before_anything_runs():
         Record(job.directory).update(id=job.id, status="completed", config_hash=job.config_hash, fingerprints={})
     with pytest.raises(Exception, match=r"job 1 of 3: .*stale=rerun .* \(and 1 jobs more\)"):
         plan([job.overrides for job in jobs], SWEEP)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["seed=3", "optimizer.learning_rate=0.01"],
+        ["hydra.sweep.dir=there/${name}", "seed=4"],
+        ["hydra.sweep.subdir=${hydra.job.override_dirname}", "epochs=2"],
+        ["hydra.sweep.subdir='${oc.select:seed}-${run_id:}'", "+loss.ignore_class=3"],
+        ["name=other", "data.transforms.shift=null", "~callback.images"],
+    ],
+)
+def test_a_planned_job_is_the_run_that_its_overrides_make(typed):
+    hydra, others = (tuple(t for t in typed if t.startswith("hydra.") is own) for own in (True, False))
+    composer = Composer(hydra_overrides=("hydra.mode=MULTIRUN", *hydra))
+    run, (job,) = Run.of(composer.compose([*DIGITS, *others])), plan([[*DIGITS, *others]], composer)
+    assert (job.config_hash, job.directory) == (run.config_hash, run.directory)
+    assert (job.monitor, job.mode, job.epochs) == (run.cfg.monitor, run.cfg.mode, run.cfg.epochs)
+    assert job.make_run() == run
+
+
+def test_a_directory_of_the_same_id_is_found_under_another_label():
+    (first,) = plan([[*DIGITS, "seed=0"]], SWEEP)
+    other = first.directory.with_name(f"older-{first.id}")
+    (other / ".hydra").mkdir(parents=True)
+    jobs = plan([[*DIGITS, "seed=0"], [*DIGITS, "seed=1"]], SWEEP)
+    assert jobs[0].directory == other and jobs[1].directory.name.startswith("cnn-")
+
+
+def test_what_changes_from_one_moment_to_the_next_is_no_job(monkeypatch):
+    monkeypatch.setenv("SEED", "one")
+    (job,) = plan([[*DIGITS, "+loss.name=${oc.env:SEED}"]], SWEEP)
+    monkeypatch.setenv("SEED", "two")
+    with pytest.raises(ConfigError, match="changes from one moment to the next"):
+        job.make_run()
+
+
+def test_a_plan_that_takes_long_says_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(planning, "FIRST_SECONDS", 0.0)
+    plan([[*DIGITS, f"seed={seed}"] for seed in range(3)], SWEEP)
+    assert capsys.readouterr().err == "checking job 1 of 3\n"
 
 
 def test_a_plan_names_the_job_that_is_wrong():

@@ -297,7 +297,7 @@ def measure(job, *values, pid=None):
     record.update(status="running", process={"pid": pid or os.getpid()}, config_hash=job.config_hash)
     record.history_path.unlink(missing_ok=True)
     for epoch, value in enumerate(values, start=1):
-        record.append_epoch({"epoch": epoch, job.cfg.monitor: value})
+        record.append_epoch({"epoch": epoch, job.monitor: value})
     return record
 
 

@@ -39,7 +39,8 @@ def job(folder, kind, *, name="x", seed=0, epochs=4, mode="max", action="start",
     directory = Path(folder) / name / f"run-{digits[:ID_DIGITS]}"
     cfg = OmegaConf.create({"name": name, "epochs": epochs, "monitor": "val/accuracy", "mode": mode, "wait": False})
     hydra = OmegaConf.create({"mode": "MULTIRUN", "overrides": {"task": list(overrides)}})
-    return Job(overrides, Run(cfg, hydra, IDENTITY, digits, directory), action, False)
+    run = Run(cfg, hydra, IDENTITY, digits, directory)
+    return Job(overrides, digits, directory, cfg.monitor, mode, epochs, action, False, lambda: run)
 
 
 def fake(planned, *, number, threads, again):
