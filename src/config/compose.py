@@ -145,11 +145,8 @@ class _Base:
     @functools.cached_property
     def values(self) -> dict[str, tuple[str, ...]]:
         """The paths of all that is no mapping, by dotted key, where no name has a dot or is a number."""
-        return {
-            ".".join(path): path
-            for path, _ in leaves(self.plain)
-            if not any("." in name for name in path) and at(self.plain, path) is not ...
-        }
+        paths = [path for path, _ in leaves(self.plain) if at(self.plain, path) is not ...]
+        return {".".join(path): path for path in paths if not any("." in name for name in path)}
 
 
 class _Composer:
