@@ -249,8 +249,9 @@ def test_what_a_job_breaks_is_its_own(tmp_path, kind, status, reason, capsys):
 
 def test_equal_runs_of_other_names_are_runs_of_their_own(tmp_path):
     one = job(tmp_path, "ok", seed=1)
-    elsewhere = replace(one.run, directory=tmp_path / "y" / one.directory.name)
-    other = replace(one, run=elsewhere, overrides=("kind=ok", "seed=1", "name=y"))
+    elsewhere = replace(one.make_run(), directory=tmp_path / "y" / one.directory.name)
+    typed = ("kind=ok", "seed=1", "name=y")
+    other = replace(one, overrides=typed, directory=elsewhere.directory, make_run=lambda: elsewhere)
     sweep = finish(tmp_path, [one, other])
     assert statuses(sweep) == ["completed"] * 2 and one.id == other.id
     assert all((each.directory / "run.json").exists() for each in (one, other))
