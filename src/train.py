@@ -28,6 +28,7 @@ from src.config.compose import (
     parse_override,
     with_config_dir,
 )
+from src.config.help import help_text
 from src.runs.branch import branch
 from src.runs.execute import execute
 from src.runs.run import Run
@@ -45,7 +46,11 @@ def _command(argv: list[str]) -> None:
         check_settings(arguments.overrides, config_dir=arguments.config_dir, config_name=config_name)
         if not arguments.multirun:
             overrides = with_config_dir(branch(arguments.overrides, config_name=config_name), arguments.config_dir)
-            compose(overrides, config_name=config_name, starts=True, is_whole=False)
+            cfg = compose(overrides, config_name=config_name, starts=True, is_whole=False)
+            others = arguments.hydra_help or arguments.version or arguments.cfg or arguments.info
+            if not others and (text := help_text(cfg)):
+                print(text)
+                return
         _ask_hydra()
         return
     if arguments.shell_completion:

@@ -15,8 +15,6 @@ from itertools import zip_longest
 from typing import TextIO
 
 from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -47,6 +45,9 @@ def print_table(
     Args:
         styles: rich's style of each row below the header; none leaves all of them plain.
     """
+    from rich.console import Console  # these two take 30 ms
+    from rich.text import Text
+
     lines = zip_longest(table_lines(rows, right=right), ["bold", *styles], fillvalue="")
     Console(file=stream).print(Text("\n").join(Text(*line) for line in lines), soft_wrap=True)
 

@@ -15,9 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.text import Text
-
 from src.runs.record_schema import RecordValues
 
 SMALL_STEP_MILLISECONDS = 3.0
@@ -100,5 +97,8 @@ def threads_advice(values: RecordValues, history: Sequence[Mapping[str, Any]]) -
 
 def print_next(commands: Sequence[str], stream: TextIO) -> None:
     """What to type next, quietly on a terminal."""
+    from rich.console import Console  # these two take 30 ms
+    from rich.text import Text
+
     lines = "\n      ".join(commands)
     Console(file=stream).print(Text(f"next: {lines}", style="dim"), soft_wrap=True)

@@ -10,7 +10,6 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +77,8 @@ def _shown(value: Any) -> str:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata  # takes 25 ms
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
