@@ -373,7 +373,7 @@ def _prepare(cfg: Any, data: Any, path: Path, *, run_dir: Path) -> dict[str, Any
     model = build.build_trainer(cfg, data, run_dir=run_dir).model
     arrays = {f"weight_{number}": weight for number, weight in enumerate(model.get_weights())}
     for split in SPLITS:
-        arrays |= zip((f"{split}_inputs", f"{split}_targets"), _arrays(data, split), strict=True)
+        arrays |= zip((f"{split}_inputs", f"{split}_targets"), arrays_of(data, split), strict=True)
     facts = {**data.facts, "steps_per_epoch": steps, "total_steps": steps * cfg.epochs}
     np.savez(path, facts=json.dumps(facts), **arrays)
     return facts
@@ -430,7 +430,7 @@ def _open_log(cfg: Any, folder: Path) -> None:
     logging.config.dictConfig(OmegaConf.to_container(cfg.hydra.job_logging, resolve=True))
 
 
-def _arrays(data: Any, split: str) -> tuple[Any, Any]:
+def arrays_of(data: Any, split: str) -> tuple[Any, Any]:
     """A split as arrays in stored order: float32 images in [0, 1], targets."""
     import numpy as np
     import tensorflow as tf

@@ -12,7 +12,7 @@ import argparse
 import datetime
 from pathlib import Path
 
-from benchmarks import input, loop, memory, sweeps, threads
+from benchmarks import input, loop, memory, start, sweeps, threads
 from benchmarks.figures import Figure, finish
 from benchmarks.pairs import ROOT
 
@@ -36,6 +36,7 @@ def measure() -> list[Figure]:
     return [
         *loop.measure("cnn", repeats=5),
         *loop.measure("article", repeats=3),
+        *start.measure(repeats=5),
         *sweeps.measure(rounds=3),
         *input.measure(repeats=3),
         *memory.measure(),
