@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import subprocess
+import sys
 
-import hydra
 import pytest
 
 from src.config.compose import CONFIG_DIR, compose
@@ -12,17 +12,17 @@ from src.config.help import help_text
 from src.train import _command
 
 
-def by_hydra(monkeypatch, capsys, *words: str) -> str:
-    monkeypatch.setattr("sys.argv", ["src.train", "--help", *words])
-    with suppress(SystemExit):
-        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(lambda cfg: None)()
-    return capsys.readouterr().out
+def by_hydra(*words: str) -> str:
+    main = f"hydra.main(version_base='1.3', config_path={str(CONFIG_DIR)!r}, config_name='train')"
+    code = f"import hydra; from src.config import compose; {main}(lambda cfg: None)()"
+    command = [sys.executable, "-c", code, "--help", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_help_is_hydra_s(monkeypatch, capsys):
+def test_help_is_hydra_s(capsys):
     for words in ([], ["epochs=3", "model=cnn"]):
         _command(["--help", *words])
-        assert capsys.readouterr().out == by_hydra(monkeypatch, capsys, *words)
+        assert capsys.readouterr().out == by_hydra(*words)
 
 
 def test_help_lists_the_options_of_one_s_own_folder(capsys, tmp_path):
