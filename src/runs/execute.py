@@ -330,7 +330,7 @@ def _fit(run: Run, record: Record, trainer: Trainer, data: Data, *, listen: List
     state = trainer.state
     with listen(trainer.interrupt) as received, time_limit(run.cfg.max_seconds, trainer.interrupt):
         try:
-            with preflight.naming_memory_shortage():
+            with preflight.naming_failures():
                 trainer.fit(data.train, data.val, epochs=run.cfg.epochs)
                 measured = {"test": measure_test(trainer, data, run.directory)} if run.cfg.evaluate_test else {}
         except Interrupted as interrupted:

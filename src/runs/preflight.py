@@ -29,10 +29,16 @@ from src.common.machine import free_memory
 from src.common.text import size
 from src.config import targets
 from src.config.checks import CONFIG_DIR
-from src.data.data import Data
+from src.data.data import Data, DataError
 from src.data.images.image_data import ImageData
 from src.runs.sizes import kept_bytes
 from src.training.state import TrainState, kept
+
+# What TensorFlow says where it looks for a row, and the node that does, without those of the loops around it.
+_NOT_THERE = re.compile(
+    r"(?:indices\S* =|label value of) (-?\d+) (?:is not in|which is outside the valid range of) \[0, (\d+)\)"
+    r"(?s:.*?)\{\{node (?:while/)*(\S+)/[^/}]+\}\}"
+)
 
 # The option for the other kind of labels of one's own images.
 OTHER_FOLDERS = {
@@ -165,10 +171,26 @@ def check_memory(model: keras.Model, *, batch_size: int, parts: int = 1, recompu
 
 
 @contextmanager
-def naming_memory_shortage() -> Iterator[None]:
-    """Raise Shortage, with what to change, where TensorFlow cannot allocate what training needs."""
+def naming_failures() -> Iterator[None]:
+    """Say what to change where TensorFlow fails in a step.
+
+    Raises:
+        DataError: a target that is none of the model's classes, or a number that a layer has no row for.
+        Shortage: it cannot allocate what training needs.
+    """
     try:
         yield
+    except tf.errors.InvalidArgumentError as error:
+        if not (found := _NOT_THERE.search(str(error))):
+            raise
+        value, count, place = found.groups()
+        if "/loss/" in f"/{place}":
+            told = f"a target is {value}, and the model gives a score of each of {count} classes"
+            more = "give the model more outputs, or give what does not count a weight of 0 and a class that there is"
+        else:
+            told = f"{place} was given {value}, and has rows"
+            more = "give that layer more of them"
+        raise DataError(f"{told}, 0 to {int(count) - 1}: mend the data, or {more}") from error
     except tf.errors.ResourceExhaustedError as error:
         reason = str(error).partition("\n")[0]
         if os.strerror(errno.ENOSPC) in reason:  # which TensorFlow calls by the same name

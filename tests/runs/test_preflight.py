@@ -17,7 +17,9 @@ import pytest
 import tensorflow as tf
 
 from src.config.binding import target_problems
+from src.data.data import DataError
 from src.data.images.image_data import ImageData
+from src.data.pipeline import as_batches
 from src.models.cnn import cnn
 from src.models.unet import unet
 from src.runs import preflight
@@ -29,6 +31,7 @@ from src.runs.preflight import (
     least_memory,
     shape_problem,
 )
+from src.training.trainer import Trainer
 from tests.support.helpers import ROOT, train
 
 GIVEN = {"optimizer": frozenset(["learning_rate"]), "callback": frozenset(["data"])}
@@ -192,8 +195,31 @@ def test_a_full_disk_is_not_taken_for_want_of_memory():
         "part-0; No space left on device": "the disk is full",
         "OOM": "does not fit in memory",
     }.items():
-        with pytest.raises(Shortage, match=told), preflight.naming_memory_shortage():
+        with pytest.raises(Shortage, match=told), preflight.naming_failures():
             raise tf.errors.ResourceExhaustedError(None, None, reason)
+
+
+@pytest.mark.parametrize(("part", "value"), [("targets", 3), ("targets", -1), ("inputs", 3)])
+def test_a_number_that_the_model_has_no_place_for_is_named(part, value):
+    """In a later batch of a pipeline, which nobody can look through beforehand."""
+    parts = {name: np.zeros([40], np.int32) for name in ("inputs", "targets")}
+    parts[part][37] = value
+    batches = as_batches(tf.data.Dataset.from_tensor_slices((parts["inputs"], parts["targets"])).batch(8))
+    layers = [keras.Input([], dtype="int32"), keras.layers.Embedding(3, 4, name="words"), keras.layers.Dense(3)]
+    trainer = Trainer(
+        model=keras.Sequential(layers),
+        optimizer=keras.optimizers.SGD(0.1),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics={},
+        monitor="train/loss",
+        mode="min",
+    )
+    told = {
+        "targets": f"a target is {value}, and the model gives",
+        "inputs": f"words.* was given {value}, and has rows",
+    }
+    with pytest.raises(DataError, match=f"{told[part]}.* 0 to 2: mend the data"), preflight.naming_failures():
+        trainer.fit(batches, None, epochs=1)
 
 
 def test_real_disks_are_asked(tmp_path, model):
