@@ -25,7 +25,7 @@ def prints(text: str, *, exit_code: int = 0) -> list[str]:
 def test_benchmarks_are_listed_with_what_they_compare(capsys):
     assert main([]) == 0
     listed = capsys.readouterr().out
-    speed = {"input", "loop", "memory", "speed", "start", "threads"}
+    speed = {"input", "loop", "memory", "saves", "speed", "start", "threads"}
     assert set(find()) == {"bits", "compare", "jobs", "resume", "seeded_faults", "sweeps", *speed}
     assert all(re.search(rf"^  {name} +\S", listed, re.M) for name in find())
 

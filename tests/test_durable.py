@@ -27,6 +27,7 @@ from src.runs.record_schema import read_history
 from src.runs.run import Run
 from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints
+from src.training.state import Snapshot, TrainState
 from src.training.trainer import Interrupted
 from tests.support.helpers import DIGITS
 from tests.training.test_trainer import InterruptAt, digits, make_trainer
@@ -36,26 +37,35 @@ class Disk:
     """What a disk holds for sure: the bytes of files and the names in directories at their last fsync.
 
     Attributes:
-        lost: for each manifest, what a power cut after it would take away of the rest.
+        lost: for each manifest, what a power cut after it would take away of the rest that was there when its state
+            was copied.
     """
 
     def __init__(self, top: Path, patch: pytest.MonkeyPatch) -> None:
-        self._top, self._fsync, self._rename = top, os.fsync, os.rename
+        self._top, self._fsync, self._rename, self._snapshot = top, os.fsync, os.rename, TrainState.snapshot
         self._bytes: dict[Path, int] = {}
+        self._counted: dict[Path, int] = {}
         self._names: dict[Path, set[str]] = {}
         self.lost: list[list[str]] = []
         self.fsyncs: list[Path] = []
         patch.setattr(os, "fsync", self._note_fsync)
         patch.setattr(os, "rename", self._note_rename)
+        patch.setattr(TrainState, "snapshot", lambda state: self._note_snapshot(state))
+
+    def _note_snapshot(self, state: TrainState) -> Snapshot:
+        files = [path for path in self._top.rglob("*") if path.match("*.jsonl") or path.match("events.*")]
+        self._counted = {path: path.stat().st_size for path in [*files, *self._top.rglob("run.json")]}
+        return self._snapshot(state)
 
     def _note_fsync(self, descriptor: int) -> None:
-        self._fsync(descriptor)
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        there = set(os.listdir(path)) if path.is_dir() else path.stat().st_size
+        self._fsync(descriptor)
         self.fsyncs.append(path)
         if path.is_dir():
-            self._names[path] = set(os.listdir(path))
+            self._names[path] = there
         else:
-            self._bytes[path] = path.stat().st_size
+            self._bytes[path] = there
 
     def _note_rename(self, old, new, **options) -> None:
         if (path := Path(new)).match("ckpt-*.json"):
@@ -63,9 +73,9 @@ class Disk:
         self._rename(old, new, **options)
 
     def _would_lose(self, checkpoints: Path) -> list[str]:
-        files = [path for path in self._top.rglob("*") if path.match("*.jsonl") or path.match("events.*")]
-        lost = [f"bytes of {path.name}" for path in files if self._bytes.get(path, 0) != path.stat().st_size]
-        for path in [*files, *self._top.rglob("run.json"), checkpoints]:
+        files = {path: size for path, size in self._counted.items() if path.name != "run.json"}
+        lost = [f"bytes of {path.name}" for path, size in files.items() if self._bytes.get(path, 0) < size]
+        for path in [*self._counted, checkpoints]:
             while path != self._top:
                 if path.name not in self._names.get(path.parent, ()):
                     lost.append(f"name of {path.relative_to(self._top)}")

@@ -50,7 +50,7 @@ def test_kills(straight, capsys, kills):
     assert verify(SHORT, straight.parents[1], trials=1, kills=kills, every_steps=7, seed=kills) == 0
     printed = capsys.readouterr().out
     assert f"1 of 1 trials equal to the straight run, {kills} kills" in printed
-    assert int(printed.rpartition("after a kill: ")[2].partition(",")[0]) <= 7
+    assert int(printed.rpartition("after a kill: ")[2].partition(",")[0]) < 2 * 7  # the last save may be under way
 
 
 @pytest.mark.slow

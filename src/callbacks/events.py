@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -48,6 +49,7 @@ class EventFiles:
         self.directory = directory
         self.written: dict[tuple[str, str], int] = {}
         self._files: dict[str, _EventFile] = {}
+        self._lock = threading.RLock()  # checkpoints make durable in a thread of their own
         self.guard(self._begin, step)
 
     @classmethod
@@ -84,17 +86,17 @@ class EventFiles:
 
     def make_durable(self) -> None:
         """Put all events on the disk; TensorFlow's writers drop one that they cannot write, so they are read again."""
-        for file in self._files.values():
-            self.guard(file.make_durable)
+        self.guard(self._make_durable)
 
     def guard(self, write: Callable[..., Any], *args: Any) -> None:
-        """Call `write(*args)`; where it cannot be written, the message says the ways out.
+        """Call `write(*args)`, alone; where it cannot be written, the message says the ways out.
 
         Raises:
             OSError: it could not; training ends, and goes on later from its last checkpoint, with nothing missing.
         """
         try:
-            write(*args)
+            with self._lock:
+                write(*args)
         except (OSError, tf.errors.OpError) as error:
             if isinstance(error, SummaryError):
                 raise
@@ -104,6 +106,10 @@ class EventFiles:
                 f"no summaries could be written in {self.directory} ({reason}). Make room or mend the disk, then type "
                 "the same command: it goes on from the last checkpoint"
             ) from error
+
+    def _make_durable(self) -> None:
+        for file in self._files.values():
+            file.make_durable()
 
     def _begin(self, step: int) -> None:
         for path in _paths(self.directory):

@@ -10,6 +10,7 @@ record.append_epoch({"epoch": 3, "step": 189, "seconds": 10.1, "val/mean_iou": 0
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,6 +35,7 @@ class Record:
         self.values: RecordValues = EMPTY  # as last read or written here
         self._written: dict[str, Any] | None = None  # the file, whatever is in it; None before it has been read
         self._appended: set[Path] = set()  # since `make_durable`
+        self._lock = threading.Lock()  # of it: checkpoints make durable in a thread of their own
         self._named: set[Path] = set()  # files whose names are on the disk
 
     def read(self) -> RecordValues | None:
@@ -89,14 +91,15 @@ class Record:
 
     def make_durable(self) -> None:
         """Put what has been appended on the disk."""
-        new_names = {self.directory} if self._appended - self._named else set()
-        for path in sorted(self._appended) + sorted(new_names):
+        with self._lock:
+            appended, self._appended = self._appended, set()
+        new_names = {self.directory} if appended - self._named else set()
+        for path in sorted(appended) + sorted(new_names):
             try:
                 fsync(path)
             except OSError as error:
                 raise OSError(f"{path} cannot be written ({error.strerror}); {WAY_OUT}") from error
-        self._named |= self._appended
-        self._appended = set()
+        self._named |= appended
 
     def history(self) -> list[dict[str, Any]]:
         """The epochs, in order; lines that are none are left out."""
@@ -120,7 +123,8 @@ class Record:
                 file.write(json.dumps(nan_as_null(values)) + "\n")
         except OSError as error:
             raise OSError(f"{path} cannot be written ({error.strerror}); {WAY_OUT}") from error
-        self._appended.add(path)
+        with self._lock:
+            self._appended.add(path)
 
 
 def _keep(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -52,8 +52,13 @@ class Callback:
     def on_train_end(self, state: TrainState) -> None:
         """Training reached its end: the last epoch, or a reason to stop."""
 
+    def join(self) -> None:
+        """Wait for what another thread does, such as saving, and raise its error; called before any `on_train_end`."""
+
     def make_durable(self) -> None:
         """Put on the disk, by fsync, what has been written: a checkpoint is about to count it, or training has ended.
+
+        Called in the thread that writes checkpoints, too, while training and other methods of this callback go on.
 
         Raises:
             OSError: not all of it is there. The checkpoint then does not count, and training ends.

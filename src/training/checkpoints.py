@@ -1,7 +1,7 @@
 """Checkpoints of a state: written whole, verified, listed, pruned; read only where they are as they were written.
 
     checkpoints = Checkpoints("run/checkpoints", max_to_keep=3)
-    checkpoints.save(state)
+    checkpoints.save(state)         # or, in another thread than the one that trains: write(state.snapshot())
     checkpoints.restore(state)      # the newest good one; damaged ones are named and passed over
 
 `ckpt-<n>.index` and `ckpt-<n>.data-*` are TensorFlow's, and `checkpoint` lists them for tf.train.latest_checkpoint;
@@ -11,7 +11,7 @@ what makes a checkpoint count is its manifest, see `src.training.manifest`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from src.common.files import delete, fsync_folders, literal, replace
+from src.common.internals import OBJECT_GRAPH, VARIABLE, object_graph
 from src.common.ranges import Count, enforce_ranges
 from src.training.manifest import (
     CheckpointError,
@@ -31,7 +32,7 @@ from src.training.manifest import (
     read_manifest,
     write_manifest,
 )
-from src.training.state import TrainState, kept
+from src.training.state import Snapshot, TrainState, kept
 
 
 @enforce_ranges
@@ -47,28 +48,28 @@ class Checkpoints:
         self.directory, self.max_to_keep = Path(directory), max_to_keep
         self._swept = self._named = False
 
-    def save(self, state: TrainState, *, before: Callable[[], None] = lambda: None) -> Path:
-        """Write, read back, fsync and list a checkpoint; prune old ones. Returns its prefix.
+    def save(self, state: TrainState) -> Path:
+        """`write` the state as it is now."""
+        return self.write(state.snapshot())
 
-        Args:
-            before: called first, to put on the disk what else was done up to this state; what it raises is raised.
+    def write(self, snapshot: Snapshot) -> Path:
+        """Write, read back, fsync and list a checkpoint; prune old ones. Returns its prefix.
 
         Raises:
             CheckpointError: it could not be written; those before it are as they were.
         """
-        before()
         prefix = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.sweep()
             numbers = [number(path.name) for path in self.directory.glob("ckpt-*")]
             prefix = self.directory / f"ckpt-{max(numbers, default=0) + 1}"
-            state.tensors().write(str(prefix))
-            _verify_tensors(prefix, state)
+            _write_tensors(prefix, snapshot)
+            _verify_tensors(prefix, snapshot)
             if not self._named:
                 fsync_folders(self.directory)
                 self._named = True
-            write_manifest(prefix, step=state.step, epoch=state.epoch, variables=state.manifest())
+            write_manifest(prefix, step=snapshot.step, epoch=snapshot.epoch, variables=snapshot.manifest)
             self._write_state_file()
         except (OSError, tf.errors.OpError, DamagedCheckpoint) as error:
             if prefix is not None:
@@ -187,9 +188,9 @@ def _check_manifest(prefix: Path, wanted: dict[str, list[list[Any]]]) -> None:
         )
 
 
-def _key(group: str, place: int) -> str:
+def _key(*path: str | int) -> str:
     """A variable's name in a checkpoint of `TrainState.tensors`."""
-    return f"{group}/{place}/.ATTRIBUTES/VARIABLE_VALUE"
+    return "/".join(map(str, [*path, VARIABLE]))
 
 
 def _described(variable: list[Any] | None) -> str:
@@ -199,11 +200,22 @@ def _described(variable: list[Any] | None) -> str:
     return f"{name} {dtype} {shape}"
 
 
-def _verify_tensors(prefix: Path, state: TrainState) -> None:
+def _write_tensors(prefix: Path, snapshot: Snapshot) -> None:
+    """Write what `TrainState.tensors().write` would, which takes variables alone, by one op."""
+    groups = snapshot.tensors.items()
+    values = {_key(group, place): tensor for group, tensors in groups for place, tensor in enumerate(tensors)}
+    values[_key("progress")] = tf.constant(snapshot.progress)
+    values[OBJECT_GRAPH] = tf.constant(object_graph(tuple(values)))
+    names = [*values]
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names), tensors=[*values.values()]
+    )
+
+
+def _verify_tensors(prefix: Path, snapshot: Snapshot) -> None:
     with literal(prefix) as name:
         reader = tf.train.load_checkpoint(name)
-        for group, variables in state.variables().items():
-            for place, variable in enumerate(variables):
-                read = reader.get_tensor(_key(group, place))
-                if np.asarray(read).tobytes() != variable.numpy().tobytes():
-                    raise DamagedCheckpoint(f"{variable.path} reads back as another value")
+        for group, tensors in snapshot.tensors.items():
+            for place, tensor in enumerate(tensors):
+                if np.asarray(reader.get_tensor(_key(group, place))).tobytes() != np.asarray(tensor).tobytes():
+                    raise DamagedCheckpoint(f"{snapshot.manifest[group][place][0]} reads back as another value")

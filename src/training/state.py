@@ -1,7 +1,8 @@
 """What a training run is at one moment: all that a checkpoint holds, and nothing else.
 
     state = TrainState(learner=learner, monitor="val/loss", mode="min")
-    state.tensors()     # what tf.train.Checkpoint saves: plain lists of tf.Variable
+    state.snapshot()    # a copy of it, for a checkpoint to be written while training goes on
+    state.tensors()     # what tf.train.Checkpoint reads: plain lists of tf.Variable
     state.manifest()    # names, shapes and dtypes of these, compared before anything is restored
 
 The data's position is not part of it: every example is a function of (seed, epoch, index), so `step` says it all.
@@ -57,6 +58,23 @@ class TrainingProgress:
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint holds of a state, as it was at one step; whatever is done to the state changes none of it.
+
+    Attributes:
+        progress: JSON.
+        manifest: names, shapes and dtypes of all variables, by group and in saved order.
+        tensors: their values.
+    """
+
+    step: int
+    epoch: int
+    progress: str
+    manifest: dict[str, list[list[Any]]]
+    tensors: dict[str, list[tf.Tensor]]
+
+
 @enforce_ranges
 class TrainState:
     """What a learner's steps change, with the run's progress.
@@ -95,6 +113,7 @@ class TrainState:
         self._infer = tf.function(infer, autograph=False)
         self._progress = TrainingProgress()
         self._progress_json = tf.Variable("", dtype=tf.string, trainable=False)
+        self._copied: list[int] = []  # the identities of the variables that `_copy` copies
 
     @property
     def inference(self) -> tf.types.experimental.ConcreteFunction:
@@ -234,6 +253,15 @@ class TrainState:
             if variable.path in learning_rates:
                 variable.assign(learning_rates[variable.path])
 
+    def snapshot(self) -> Snapshot:
+        """A copy of everything that determines the future, in one graph call."""
+        identities = [id(variable) for variable in self.all_variables()]
+        if self._copied != identities:  # some metrics make theirs when they are first updated
+            variables = self.variables()
+            self._copied, self._copy = identities, tf.function(lambda: _copies(variables), autograph=False)
+        progress = json.dumps(asdict(self._progress))
+        return Snapshot(self.step, self.epoch, progress, self.manifest(), self._copy())
+
     def tensors(self) -> tf.train.Checkpoint:
         """Everything that determines the future, as plain lists: Keras objects leave seeds and averages out."""
         self._progress_json.assign(json.dumps(asdict(self._progress)))
@@ -256,6 +284,11 @@ class TrainState:
     def all_variables(self) -> list[keras.Variable]:
         """Those of all groups."""
         return [variable for group in self.variables().values() for variable in group]
+
+
+def _copies(variables: Mapping[str, list[keras.Variable]]) -> dict[str, list[tf.Tensor]]:
+    """What is read of a variable may be its own memory, which steps update in place."""
+    return {group: [tf.raw_ops.DeepCopy(x=v.value) for v in listed] for group, listed in variables.items()}
 
 
 @contextmanager

@@ -138,6 +138,8 @@ class Trainer:
                     callback.on_interrupt(state, str(interrupted))
                 raise
             for callback in callbacks:
+                callback.join()
+            for callback in callbacks:
                 callback.on_train_end(state)
             self._make_durable()
         return state

@@ -179,6 +179,16 @@ def test_a_save_that_fails_leaves_the_last_good_one(saved, monkeypatch):
     assert_same(weights(trainer), held[-1])
 
 
+def test_what_reads_back_as_another_value_does_not_count(tmp_path, monkeypatch):
+    def wrong(*, tensors, save=tf.raw_ops.SaveV2, **given):
+        save(tensors=[tensors[0] + 1, *tensors[1:]], **given)
+
+    monkeypatch.setattr(tf.raw_ops, "SaveV2", wrong)
+    with pytest.raises(CheckpointError, match="kernel reads back as another value"):
+        Checkpoints(tmp_path).save(small_trainer().state)
+    assert not list(tmp_path.iterdir())
+
+
 def save_for_ever(folder: str) -> None:
     """In a child: checkpoints whose every weight is their number."""
     trainer, checkpoints = small_trainer(), Checkpoints(folder, max_to_keep=2)
