@@ -53,7 +53,7 @@ class Checkpoint(Callback):
         self._saving: Future[None] | None = None
 
     def on_train_begin(self, state: TrainState) -> None:
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._thread, state.join_saving = ThreadPoolExecutor(1, "checkpoint"), self.join
         self._saved_at = (state.epoch, state.step) if state.step else None  # it was restored, or it is new
         self._saved_seconds = self._clock()
 
@@ -81,6 +81,12 @@ class Checkpoint(Callback):
         self.join()
 
     def join(self) -> None:
+        """Wait for the save that is under way.
+
+        Raises:
+            CheckpointError: it failed.
+            OSError: what it counts as done could not be put on the disk.
+        """
         saving, self._saving = self._saving, None
         if saving:
             saving.result()
@@ -88,7 +94,8 @@ class Checkpoint(Callback):
     def close(self) -> None:
         if self._thread:
             self._thread.shutdown()
-        if self._saving and (error := self._saving.exception()):  # while another one ends training
+        saving, self._saving = self._saving, None
+        if saving and (error := saving.exception()):  # while another one ends training
             log.warning("%s", error)
 
     def _save(self, state: TrainState, *places: Checkpoints) -> None:

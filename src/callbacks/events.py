@@ -16,7 +16,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -86,7 +86,11 @@ class EventFiles:
 
     def make_durable(self) -> None:
         """Put all events on the disk; TensorFlow's writers drop one that they cannot write, so they are read again."""
-        self.guard(self._make_durable)
+        with self._ways_out():
+            with self._lock:
+                changed = [file for file in self._files.values() if file.verify()]
+            for file in changed:  # while training writes on
+                file.fsync()
 
     def guard(self, write: Callable[..., Any], *args: Any) -> None:
         """Call `write(*args)`, alone; where it cannot be written, the message says the ways out.
@@ -94,9 +98,13 @@ class EventFiles:
         Raises:
             OSError: it could not; training ends, and goes on later from its last checkpoint, with nothing missing.
         """
+        with self._ways_out(), self._lock:
+            write(*args)
+
+    @contextmanager
+    def _ways_out(self) -> Iterator[None]:
         try:
-            with self._lock:
-                write(*args)
+            yield
         except (OSError, tf.errors.OpError) as error:
             if isinstance(error, SummaryError):
                 raise
@@ -106,10 +114,6 @@ class EventFiles:
                 f"no summaries could be written in {self.directory} ({reason}). Make room or mend the disk, then type "
                 "the same command: it goes on from the last checkpoint"
             ) from error
-
-    def _make_durable(self) -> None:
-        for file in self._files.values():
-            file.make_durable()
 
     def _begin(self, step: int) -> None:
         for path in _paths(self.directory):
@@ -148,21 +152,27 @@ class _EventFile:
         self.unseen: list[tuple[str, int]] = []
         [self._path] = set(folder.glob(PATTERN)) - before
         self._seen_bytes = 0
+        self._named = False  # whether its name is on the disk
 
-    def make_durable(self) -> None:
+    def verify(self) -> bool:
+        """Read what has been written since the last time; whether there is anything."""
         self.writer.flush()
         if self._seen_bytes == self._path.stat().st_size and not self.unseen:
-            return
+            return False
         found, end = _read_on(self._path, self._seen_bytes)
         lost = Counter(self.unseen) - Counter(found)
         if lost or end is None:
             first = next(iter(lost), None)
             what = f"{first[0]} of step {first[1]}" if first else "what has been written"
             raise OSError(f"{self._path} lacks {what}")
-        fsync(self._path)
-        if not self._seen_bytes:
-            fsync_folders(self._path.parent)
         self._seen_bytes, self.unseen = end, []
+        return True
+
+    def fsync(self) -> None:
+        fsync(self._path)
+        if not self._named:
+            fsync_folders(self._path.parent)
+            self._named = True
 
 
 class EventCallback(Callback):

@@ -52,9 +52,6 @@ class Callback:
     def on_train_end(self, state: TrainState) -> None:
         """Training reached its end: the last epoch, or a reason to stop."""
 
-    def join(self) -> None:
-        """Wait for what another thread does, such as saving, and raise its error; called before any `on_train_end`."""
-
     def make_durable(self) -> None:
         """Put on the disk, by fsync, what has been written: a checkpoint is about to count it, or training has ended.
 

@@ -157,8 +157,9 @@ def best_weights(state: TrainState, directory: str | Path) -> Iterator[None]:
         directory: of the best checkpoint; where no epoch was the best yet, the weights stay those of now.
 
     Raises:
-        CheckpointError: it is no longer there.
+        CheckpointError: it is no longer there, or the one that is being written cannot be.
     """
+    state.join_saving()
     held_averages = state.holds_averages
     with kept(state.model.variables):
         try:

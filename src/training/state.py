@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -90,6 +90,7 @@ class TrainState:
         losses: float32 [n], the loss of each step of the last graph call; the last of them belongs to `step`.
         input_spec: of what the model takes, any number of them; the trainer sets it.
         gradient_norms: float32 [n], the global norm of each of these steps' gradients, before they are clipped.
+        join_saving: waits for the checkpoint that another thread writes, and raises its error; who writes it sets this.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class TrainState:
         self.model, self.optimizer, self.variables = learner.model, learner.optimizer, learner.variables
         self.monitor, self.mode = monitor, mode
         self.holds_averages = False
+        self.join_saving: Callable[[], None] = lambda: None
         self.losses = self.gradient_norms = np.zeros(0, np.float32)
         inputs = getattr(learner.model, "inputs", None) or []
         self.input_spec: Nest = batch_spec_of(inputs[0]) if len(inputs) == 1 else None

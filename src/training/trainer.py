@@ -137,8 +137,7 @@ class Trainer:
                 for callback in callbacks:
                     callback.on_interrupt(state, str(interrupted))
                 raise
-            for callback in callbacks:
-                callback.join()
+            state.join_saving()
             for callback in callbacks:
                 callback.on_train_end(state)
             self._make_durable()
