@@ -12,7 +12,7 @@ import argparse
 import datetime
 from pathlib import Path
 
-from benchmarks import input, loop, memory, start, sweeps, threads
+from benchmarks import input, loop, memory, saves, start, sweeps, threads
 from benchmarks.figures import Figure, finish
 from benchmarks.pairs import ROOT
 
@@ -40,6 +40,7 @@ def measure() -> list[Figure]:
         *sweeps.measure(rounds=3),
         *input.measure(repeats=3),
         *memory.measure(),
+        *saves.measure(repeats=3),
         *threads.measure(repeats=3),
     ]
 

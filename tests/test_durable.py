@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -203,6 +205,25 @@ def test_events_after_the_checkpoint_go_even_where_those_between_are_lost(tmp_pa
         again.write(tf.summary.scalar, "train", step, {"loss": float(step)})
     again.close()
     assert read_scalars(tmp_path) == {("train", "loss"): [(2, 2.0), (4, 4.0), (6, 6.0), (8, 8.0)]}
+
+
+def test_training_writes_events_while_others_are_fsynced(tmp_path, monkeypatch):
+    files, begun, go_on = EventFiles(tmp_path, step=0), threading.Event(), threading.Event()
+
+    def slow(path: Path) -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr("src.callbacks.events.fsync", slow)
+    files.guard(files.write, tf.summary.scalar, "train", 1, {"loss": 1.0})
+    with ThreadPoolExecutor(1) as pool:
+        durable = pool.submit(files.make_durable)
+        assert begun.wait(10)
+        files.guard(files.write, tf.summary.scalar, "train", 2, {"loss": 2.0})
+        go_on.set()
+        durable.result()
+    files.close()
+    assert read_scalars(tmp_path) == {("train", "loss"): [(1, 1.0), (2, 2.0)]}
 
 
 THREE_EPOCHS_DONE = SimpleNamespace(epoch=3, step=12, best=None, validated_step=0)

@@ -119,6 +119,21 @@ def test_a_save_that_fails_ends_training_at_the_next_step(tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+class Ends(Callback):
+    ended = False
+
+    def on_train_end(self, state):
+        self.ended = True
+
+
+def test_training_has_no_end_without_its_last_save(tmp_path, monkeypatch):
+    monkeypatch.setattr("src.training.checkpoints.write_manifest", lambda *_, **__: time.sleep(0.2) or 1 / 0)
+    ends = Ends()
+    with pytest.raises(ZeroDivisionError):
+        fit(tmp_path, every_steps=None, ends=ends)
+    assert not ends.ended
+
+
 class Broken(Callback):
     """Fails after a save has failed, too."""
 
