@@ -40,6 +40,7 @@ from src.runs.record_schema import RecordValues
 
 SAVED_MODEL = Path("saved_model", "1")
 ROWS = (".csv", ".jsonl", ".npz", ".parquet", ".txt")  # files that have an example in each row
+MISSING = "data.missing."  # before the column that a value of the config stands in for
 SHOWN_ROWS = 10
 
 
@@ -76,8 +77,13 @@ def main(argv: list[str]) -> int:
 
 def _predict_rows(run: Path, record: RecordValues, files: Sequence[Path], output: Path) -> int:
     with importing():
+        from src.data.batch import INPUTS, plain_name
         from src.inspection.predict_rows import predict_rows
-    path = predict_rows(_exported(run, record), files, output=output, class_names=record["class_names"])
+    config = record["config"]
+    fillings = {plain_name(key.removeprefix(MISSING)): config[key] for key in config if key.startswith(MISSING)}
+    aliases = {config["data.text"]: INPUTS} if "data.text" in config else {}
+    exported, names = _exported(run, record), record["class_names"]
+    path = predict_rows(exported, files, output=output, class_names=names, aliases=aliases, fillings=fillings)
     lines = path.read_text(encoding="utf-8").splitlines()
     for line in lines[:SHOWN_ROWS]:
         print(line)

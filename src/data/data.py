@@ -201,16 +201,26 @@ class Data:
         shape = self.train.element_spec[1].shape if self.targets_are_classes else tf.TensorShape([])
         return outputs[:-1].is_compatible_with(shape[:-1] if shape[1:][-1:] == [1] else shape) and bool(shape)
 
-    def class_shares(self, batches: Batches | None = None) -> np.ndarray:
+    def class_shares(self, batches: Batches | None = None, *, weighted: bool = False) -> np.ndarray:
         """The share of each class among the targets that count: float64 [num_classes]; reads them once.
 
         Args:
             batches: of which, by default the training split's.
+            weighted: whether a target counts as much as its weight, as in metrics, where batches have weights.
         """
-        counts = np.zeros(len(self.class_names), np.int64)
+        counts = np.zeros(len(self.class_names))
         for batch in every_batch(batches or self.raw("train")):
-            counts += self.count_labels(batch[1].numpy(), "the train split has")
-        return counts / max(counts.sum(), 1)
+            targets = batch[1].numpy()
+            count = self.count_labels(targets, "the train split has")
+            if weighted and len(batch) > 2:
+                weights = batch[2].numpy()
+                if weights.size == len(targets):  # one an example, [n, 1] too
+                    weights = weights.reshape(-1, *[1] * (targets.ndim - 1))
+                weights = np.broadcast_to(weights, targets.shape)
+                counts += [weights[targets == number].sum(dtype=float) for number in range(len(counts))]
+            else:
+                counts += count
+        return counts / (counts.sum() or 1)
 
     def balanced_class_weights(self) -> list[float]:
         """Weights that make all classes of the training split count alike: 1 / (classes x share), or 0 for want of any.

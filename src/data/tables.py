@@ -149,7 +149,7 @@ def _column(values: np.ndarray, name: str, kind: Kind | None, filling: Any, path
                 f"{path}: {int(gone.sum())} values of {name} are missing, the first in row {int(gone.argmax()) + 1}; "
                 f"give one for them, as +data.missing.{name}=0, or take the rows away"
             )
-        values = np.where(gone, str(filling) if texts else filling, values)
+        values = filled(values, gone, filling)
     if kind == "categories":
         return as_texts(values)
     if texts and not (are_numbers := np.vectorize(_is_number, otypes=[bool])(values)).all():
@@ -190,6 +190,11 @@ def _is_number(value: Any) -> bool:
     except (ValueError, TypeError):
         return False
     return True
+
+
+def filled(values: np.ndarray, gone: np.ndarray, filling: Any) -> np.ndarray:
+    """A column with a value in place of those that are gone: a text among texts."""
+    return np.where(gone, filling if values.dtype.kind in "biuf" else str(filling), values)
 
 
 def is_missing(values: np.ndarray) -> np.ndarray:

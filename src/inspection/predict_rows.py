@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,29 @@ import tensorflow as tf
 from src.common.files import literal, replace
 from src.data.batch import plain_name, splits_names
 from src.data.data import DataError
-from src.data.tables import as_texts, is_missing, read_table
+from src.data.tables import as_texts, filled, is_missing, read_table
 
 RESULTS = "predictions.jsonl"
 BATCH = 256  # rows
 
 
-def predict_rows(saved_model: Path, files: Sequence[Path], *, output: Path, class_names: Sequence[str]) -> Path:
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def predict_rows(
+    saved_model: Path,
+    files: Sequence[Path],
+    *,
+    output: Path,
+    class_names: Sequence[str],
+    aliases: Mapping[str, str] = NOTHING,
+    fillings: Mapping[str, Any] = NOTHING,
+) -> Path:
     """Write what the model gives for all rows of the files; returns the path of what is written.
 
     Args:
+        aliases: the model's inputs by the columns that they were trained from, where these have another name.
+        fillings: what stands for a value that is not there, by input, as in training.
         files: .csv, .parquet and .npz with a column or array for each input by name; .jsonl with an object for each
             row; .txt with a text on each line, for a model of one input of strings.
 
@@ -39,7 +53,9 @@ def predict_rows(saved_model: Path, files: Sequence[Path], *, output: Path, clas
         loaded = tf.saved_model.load(name)
     serve = loaded.signatures["serving_default"]
     takes = serve.structured_input_signature[1]
-    given = [(file, inputs_of(file, takes)) for file in files]  # all of them, before anything is predicted
+    given = [
+        (file, inputs_of(file, takes, aliases=aliases, fillings=fillings)) for file in files
+    ]  # all of them, before anything is predicted
     lines = []
     for file, inputs in given:
         rows = len(next(iter(inputs.values())))
@@ -56,22 +72,33 @@ def predict_rows(saved_model: Path, files: Sequence[Path], *, output: Path, clas
     return output / RESULTS
 
 
-def inputs_of(file: Path, takes: Mapping[str, tf.TensorSpec]) -> dict[str, np.ndarray]:
+def inputs_of(
+    file: Path,
+    takes: Mapping[str, tf.TensorSpec],
+    *,
+    aliases: Mapping[str, str] = NOTHING,
+    fillings: Mapping[str, Any] = NOTHING,
+) -> dict[str, np.ndarray]:
     """What a file has for each input of a signature, as arrays of its dtype and shape; of rows of any length, lists.
+
+    For `aliases` and `fillings` see `predict_rows`.
 
     Raises:
         DataError: something is missing or of another type or shape.
     """
     of_any_length = {name for name in takes if splits_names(name, 1)[0] in takes}
     takes = {name: spec for name, spec in takes.items() if name not in _splits(takes)}
-    stored = _read(file, takes)
+    stored = _read(file, takes, aliases)
     found = {}
     for name, spec in takes.items():
-        columns = [column for column in stored if plain_name(column) == name]
+        columns = [column for column in stored if aliases.get(column, plain_name(column)) == name]
         if len(columns) != 1:
-            told = f"has {' and '.join(columns)} for {name}" if columns else f"has no {name}"
+            known = " or ".join([*(column for column in aliases if aliases[column] == name), name])
+            told = f"has {' and '.join(columns)} for {name}" if columns else f"has no {known}"
             raise DataError(f"{file} {told}; the model takes {_told(takes)}, and it has {', '.join(stored)}")
         values = stored[columns[0]]
+        if name in fillings and (gone := is_missing(cells := np.asarray(values))).any():
+            values = filled(cells, gone, fillings[name])
         found[name] = (_lists if name in of_any_length else _array)(values, name, spec, str(file))
     if len({len(values) for values in found.values()}) > 1:
         rows = ", ".join(f"{name} {len(values)}" for name, values in found.items())
@@ -109,7 +136,7 @@ def _array(given: Any, name: str, spec: tf.TensorSpec, file: str) -> np.ndarray:
     return found
 
 
-def _read(file: Path, takes: Mapping[str, tf.TensorSpec]) -> Mapping[str, Any]:
+def _read(file: Path, takes: Mapping[str, tf.TensorSpec], aliases: Mapping[str, str]) -> Mapping[str, Any]:
     try:
         if file.suffix == ".txt":
             if len(takes) != 1:
@@ -117,7 +144,10 @@ def _read(file: Path, takes: Mapping[str, tf.TensorSpec]) -> Mapping[str, Any]:
             return {next(iter(takes)): np.array(_lines(file), object)}
         if file.suffix == ".jsonl":
             rows = [json.loads(line) for line in _lines(file) if line.strip()]
-            columns = [name for name in rows[0] if plain_name(name) in takes] if isinstance(rows[0], dict) else []
+            first = rows[0] if isinstance(rows[0], dict) else {}
+            columns = [name for name in first if aliases.get(name, plain_name(name)) in takes]
+            if not columns:
+                raise DataError(f"{file}, line 1 has {', '.join(first) or 'no names'}; the model takes {_told(takes)}")
             for number, row in enumerate(rows, 1):
                 if not isinstance(row, dict) or (lacking := [name for name in columns if name not in row]):
                     told = ", ".join(lacking) if isinstance(row, dict) else "names"

@@ -32,7 +32,7 @@ def learned_nothing(best: Best | None, data: Data) -> str | None:
     values = {name: measured[f"{split}/{name}"] for name in CONSTANT_ANSWER if f"{split}/{name}" in measured}
     if not values or not data.targets_are_classes:
         return None
-    shares = data.class_shares(batches)
+    shares = data.class_shares(batches, weighted=True)
     share, occurring = float(shares.max()), int((shares > 0).sum())
     constant = {name: CONSTANT_ANSWER[name](share, occurring) for name in values}
     if any(

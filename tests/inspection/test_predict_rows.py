@@ -52,6 +52,35 @@ def test_lines_are_those_that_a_line_feed_ends_and_rows_may_have_other_orders(tm
     assert inputs_of(written(tmp_path / "new.jsonl", [{"word": 3.0}]), WORDS)["word"].tolist() == ["3"]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".npz"])
+def test_what_stood_for_missing_values_in_training_does_so_again(suffix, tmp_path):
+    file = tmp_path / f"new{suffix}"
+    if suffix == ".csv":
+        file.write_text("a b,n,word\n1,2,x\n,,\n")
+    elif suffix == ".jsonl":
+        written(file, [{"a b": 1, "n": 2, "word": "x"}, {"a b": None, "n": None, "word": ""}])
+    else:
+        np.savez(file, **{"a b": [1.0, np.nan], "n": [2.0, np.nan], "word": ["x", ""]})
+    takes = {**TAKES, **WORDS}
+    found = inputs_of(file, takes, fillings={"a_b": 7, "n": 3, "word": "none"})
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "a_b": [1, 7],
+        "n": [2, 3],
+        "word": ["x", "none"],
+    }
+    with pytest.raises(DataError, match="row 2: n is missing"):
+        inputs_of(file, takes, fillings={"a_b": 7, "word": "none"})
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_column_has_the_name_that_it_had_in_training(suffix, tmp_path):
+    file, takes = tmp_path / f"new{suffix}", {"inputs": WORDS["word"]}
+    file.write_text("label,message\na,one\n" if suffix == ".csv" else '{"label": "a", "message": "one"}\n')
+    assert inputs_of(file, takes, aliases={"message": "inputs"})["inputs"].tolist() == ["one"]
+    with pytest.raises(DataError, match=r"has no text or inputs; .* it has label|line 1 has label, message; the model"):
+        inputs_of(file, takes, aliases={"text": "inputs"})
+
+
 def trainer_of(model, loss):
     return Trainer(model=model, optimizer=keras.optimizers.SGD(0.1), loss=loss)
 

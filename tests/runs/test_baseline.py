@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from src.data.data import Data
 from src.data.images.image_data import ImageData
 from src.data.sources import digits
 from src.metrics import SCORES, ClassScores
@@ -50,6 +51,19 @@ def test_the_constant_answer_has_learned_nothing_and_one_better_has(targets, nam
     better = constant.copy()
     better[targets == 0] = 0
     assert learned_nothing(best({name: scores(targets, better)[name]}), data) is None
+
+
+@pytest.mark.parametrize("shape", [[20], [20, 1]])
+def test_targets_count_by_their_weights_as_in_the_metric(shape):
+    """The most frequent class is then another one."""
+    weights = np.where(LABELS == 3, 5.0, 1.0).astype(np.float32)
+    splits = (IMAGES.astype(np.float32), LABELS, weights.reshape(shape))
+    data = Data(train=splits, val=splits, class_names=["ant", "bee", "cat", "dog"], batch_size=8, seed=0)
+    metric = keras.metrics.SparseCategoricalAccuracy()
+    metric.update_state(LABELS, tf.one_hot(np.full_like(LABELS, 3), 4), sample_weight=weights)
+    told = learned_nothing(best({"accuracy": float(metric.result())}), data)
+    assert told and f"'dog' to everything, {25 / 40:.4f}" in told
+    assert learned_nothing(best({"accuracy": 0.63}), data) is None
 
 
 def test_one_score_that_is_better_is_enough():
