@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -33,7 +32,7 @@ from src.comparison.tables import (
     table_of_runs,
     without_repeats,
 )
-from src.runs.commands import train_command
+from src.runs.commands import by_python, train_command
 
 COMMANDS = 5  # of the best groups
 MOST_PICTURE_BYTES = 5_000_000  # of all pictures together
@@ -214,6 +213,4 @@ def _origin(row: Row) -> str:
 
 
 def _command(row: Row) -> str:
-    """By `python`, whatever this one is called: a page is read elsewhere."""
-    _, *words = shlex.split(train_command(row.directory, row.run.values))
-    return shlex.join(["python", *words])
+    return by_python(train_command(row.directory, row.run.values))

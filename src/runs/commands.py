@@ -30,6 +30,12 @@ def python() -> str:
     return "python" if same else os.path.relpath(sys.executable)
 
 
+def by_python(command: str) -> str:
+    """The same command by `python`, whatever this one is called: what is written is read elsewhere."""
+    _, *words = shlex.split(command)
+    return shlex.join(["python", *words])
+
+
 def train_command(directory: Path, values: RecordValues) -> str:
     """The command whose run this is, or was where it has been set aside; it starts nothing afresh.
 
