@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-next lint format benchmark setup clean
+.PHONY: help train test test-next lint format schema benchmark setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,9 @@ lint: $(READY) ## check style, layering and types
 format: $(READY) ## put the code in the style that lint wants
 	@$(VENV)/bin/python -m ruff check --fix-only .
 	@$(VENV)/bin/python -m ruff format .
+
+schema: $(READY) ## write what editors know of the files in conf/, after a change of options or of what they name
+	@$(RUN) src.config.schema
 
 benchmark: $(READY) ## measure speed and memory in half an hour, printed as ratios; or:  make benchmark ARGS="loop"
 	@$(RUN) benchmarks $(or $(value ARGS),speed)

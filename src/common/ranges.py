@@ -72,6 +72,15 @@ class Range:
             ends.append(f"{'below' if self.below else 'at most'} {self.high:.12g}")
         return " and ".join(ends)
 
+    @property
+    def schema(self) -> dict[str, float]:
+        """The same in the words of JSON Schema."""
+        ends = {
+            "exclusiveMinimum" if self.above else "minimum": self.low,
+            "exclusiveMaximum" if self.below else "maximum": self.high,
+        }
+        return {word: end for word, end in ends.items() if isfinite(end)}
+
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite number."""
@@ -93,11 +102,13 @@ class Check(NamedTuple):
         allows: whether a value is that.
         allowed: the same in words, to follow "it must be".
         known: the words that it may be, if it may be some.
+        schema: the same as a JSON schema, for editors.
     """
 
     allows: Callable[[Any], bool]
     allowed: str
     known: tuple[str, ...] = ()
+    schema: Mapping[str, Any] = types.MappingProxyType({})
 
     def refusal(self, key: str, value: Any) -> str:
         """What to say of a value that is not allowed."""
@@ -119,6 +130,7 @@ def check_of(hint: Any) -> Check | None:
             lambda x: any(type(x) is type(word) and x == word for word in arguments),
             f"one of {', '.join(words)}",
             words,
+            {"enum": list(arguments)},
         )
     if origin in UNIONS:
         return _any_of(arguments)
@@ -141,6 +153,7 @@ def _annotated(base: Any, *notes: Any) -> Check | None:
         check = Check(
             lambda x: all(interval.allows(x) for interval in intervals) and (isinstance(x, Integral) or not whole),
             f"{'an integer' if whole else 'a number'} {' and '.join(map(str, intervals))}".rstrip(),
+            schema={"type": "integer" if whole else "number"} | {k: v for i in intervals for k, v in i.schema.items()},
         )
         check = _or_null(check) if type(None) in members else check
     words = [note for note in notes if isinstance(note, str)]
@@ -148,7 +161,12 @@ def _annotated(base: Any, *notes: Any) -> Check | None:
 
 
 def _or_null(check: Check) -> Check:
-    return check._replace(allows=lambda x: x is None or check.allows(x), allowed=f"{check.allowed}, or null")
+    return Check(
+        lambda x: x is None or check.allows(x),
+        f"{check.allowed}, or null",
+        check.known,
+        schema_of_any([check.schema, {"type": "null"}]),
+    )
 
 
 def _any_of(members: Sequence[Any]) -> Check | None:
@@ -160,8 +178,15 @@ def _any_of(members: Sequence[Any]) -> Check | None:
         lambda x: any(check.allows(x) for check in judged),
         ", or ".join(check.allowed for check in judged),
         tuple(word for check in judged for word in check.known),
+        schema_of_any([check.schema for check in judged]),
     )
     return _or_null(check) if type(None) in members else check
+
+
+def schema_of_any(schemas: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The schema of what any of these takes."""
+    flat = [part for schema in schemas for part in (schema["anyOf"] if [*schema] == ["anyOf"] else [schema])]
+    return {"anyOf": flat} if len(flat) > 1 else flat[0]
 
 
 def _sequence(items: list[Check], *, fixed: bool) -> Check:
@@ -175,7 +200,10 @@ def _sequence(items: list[Check], *, fixed: bool) -> Check:
         wanted = items if fixed else items * len(values)
         return all(item.allows(value) for item, value in zip(wanted, values, strict=True))
 
-    return Check(allows, f"a list{count}, each {texts[0]}" if len(texts) == 1 else f"a list of {', '.join(texts)}")
+    allowed = f"a list{count}, each {texts[0]}" if len(texts) == 1 else f"a list of {', '.join(texts)}"
+    schemas = [item.schema for item in items]
+    length = {"minItems": len(items), "maxItems": len(items)} if fixed else {}
+    return Check(allows, allowed, schema={"type": "array", "items": schemas if fixed else schemas[0], **length})
 
 
 def checks_of(function: Callable[..., Any]) -> dict[str, Check]:

@@ -50,14 +50,15 @@ FILLED_IN = ("run", "parent")
 
 NOWHERE = Origins()
 
+FOLDER_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
+
 # What stands in no signature of the project's.
 CHECKS = {
     "name": Check(
-        lambda x: (
-            isinstance(x, str) and bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", x)) and x not in TAKEN_NAMES
-        ),
+        lambda x: isinstance(x, str) and bool(re.fullmatch(FOLDER_NAME, x)) and x not in TAKEN_NAMES,
         "a folder's name: at most 100 letters, digits, '.', '_' and '-', and none that is taken: "
         + ", ".join(TAKEN_NAMES),
+        schema={"type": "string", "pattern": f"^{FOLDER_NAME}$", "not": {"enum": list(TAKEN_NAMES)}},
     ),
     **checks_in(
         {
