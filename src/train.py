@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from src.common.command import run_command
 from src.common.machine import settle_keras_backend
 from src.config.command_line import parse_command
+from src.config.completion import shell_script
 from src.config.compose import (
     CONFIG_DIR,
     CONFIG_NAME,
@@ -54,7 +55,7 @@ def _command(argv: list[str]) -> None:
         _ask_hydra()
         return
     if arguments.shell_completion:
-        _ask_hydra()
+        print(shell_script(arguments.overrides), end="")
         return
     if arguments.experimental_rerun:
         raise ConfigError("--experimental-rerun is not supported: it runs a pickle; type the run's command again")
@@ -96,7 +97,7 @@ def _sweep(overrides: list[str], config_name: str) -> None:
 
 
 def _ask_hydra() -> None:
-    """Answer --help, --cfg, --info and shell completion, and run nothing."""
+    """Answer --help, --cfg and --info, and run nothing."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves exceptions, and what is said of them, to us
     try:
         hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=CONFIG_NAME)(lambda cfg: None)()

@@ -17,8 +17,8 @@ from src.common.spelling import did_you_mean
 # What may stand before an override's `=`.
 KEY = re.compile(r"\+{0,2}[A-Za-z_][\w./@]*")
 
-# Hydra's flags: those that need nothing after them, and those with a value.
-_FLAGS = {
+# Hydra's flags and their short forms: those that need nothing after them, and those with a value.
+FLAGS = {
     "--help": "-h",
     "--hydra-help": "",
     "--version": "",
@@ -27,7 +27,7 @@ _FLAGS = {
     "--resolve": "",
     "--shell-completion": "-sc",
 }
-_FLAGS_WITH_A_VALUE = {
+FLAGS_WITH_A_VALUE = {
     "--cfg": "-c",
     "--package": "-p",
     "--config-path": "-cp",
@@ -45,16 +45,16 @@ def parse_command(argv: Sequence[str]) -> argparse.Namespace:
         ConfigError: a flag that there is not, as in `--epochs 5`, or one without its value.
     """
     parser = argparse.ArgumentParser(add_help=False)
-    for flag, short in _FLAGS.items():
+    for flag, short in FLAGS.items():
         parser.add_argument(flag, *filter(None, [short]), action="store_true")
-    for flag, short in _FLAGS_WITH_A_VALUE.items():
+    for flag, short in FLAGS_WITH_A_VALUE.items():
         others: dict[str, Any] = {
             "--info": {"nargs": "?", "const": "all"},
             "--cfg": {"choices": ["job", "hydra", "all"]},
         }
         parser.add_argument(flag, *filter(None, [short]), **others.get(flag, {}))
     parser.add_argument("overrides", nargs="*")
-    flags = {*_FLAGS, *_FLAGS.values(), *_FLAGS_WITH_A_VALUE, *_FLAGS_WITH_A_VALUE.values()}
+    flags = {*FLAGS, *FLAGS.values(), *FLAGS_WITH_A_VALUE, *FLAGS_WITH_A_VALUE.values()}
     for number, word in enumerate(argv):
         name, _, value = word.partition("=")
         abbreviates = name.startswith("--") and any(flag.startswith(name) for flag in flags)
