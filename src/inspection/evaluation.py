@@ -97,7 +97,7 @@ def measure(
     if has_best_weights:
         models["best_weights"] = own
     own_outputs = tf.function(own, autograph=False).get_concrete_function(batches.element_spec[0]).structured_outputs
-    if serve is not None and _takes(serve, batches.element_spec[0]):
+    if serve is not None and takes(serve, batches.element_spec[0]):
         models["saved_model"] = functools.partial(_served, serve, like=own_outputs)
     if not models:
         raise ValueError(f"there is neither a best checkpoint nor a SavedModel that takes the {split} split's inputs")
@@ -154,7 +154,7 @@ def _examined(
     return LabelResults(labels, targets.reshape(predicted.shape) > 0, predicted, thresholds), worst
 
 
-def _takes(serve: Any, inputs: Nest) -> bool:
+def takes(serve: Any, inputs: Nest) -> bool:
     """Whether an exported function takes such inputs."""
     takes, given = serve.structured_input_signature[1], served_parts(inputs, INPUTS)
     if is_single(inputs) and len(takes) == 1:

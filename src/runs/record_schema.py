@@ -145,6 +145,7 @@ class RecordValues(TypedDict):
     error: Failure | None
     environment: Environment
     class_names: list[Any]
+    exports: dict[str, Any]
     history_missing: list[int]
     validations_missing: list[int]
 
