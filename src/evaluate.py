@@ -31,7 +31,7 @@ from src.common.logs import importing
 from src.common.machine import available_cores
 from src.common.text import print_table
 from src.config.identity import identity_config
-from src.data.data import SPLITS
+from src.data import SPLITS
 from src.runs.collection import find_run
 from src.runs.commands import train_command
 from src.runs.environment import environment, environment_changes

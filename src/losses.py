@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from src.common.internals import mask_of
 from src.common.ranges import NonNegative, Positive, Share, enforce_ranges, is_number
-from src.data.batch import Nest, class_numbers, is_single, part_of
+from src.data.batch import Nest, class_numbers, is_single, part_names, part_of
 
 # What of Keras takes targets for numbers of classes; of `IoU` and its kinds, those with `sparse_y_true`.
 OF_CLASSES = (
@@ -286,23 +286,29 @@ class PerOutput:
 
     Args:
         losses: by the output's name, or its number where the model gives a list; targets are named alike. None leaves
-            an output out.
+            an output without one.
         weights: by the same names; 1 where one is missing.
 
     Sample weights are those of each example for all losses, or named like the outputs.
 
     Raises:
-        ValueError: as WeightedSum; when called, targets or outputs have no such name.
+        ValueError: as WeightedSum; when called, targets or outputs have no such name, or an output is not named.
     """
 
     def __init__(
         self, *, losses: Mapping[Any, Loss | None], weights: Mapping[Any, float] = MappingProxyType({})
     ) -> None:
-        self._losses = WeightedSum(losses=losses, weights=weights).terms
+        self.terms = WeightedSum(losses=losses, weights=weights).terms
+        self._named = list(losses)
 
     def __call__(self, targets: Nest, outputs: Nest, sample_weight: Nest = None) -> tf.Tensor:
         terms = []
-        for name, (weight, loss) in self._losses.items():
+        if unnamed := [name for name in part_names(outputs) if name not in self._named]:
+            raise ValueError(
+                f"the model's output {unnamed[0]!r} has no loss, so nothing would train it; losses has "
+                f"{', '.join(map(repr, self._named))}: give it one, or {unnamed[0]}: null where that is meant"
+            )
+        for name, (weight, loss) in self.terms.items():
             parts = (part_of(targets, name, "targets"), part_of(outputs, name, "outputs"))
             of_weights = sample_weight if is_single(sample_weight) else part_of(sample_weight, name, "weights")
             terms.append(weight * tf.cast(mean_loss(loss, *parts, of_weights), tf.float32))
@@ -314,6 +320,17 @@ def takes_probabilities(loss: Any) -> bool:
     if isinstance(loss, WeightedSum):
         return any(takes_probabilities(term) for _, term in loss.terms.values())
     return getattr(loss, "from_logits", True) is False
+
+
+def logits_of(loss: Any, outputs: Nest) -> list[Any]:
+    """Those of a model's outputs that a loss takes for logits, as Keras's with `from_logits=True` do."""
+    if isinstance(loss, PerOutput):
+        terms = loss.terms.items()
+        return [part for name, (_, term) in terms for part in logits_of(term, part_of(outputs, name, "outputs"))]
+    if isinstance(loss, WeightedSum):
+        return [part for _, term in loss.terms.values() for part in logits_of(term, outputs)]
+    takes_logits = getattr(loss, "from_logits", False) or isinstance(loss, CrossEntropy | Tversky)
+    return [outputs] if takes_logits and is_single(outputs) else []
 
 
 # Of Keras's losses, those that are a mean over all targets: not Dice, Tversky, Circle or CTC.

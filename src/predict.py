@@ -13,7 +13,8 @@ share a name, and a file that this command has not made is never overwritten. An
 passed over, and the exit code is then 1.
 
 Of files with an example in each row, .csv, .jsonl, .npz, .parquet or, for a model of texts, .txt with a text on each
-line, the output folder has predictions.jsonl: a line for each row, with what the model gives by name.
+line, the output folder has predictions.jsonl: a line for each row, with what the model gives by name. Of a series, as
+.csv, .npy or .parquet, it has one line: what follows its last rows.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from src.common.arguments import Parser
 from src.common.command import run_command
@@ -39,7 +41,7 @@ from src.runs.collection import find_run
 from src.runs.record_schema import RecordValues
 
 SAVED_MODEL = Path("saved_model", "1")
-ROWS = (".csv", ".jsonl", ".npz", ".parquet", ".txt")  # files that have an example in each row
+ROWS = (".csv", ".jsonl", ".npy", ".npz", ".parquet", ".txt")  # files that have an example in each row
 MISSING = "data.missing."  # before the column that a value of the config stands in for
 SHOWN_ROWS = 10
 
@@ -83,7 +85,8 @@ def _predict_rows(run: Path, record: RecordValues, files: Sequence[Path], output
     fillings = {plain_name(key.removeprefix(MISSING)): config[key] for key in config if key.startswith(MISSING)}
     aliases = {config["data.text"]: INPUTS} if "data.text" in config else {}
     exported, names = _exported(run, record), record["class_names"]
-    path = predict_rows(exported, files, output=output, class_names=names, aliases=aliases, fillings=fillings)
+    told: dict[str, Any] = {"aliases": aliases, "fillings": fillings, "columns": config.get("data.columns")}
+    path = predict_rows(exported, files, output=output, class_names=names, **told)
     lines = path.read_text(encoding="utf-8").splitlines()
     for line in lines[:SHOWN_ROWS]:
         print(line)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from src import evaluate as command
-from src.callbacks.export import export
+from src.callbacks.export import export, export_any
 from src.config.compose import ConfigError, compose
 from src.data.data import Data
 from src.data.images.image_data import ImageData
@@ -23,6 +23,7 @@ from src.inspection.evaluation import WORST, examine, measure, write
 from src.inspection.results import auc, best_threshold
 from src.losses import CrossEntropy
 from src.metrics import MeanIoU
+from src.training.learner import Supervised
 from src.training.trainer import Trainer
 from tests.support import forks
 from tests.support.folders import write_pairs
@@ -411,3 +412,31 @@ def test_classes_of_dict_inputs_have_a_confusion_matrix_and_a_table_of_the_worst
             "abc"[index % 3],
             "abc"[predicted[index]],
         )
+
+
+class Halved(Supervised):
+    """Gives the model other inputs than the data's."""
+
+    def forward(self, inputs, targets=None, weights=None, *, training):
+        return super().forward(inputs * 0.5, targets, weights, training=training)
+
+
+def test_a_learner_that_gives_its_model_other_inputs_is_measured_as_in_training(arrays, tmp_path):
+    masks = np.where(arrays[1] == 255, 0, arrays[1])
+    floats = arrays[0].astype(np.float32) / 255
+    options = {"batch_size": 8, "seed": 0}
+    images = ImageData(train=(arrays[0], masks), val=(arrays[0], masks), num_classes=3, **options)
+    plain = Data(train=(floats, masks), val=(floats, masks), class_names=["a", "b", "c"], **options)
+    for name, data in (("images", images), ("plain", plain)):
+        model = keras.Sequential([keras.Input(floats.shape[1:]), keras.layers.Dense(3)])
+        trainer = Trainer(learner=Halved(model=model, optimizer=keras.optimizers.SGD(), loss=CrossEntropy()))
+        trainer.check(data.train, data.val)
+        loaded = tf.saved_model.load(str(export_any(trainer.state, data, tmp_path / name)))
+        serve = loaded.signatures["serving_default"]
+        wanted = trainer.evaluate(data.val)
+        found = measure(trainer, data, split="val", serve=serve, has_best_weights=True).metrics
+        assert found["best_weights"] == wanted
+        if data is plain:
+            assert found["saved_model"] == pytest.approx(wanted)
+        else:  # the exported model divides by 255 itself, so it cannot take half of what is divided already
+            assert "saved_model" not in found

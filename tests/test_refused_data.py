@@ -23,7 +23,6 @@ from src.losses import CrossEntropy, Tversky, WeightedSum
 from src.metrics import MeanIoU
 from src.runs.preflight import probabilities_problem, shape_problem
 from src.training.learner import Supervised
-from src.training.state import TrainState
 from src.training.trainer import Trainer
 from tests.support import forks
 from tests.support.helpers import only_run, train
@@ -268,11 +267,18 @@ class Softmax(keras.layers.Layer):
     ],
 )
 def test_probabilities_are_no_logits(layers, named):
-    learner = Supervised(
-        model=model_of(*layers), optimizer=keras.optimizers.SGD(), loss=keras.losses.MeanSquaredError()
-    )
-    found = probabilities_problem(TrainState(learner=learner).inference)
-    assert (named is None) == (found is None) and (named or "") in (found or "")
+    of_logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    unnamed, classes = Data(train=(TABLE, LABELS), batch_size=8, seed=0), {"class_names": ["a", "b", "c"]}
+    for loss, data, is_seen in (
+        (keras.losses.MeanSquaredError(), Data(train=(TABLE, LABELS), batch_size=8, seed=0, **classes), True),
+        (keras.losses.MeanSquaredError(), unnamed, False),
+        (of_logits, unnamed, True),
+        (WeightedSum(losses={"a": of_logits}), unnamed, True),
+        (CrossEntropy(), unnamed, True),
+    ):
+        trainer = Trainer(model=model_of(*layers), optimizer=keras.optimizers.SGD(), loss=loss)
+        found = probabilities_problem(trainer, data)
+        assert (found is None) == (named is None or not is_seen) and (named if found else "") in (found or "")
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def _wrong_type(path: tuple[str, ...], value: Any, default: Any, origins: Origin
 
 
 def check_values(plain: dict[str, Any], config: dict[str, Any], origins: Origins = NOWHERE) -> None:
-    """Ranges, required values, the monitor, and what only the whole config shows.
+    """Ranges, required values, and what only the whole config shows.
 
     Args:
         plain: the config as it is written.
@@ -200,10 +200,6 @@ def check_values(plain: dict[str, Any], config: dict[str, Any], origins: Origins
             f"epochs is {config['epochs']}, and {config['resume']} has done {done}: "
             "a branch counts those of its parent, so give more"
         )
-    try:
-        _check_monitor(config)
-    except ConfigError as error:
-        raise ConfigError(f"{origins.named('monitor')}{error}") from error
     _check_members(config, origins)
 
 
@@ -245,46 +241,6 @@ def _source(plain: dict[str, Any], key: str) -> str | None:
         if not (named := re.fullmatch(r"\$\{([\w.]+)\}", text)):
             return key
         key = named[1]
-
-
-def _check_monitor(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless `monitor` is a split and one of the config's metrics.
-
-    One with a list `scores` is called by these names, and has one for each class for each of its list `per_class`.
-    """
-    monitor, metrics = config["monitor"], config.get("metric") or {}
-    own = ["loss", *_scores(metrics)]
-    of_classes = [
-        name for m in metrics.values() if isinstance(m, dict) and "scores" in m for name in m.get("per_class") or ()
-    ]
-    names = [f"{split}/{metric}" for split in ("train", "val") for metric in own]
-    split, _, metric = str(monitor).partition("/")
-    of_class = split in ("train", "val") and any(metric.startswith(f"{score}/") for score in of_classes)
-    if split in ("train", "val") and config.get("learner"):
-        return  # it may have metrics of its own; the trainer knows them
-    if monitor not in names and not of_class:
-        classes = "".join(f", val/{score}/<class>" for score in of_classes)
-        files = sorted((CONFIG_DIR / "metric").glob("*.yaml")) if split in ("train", "val") else []
-        known = {path.stem: _scores(option_of("metric", path.stem)) for path in files}
-        having = [
-            f"metric={option} has {split}/{score}"
-            for option, scores in known.items()
-            for score in scores
-            if metric in (score, score.removeprefix("mean_"))
-        ]
-        hint = f". {', '.join(having)}" if having else did_you_mean(str(monitor), names)
-        raise ConfigError(
-            f"monitor is {shown(monitor)}, which is no metric of this run; it has {', '.join(names)}{classes}{hint}"
-        )
-
-
-def _scores(metrics: dict[str, Any]) -> list[str]:
-    """The names of all metrics of an option."""
-    found: list[str] = []
-    for name, metric in metrics.items():
-        if isinstance(metric, dict):
-            found += metric["scores"] if isinstance(metric.get("scores"), list) else [name]
-    return found
 
 
 def _check_paths(config: dict[str, Any], origins: Origins) -> None:

@@ -34,6 +34,7 @@ from src.config.command_line import unreadable
 from src.config.composition import composition_error
 from src.config.identity import register_resolvers
 from src.config.inputs import check_inputs
+from src.config.monitor import check_direction, check_monitor
 from src.config.origins import ComposedFile, Origins, at, composed_files, leaves, shown
 from src.config.overrides import (
     adds_setting,
@@ -192,7 +193,9 @@ class _Composer:
         if not is_whole and any(value == "???" for _, value in leaves(resolved)):
             return Composed(plain, resolved)
         checks.check_values(plain, resolved, origins)
+        check_monitor(resolved, origins)
         check_mode(parsed, lambda: base.cfg.monitor)
+        check_direction(resolved, origins)
         try:
             check_inputs(resolved, origins)
         except ConfigError:

@@ -21,6 +21,7 @@ PATHS_OF_MODELS = ("init_from", "learner.teacher")
 COLUMNS = {
     "src.data.tables.table": ("target", "columns", "kinds", "missing", "weight", "split"),
     "src.data.texts.texts": ("text", "label", "split"),
+    "src.data.sequences.windows": ("columns",),
 }
 BUILT_IN = {"src.data.tables.table": ROOT / "src" / "data" / "diabetes" / "diabetes.csv"}
 

@@ -85,6 +85,7 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
     keys = [".".join(path) for path, _ in leaves(values, branches=True) if path[0] == own or path[0] not in HIDDEN]
     if key in keys:
         _check_deletion(override)
+        _check_mapping(override, at(values, key.split(".")))
         return
     parent, top = key.rpartition(".")[0], key.partition(".")[0]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
@@ -103,6 +104,17 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
     else:
         hint = did_you_mean(key, [*folders, *(k for k in keys if k not in fixed)]) or ". --cfg job lists all"
     raise ConfigError(f"{override.input_line}: there is no key {key!r}{hint}")
+
+
+def _check_mapping(override: Override, there: Any) -> None:
+    """A mapping that is given for another has no key that is not there."""
+    given = None if override.is_sweep_override() else override.value()
+    new = [name for name in given if name not in there] if isinstance(given, dict) and isinstance(there, dict) else []
+    if new:
+        has = f"has {', '.join(there)}" if there else "is empty"
+        raise ConfigError(
+            f"{override.input_line}: {override.key_or_group} {has}; '+{override.input_line}' adds {new[0]!r} to it"
+        )
 
 
 def check_setting(override: Override, values: dict[str, Any], options: Callable[[str], list[str]]) -> None:

@@ -1,0 +1,3 @@
+"""What runs are trained on."""
+
+SPLITS = ("train", "val", "test")

@@ -102,13 +102,18 @@ def classes_of(scores: tf.Tensor) -> tf.Tensor:
     return tf.argmax(scores, axis=-1, output_type=tf.int32)
 
 
+def part_names(nest: Nest) -> list[Any]:
+    """The names of its parts, or their numbers where it is a list; none of a single tensor."""
+    return list(nest) if isinstance(nest, dict) else [] if is_single(nest) else list(range(len(nest)))
+
+
 def part_of(nest: Nest, name: Any, what: str) -> Nest:
     """The part of this name, or of this number where it is a list.
 
     Raises:
         ValueError: there is none.
     """
-    names = list(nest) if isinstance(nest, dict) else [] if is_single(nest) else list(range(len(nest)))
+    names = part_names(nest)
     if name not in names:
         known = ", ".join(map(str, names)) or "no names, being a single tensor"
         raise ValueError(f"{what} have no {name!r}; they have {known}")

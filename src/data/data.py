@@ -10,17 +10,17 @@ data.raw("val")     # the same order each time, as they are stored: what an expo
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, Range, enforce_ranges
+from src.data import SPLITS
 from src.data.batch import INPUTS, Batch, Nest, batch_spec_of, leaf_names, named_parts, told_apart
+from src.data.limit import Examples, length, share_of
 from src.data.pipeline import (
     Batches,
     First,
@@ -37,9 +37,7 @@ from src.data.prepared import Prepared
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test")
 Limit = Annotated[float, Range(0, 1, above=True)]  # the share of the training examples
-Examples: TypeAlias = Batch | Sequence[Batch] | tf.data.Dataset | Batches
 
 
 class DataError(ValueError):
@@ -274,13 +272,21 @@ class Data:
         """
         return self._batches(name, as_they_are)
 
+    def prepared(self, name: str) -> Batches:
+        """The split's batches in their stored order, as the model takes them.
+
+        Raises:
+            ValueError: there is no such split.
+        """
+        return self._batches(name, self._prepared)
+
     def inputs(self, name: str) -> Nest:
         """All inputs of a split as the model takes them, as tensors [n, ...], in their stored order; reads it once.
 
         Raises:
             ValueError: there is no such split.
         """
-        parts = [batch[0] for batch in every_batch(self._batches(name, self._prepared))]
+        parts = [batch[0] for batch in every_batch(self.prepared(name))]
         return tf.nest.map_structure(lambda *tensors: tf.concat(tensors, 0), *parts)
 
     def target_scale(self) -> tuple[list[float], list[float]]:
@@ -299,7 +305,7 @@ class Data:
         Raises:
             ValueError: there is no such split.
         """
-        return _length(self._stored(name))
+        return length(self._stored(name))
 
     def is_in_memory(self, name: str) -> bool:
         """Whether the split is held as arrays; else it is read whenever it is needed."""
@@ -364,45 +370,3 @@ def scale_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each column of [n, k], float64 [k]; 1 in place of the deviation of a constant."""
     values = values.astype(np.float64)
     return values.mean(0), np.where(np.ptp(values, axis=0) > 0, values.std(0), 1.0)
-
-
-class Subset(Sequence):
-    """Some of a sequence's examples."""
-
-    def __init__(self, examples: Sequence[Any], chosen: np.ndarray) -> None:
-        self._examples, self._chosen = examples, chosen
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, index):
-        return self._examples[int(self._chosen[index])]
-
-
-def share_of(examples: Examples, limit: float | None) -> Examples:
-    """A share of the examples in their order, at least one; None is all of them."""
-    if limit is None or limit == 1:
-        return examples
-    if isinstance(examples, Batches):
-        raise ValueError(f"limit is {limit}, and the train split is batches as they are; take(n) of the dataset")
-    count = _length(examples)
-    chosen = np.sort(np.random.default_rng(0).permutation(count)[: math.ceil(round(limit * count, 6))])
-    if isinstance(examples, tuple):
-        return tf.nest.map_structure(
-            lambda part: part[chosen] if isinstance(part, np.ndarray) else tf.gather(part, chosen), examples
-        )
-    if not isinstance(examples, tf.data.Dataset):
-        return Subset(examples, chosen)
-    is_chosen = np.zeros(count, bool)
-    is_chosen[chosen] = True
-    # In batches of one, since a single example of a ragged tensor would leave `map` as a plain one.
-    kept = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(is_chosen), examples.batch(1))
-    kept = kept.filter(do_not_convert(lambda is_kept, batch: is_kept))
-    kept = kept.map(do_not_convert(lambda is_kept, batch: batch)).unbatch()
-    return kept.apply(tf.data.experimental.assert_cardinality(len(chosen)))
-
-
-def _length(examples: Examples) -> int:
-    if isinstance(examples, Batches):
-        return examples.steps_per_epoch
-    return int(tf.nest.flatten(examples)[0].shape[0]) if isinstance(examples, tuple) else len(examples)

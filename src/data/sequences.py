@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from src.common.columns import absent_column
 from src.common.ranges import Count, Share, enforce_ranges
-from src.data.data import SPLITS, Data, DataError, Limit, scale_of
-from src.data.tables import check_shares, read_table
+from src.data import SPLITS
+from src.data.data import Data, DataError, Limit, scale_of
+from src.data.tables import check_shares, is_numeric, read_table
 
 
 class Windows(Sequence):
@@ -63,6 +65,7 @@ def windows(
     batch_size: Count,
     seed: int,
     stride: Count = 1,
+    columns: Sequence[str] | None = None,
     targets: Count | None = None,
     val_share: Share = 0.15,
     test_share: Share = 0.15,
@@ -76,16 +79,16 @@ def windows(
     is that of the mean. An exported one takes them as they are, and gives `forecast` in the same units.
 
     Args:
-        path: an NPY file of numbers [time, features], or a table of numbers, as a CSV with a line of names; None takes
-            `tides`.
+        path: an NPY file of numbers [time, features], or a table with a line of names, as a CSV; None takes `tides`.
         stride: between the beginnings of windows.
+        columns: of a table, the features, in this order; all by default.
         targets: how many of the first features are foreseen; all by default.
 
     Raises:
         DataError: the file has no such numbers, or a split is shorter than a window.
     """
     check_shares(val_share, test_share)
-    values = tides() if path is None else _series(Path(path).expanduser())
+    values = tides() if path is None else series_of(Path(path).expanduser(), columns)
     if targets and targets > values.shape[1]:
         raise DataError(f"data.targets is {targets}, and the series has {values.shape[1]} features")
     ends = _ends(len(values), val_share, test_share)
@@ -185,17 +188,35 @@ def _begins(ends: Sequence[int], needed: int, stride: int, told: str) -> Iterato
             yield name, begins
 
 
-def _series(path: Path) -> np.ndarray:
-    """Numbers [time, features]."""
-    try:
-        columns = [np.load(path)] if path.suffix == ".npy" else list(read_table(path).values())
-        values = np.concatenate([column.reshape(len(column), -1) for column in columns], 1).astype(np.float64)
-    except (OSError, ValueError, TypeError) as error:
-        raise (
-            error
-            if isinstance(error, DataError)
-            else DataError(f"{path} cannot be read as numbers [time, features] ({error})")
-        ) from error
-    if any(column.ndim > 2 or column.dtype.kind in "cmM" for column in columns) or not np.isfinite(values).all():
-        raise DataError(f"{path} has other values than numbers, or one that is not finite; give [time, features]")
+def series_of(path: Path, columns: Sequence[str] | None) -> np.ndarray:
+    """Numbers [time, features] of an NPY file or of a table, of which `columns` says the features and their order.
+
+    Raises:
+        DataError: the file has something else, or no such column.
+    """
+    if path.suffix == ".npy":
+        try:
+            values = np.load(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as numbers [time, features] ({error})") from error
+        stored = {"values": values}
+    else:
+        stored = read_table(path)
+        if absent := absent_column({"columns": columns}, list(stored), str(path)):
+            raise DataError(absent[1])
+        stored = {name: stored[name] for name in columns or stored}
+    for name, column in stored.items():
+        others = [i for i, value in enumerate(column) if column.ndim == 1 and not is_numeric(value)]
+        if others:
+            known = ",".join(other for other, one in stored.items() if all(map(is_numeric, one)))
+            raise DataError(
+                f"{path}, row {others[0] + 1}: {name} is {str(column[others[0]])!r}, and a series is of numbers; mend "
+                f"it, or say which columns are its features, as 'data.columns=[{known}]'"
+            )
+        if column.ndim > 2 or column.dtype.kind not in "biufOUS":
+            raise DataError(f"{path}: {name} is {column.dtype} {list(column.shape)}; give numbers [time, features]")
+    values = np.concatenate([column.reshape(len(column), -1).astype(np.float64) for column in stored.values()], 1)
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values).all(1))) + 1
+        raise DataError(f"{path}, row {row} has a number that is not finite; mend it")
     return values

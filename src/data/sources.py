@@ -14,7 +14,8 @@ import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
 from src.common.ranges import Count, enforce_ranges
-from src.data.data import SPLITS, Data, Limit
+from src.data import SPLITS
+from src.data.data import Data, Limit
 from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES
 from src.data.images.files import ImageSize, Reading, height_and_width

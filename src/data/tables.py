@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,9 +22,13 @@ import tensorflow as tf
 
 from src.common.columns import absent_column
 from src.common.ranges import Count, Share, enforce_ranges
-from src.data.data import SPLITS, Data, DataError, Limit
+from src.data import SPLITS
+from src.data.data import Data, DataError, Limit
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["numbers", "categories"]
+FEW_ROWS = 20  # of which nothing can be said
 DIABETES = Path(__file__).parent / "diabetes" / "diabetes.csv"
 
 
@@ -70,8 +75,10 @@ def table(
     others = {"target": wanted, "kinds": kinds, "missing": missing, "weight": weight, "split": split}
     _check_names({"columns": names, **others}, apart, stored, path)
     used = (*names, *wanted, *([weight] if weight else []))
+    _check_missing({name: stored[name] for name in used}, missing, names, path)
     found = {name: _column(stored[name], name, kinds.get(name), missing.get(name), path) for name in used}
     inputs = {name: found[name] for name in names}
+    _warn_of_names(inputs, path)
     classes, targets = _targets(stored, found, wanted, task or _task(found, wanted), missing, path)
     if weight is not None and (found[weight].dtype != np.float32 or (found[weight] < 0).any()):
         raise DataError(f"{path}: the weight {weight} has values that are no numbers of at least 0")
@@ -126,7 +133,7 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
             names, *rows = list(csv.reader(file))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table ({error})") from error
-    if all(map(_is_number, names)):
+    if all(map(is_numeric, names)):
         raise DataError(f"{path}: the first line is of numbers ({', '.join(names[:3])}); it must be the columns' names")
     for number, row in enumerate(rows, 2):
         if len(row) != len(names):
@@ -134,6 +141,43 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     if not rows or len(set(names)) < len(names):
         raise DataError(f"{path}: {'two columns have one name' if rows else 'there are no rows'}")
     return dict(zip(names, np.array(rows, str).T, strict=True))
+
+
+def _check_missing(
+    used: Mapping[str, np.ndarray], missing: Mapping[str, Any], inputs: Sequence[str], path: str
+) -> None:
+    """Raise DataError where values are missing that nothing stands for, naming all columns at once."""
+    columns = {name: values for name, values in used.items() if values.ndim == 1 and name not in missing}
+    gone = {name: where for name, values in columns.items() if (where := is_missing(values)).any()}
+    if not gone:
+        return
+    told = ", ".join(f"{int(w.sum())} of {name} (the first in row {int(w.argmax()) + 1})" for name, w in gone.items())
+    fillings = ",".join(f"{name}:{_typical(used[name][~gone[name]])}" for name in gone if name in inputs)
+    fill = [f"give what stands for them, as '+data.missing={{{fillings}}}'"] if fillings else []
+    kept = [name for name in gone if name not in inputs]
+    away = f"take the rows without {' or '.join(kept or gone)} away"
+    raise DataError(f"{path}: values are missing: {told}; {(' and ' if kept else ', or ').join([*fill, away])}")
+
+
+def _warn_of_names(inputs: Mapping[str, np.ndarray], path: str) -> None:
+    """Say which columns look like names of rows, such as dates and ids, from which a model learns the rows by heart."""
+    for name, values in inputs.items():
+        if values.ndim > 1 or len(values) < FEW_ROWS:
+            continue
+        texts = values.dtype != np.float32
+        distinct = len(np.unique(values.astype(str) if texts else values))
+        if (texts and distinct > len(values) / 2) or (not texts and (np.diff(values) == 1).all()):
+            log.warning(
+                "%s: %s has %d different values in %d rows, as dates and ids have: leave it out by data.columns, "
+                "unless it says something of other rows",
+                *(path, name, distinct, len(values)),
+            )
+
+
+def _typical(values: np.ndarray) -> str:
+    """The median of numbers, and of texts `unknown`."""
+    are_numbers = values.size and all(map(is_numeric, values))
+    return f"{np.median(values.astype(np.float64)):g}" if are_numbers else "unknown"
 
 
 def _column(values: np.ndarray, name: str, kind: Kind | None, filling: Any, path: str) -> np.ndarray:
@@ -144,15 +188,16 @@ def _column(values: np.ndarray, name: str, kind: Kind | None, filling: Any, path
     if texts and values.dtype.kind not in "OUST":
         raise DataError(f"{path}: {name} is of {values.dtype}; give numbers or texts")
     if values.ndim == 1 and (gone := is_missing(values)).any():
-        if filling is None:
+        others = np.vectorize(is_numeric, otypes=[bool])(values[~gone])
+        if kind != "categories" and others.all() and not is_numeric(filling):
             raise DataError(
-                f"{path}: {int(gone.sum())} values of {name} are missing, the first in row {int(gone.argmax()) + 1}; "
-                f"give one for them, as +data.missing.{name}=0, or take the rows away"
+                f"data.missing.{name} is {filling!r}, and {name} is a column of numbers in {path}: give a number, as "
+                f"its median, {_typical(values[~gone])}"
             )
         values = filled(values, gone, filling)
     if kind == "categories":
         return as_texts(values)
-    if texts and not (are_numbers := np.vectorize(_is_number, otypes=[bool])(values)).all():
+    if texts and not (are_numbers := np.vectorize(is_numeric, otypes=[bool])(values)).all():
         if kind == "numbers" or are_numbers.any():
             other = values[~are_numbers][0]
             raise DataError(
@@ -184,7 +229,8 @@ def as_texts(values: np.ndarray) -> np.ndarray:
     return np.vectorize(text, otypes=[object])(values)
 
 
-def _is_number(value: Any) -> bool:
+def is_numeric(value: Any) -> bool:
+    """Whether it is a number, or a text of one."""
     try:
         float(value)
     except (ValueError, TypeError):
@@ -243,7 +289,7 @@ def labelled(values: np.ndarray, what: str) -> tuple[list[str], np.ndarray]:
     if len(names) < 2:
         raise DataError(f"{what} has {str(names[0])!r} alone; classes are at least two")
     order = (
-        np.argsort(names.astype(np.float64), kind="stable") if all(map(_is_number, names)) else np.arange(len(names))
+        np.argsort(names.astype(np.float64), kind="stable") if all(map(is_numeric, names)) else np.arange(len(names))
     )
     return [str(name) for name in names[order]], np.argsort(order)[numbers].astype(np.int32)
 

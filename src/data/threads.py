@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from src.common.machine import available_cores
 
 if TYPE_CHECKING:  # imports TensorFlow
-    from src.data.data import Examples
+    from src.data.limit import Examples
 
 AT_ONCE = 4096  # items that wait for a thread
 

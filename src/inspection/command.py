@@ -16,7 +16,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.common.arguments import Parser
 from src.common.files import replace
@@ -72,13 +72,12 @@ def main(argv: list[str]) -> None:
 
 def show(summary: Summary) -> None:
     """Print a summary to standard output."""
-    if summary.class_names:
+    if summary.are_images:
         shape, dtype = summary.image
         kind = f"masks {summary.target[1]}" if summary.target[0] else f"labels {summary.target[1]}"
-        name = "images  " if len(shape) == 3 else "inputs  "
-        print(f"{name} {' x '.join(map(str, shape))} {dtype}, {kind}, {len(summary.class_names)} classes")
+        print(f"images   {' x '.join(map(str, shape))} {dtype}, {kind}, {len(summary.class_names)} classes")
     else:
-        print(f"inputs   {summary.image}\ntargets  {summary.target}")
+        print(f"inputs   {_told(summary.image)}\ntargets  {_told(summary.target)}")
     if summary.mean:
         mean, deviation = (" ".join(f"{value:.3f}" for value in values) for values in (summary.mean, summary.deviation))
         print(f"{'pixels' if summary.are_images else 'inputs'}   mean {mean}, deviation {deviation} (training split)")
@@ -94,6 +93,9 @@ def show(summary: Summary) -> None:
         some = f", first {split.looked_at:,} looked at" if split.looked_at < split.examples else ""
         splits.append((name, f"{split.examples:,}", f"{split.batches:,}", size(split.bytes), where + some))
     print_table(splits, sys.stdout, right=numbers)
+    if summary.parts:
+        print()
+        print_table([("part", "training examples"), *summary.parts.items()], sys.stdout)
     shares = {name: split.shares for name, split in summary.splits.items() if split.shares is not None}
     if not shares:
         return
@@ -106,6 +108,17 @@ def show(summary: Summary) -> None:
     print_table(classes, sys.stdout, right=shares)
     if len(summary.class_names) > SHOWN_CLASSES:
         print(f"... and {len(summary.class_names) - SHOWN_CLASSES} more classes with --json")
+
+
+def _told(nest: Any) -> str:
+    """Shapes and dtypes of an example: `float32`, `float32 24 x 1`, by name where there are several."""
+    if isinstance(nest, dict):
+        return ", ".join(f"{name}: {_told(part)}" for name, part in nest.items())
+    if nest is None:
+        return "none"
+    if isinstance(nest, tuple) and len(nest) == 2 and isinstance(nest[1], str):
+        return " ".join([nest[1].replace("object", "text"), " x ".join(map(str, nest[0]))]).strip()
+    return ", ".join(map(_told, nest))
 
 
 def _warn(summary: Summary) -> None:

@@ -35,6 +35,7 @@ from src.inspection.results import (
     write_worst,
 )
 from src.runs.record import nan_as_null
+from src.training.stand_in import OtherInputs
 from src.training.trainer import Trainer
 
 WORST = 10  # examples
@@ -87,25 +88,24 @@ def measure(
     if trainer.learner.input_spec(data.train.element_spec) != data.train.element_spec[0]:
         if not has_best_weights:
             raise ValueError("the model takes other inputs than the data's, and there is no best checkpoint to measure")
-        prepared = data.unaugmented() if split == "train" else data.split(split)
-        return Evaluation(split, {"best_weights": trainer.evaluate(prepared)}, None)
-    models: dict[str, Tensors] = {}
+        return Evaluation(split, {"best_weights": trainer.evaluate(data.prepared(split))}, None)
 
     def own(inputs: Nest) -> Nest:
         return trainer.model(data.prepare(inputs), training=False)
 
+    metrics, predict = {}, own
     if has_best_weights:
-        models["best_weights"] = own
+        metrics["best_weights"] = trainer.evaluate(data.prepared(split))
     own_outputs = tf.function(own, autograph=False).get_concrete_function(batches.element_spec[0]).structured_outputs
-    if serve is not None and takes(serve, batches.element_spec[0]):
-        models["saved_model"] = functools.partial(_served, serve, like=own_outputs)
-    if not models:
-        raise ValueError(f"there is neither a best checkpoint nor a SavedModel that takes the {split} split's inputs")
-    metrics = {
-        name: trainer.evaluate_outputs(predict, batches, prepare=data.prepare) for name, predict in models.items()
-    }
-    *_, predict = models.values()
     kind = kind_of(data, batches.element_spec, own_outputs) if trainer.learner.loss else None
+    if serve is not None and takes(serve, batches.element_spec[0]):
+        predict = functools.partial(_served, serve, like=own_outputs)
+        try:
+            metrics["saved_model"] = trainer.evaluate_outputs(predict, batches, prepare=data.prepare)
+        except OtherInputs:
+            kind = None
+    if not metrics:
+        raise ValueError(f"there is neither a best checkpoint nor a SavedModel that takes the {split} split's inputs")
     results, worst = _examined(kind, predict, trainer, data, split) if kind else (None, [])
     return Evaluation(split, metrics, results, worst)
 

@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from src.common.columns import absent_column
 from src.common.files import literal, replace
-from src.data.batch import plain_name, splits_names
+from src.data.batch import OUTPUTS, plain_name, splits_names
 from src.data.data import DataError
+from src.data.sequences import series_of
 from src.data.tables import as_texts, filled, is_missing, read_table
+from src.runs.preflight import naming_failures
 
 RESULTS = "predictions.jsonl"
 BATCH = 256  # rows
@@ -37,14 +40,17 @@ def predict_rows(
     class_names: Sequence[str],
     aliases: Mapping[str, str] = NOTHING,
     fillings: Mapping[str, Any] = NOTHING,
+    columns: Sequence[str] | None = None,
 ) -> Path:
     """Write what the model gives for all rows of the files; returns the path of what is written.
 
     Args:
         aliases: the model's inputs by the columns that they were trained from, where these have another name.
         fillings: what stands for a value that is not there, by input, as in training.
+        columns: of a series, the features in their order; None takes all of a file's.
         files: .csv, .parquet and .npz with a column or array for each input by name; .jsonl with an object for each
-            row; .txt with a text on each line, for a model of one input of strings.
+            row; .txt with a text on each line, for a model of one input of strings; .csv, .parquet or .npy with a row
+            for each time, of whose last ones a model of windows [steps, features] foresees what follows.
 
     Raises:
         DataError: a file has not what the model takes, or other types; nothing has been written.
@@ -53,15 +59,17 @@ def predict_rows(
         loaded = tf.saved_model.load(name)
     serve = loaded.signatures["serving_default"]
     takes = serve.structured_input_signature[1]
-    given = [
-        (file, inputs_of(file, takes, aliases=aliases, fillings=fillings)) for file in files
-    ]  # all of them, before anything is predicted
+    options: dict[str, Any] = {"aliases": aliases, "fillings": fillings, "columns": columns}
+    given = [(file, inputs_of(file, takes, **options)) for file in files]  # all, before anything is predicted
     lines = []
     for file, inputs in given:
         rows = len(next(iter(inputs.values())))
         for begin in range(0, rows, BATCH):
             batch = {name: values[begin : begin + BATCH] for name, values in inputs.items()}
-            found = {name: tensor.numpy() for name, tensor in serve(**_tensors(batch, takes)).items()}
+            with naming_failures():
+                found = {name: tensor.numpy() for name, tensor in serve(**_tensors(batch, takes)).items()}
+            if "forecast" in found:
+                del found[OUTPUTS]  # the same, scaled
             for i in range(len(next(iter(found.values())))):
                 values = {name: array[i].tolist() for name, array in found.items()}
                 if isinstance(values.get("class"), int) and values["class"] < len(class_names):
@@ -78,17 +86,20 @@ def inputs_of(
     *,
     aliases: Mapping[str, str] = NOTHING,
     fillings: Mapping[str, Any] = NOTHING,
+    columns: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """What a file has for each input of a signature, as arrays of its dtype and shape; of rows of any length, lists.
 
-    For `aliases` and `fillings` see `predict_rows`.
+    For `aliases`, `fillings` and `columns` see `predict_rows`.
 
     Raises:
         DataError: something is missing or of another type or shape.
     """
     of_any_length = {name for name in takes if splits_names(name, 1)[0] in takes}
     takes = {name: spec for name, spec in takes.items() if name not in _splits(takes)}
-    stored = _read(file, takes, aliases)
+    stored, first = _read(file, takes, aliases), next(iter(takes))
+    if len(takes) == 1 and takes[first].shape.rank == 3 and first not in stored and file.suffix != ".npz":
+        return {first: _last_window(stored, takes[first], columns, str(file))}
     found = {}
     for name, spec in takes.items():
         columns = [column for column in stored if aliases.get(column, plain_name(column)) == name]
@@ -104,6 +115,22 @@ def inputs_of(
         rows = ", ".join(f"{name} {len(values)}" for name, values in found.items())
         raise DataError(f"{file} has other numbers of rows for each input: {rows}")
     return found
+
+
+def _last_window(
+    stored: Mapping[str, Any], spec: tf.TensorSpec, columns: Sequence[str] | None, file: str
+) -> np.ndarray:
+    """The last rows of a series, as a model takes them: [1, steps, features]."""
+    _, steps, features = spec.shape
+    names = [*(columns or stored)]
+    if absent := absent_column({"columns": names}, list(stored), file):
+        raise DataError(absent[1])
+    series = np.stack([_array(stored[name], name, tf.TensorSpec([None], spec.dtype), file) for name in names], -1)
+    if series.shape[1] != features or len(series) < steps:
+        raise DataError(
+            f"{file} has {len(series)} rows of {', '.join(names)}; the model takes {steps} rows of {features} features"
+        )
+    return series[np.newaxis, -steps:]
 
 
 def _array(given: Any, name: str, spec: tf.TensorSpec, file: str) -> np.ndarray:
@@ -155,6 +182,8 @@ def _read(file: Path, takes: Mapping[str, tf.TensorSpec], aliases: Mapping[str, 
             return {name: [row[name] for row in rows] for name in columns}
     except (OSError, ValueError, IndexError) as error:
         raise error if isinstance(error, DataError) else DataError(f"{file} cannot be read ({error})") from error
+    if file.suffix == ".npy":
+        return {str(i): column for i, column in enumerate(series_of(file, None).T)}
     return read_table(file)
 
 

@@ -19,10 +19,11 @@ import numpy as np
 import tensorflow as tf
 
 from src.common.pictures import overlay, rows_sheet
-from src.data.batch import examples_of
+from src.data.batch import examples_of, leaf_names
 from src.data.data import Data
 from src.data.images.image_data import ImageData
 from src.data.pipeline import Batches, every_batch
+from src.inspection.parts import described_parts
 
 SHOWN = 8  # examples in the picture
 LONGEST_SIDE = 256  # pixels of an example in the picture
@@ -88,6 +89,7 @@ class Summary:
         mean, deviation: of the training inputs, by channel or feature, in [0, 1] for uint8; none where inputs are not a
             single array of numbers.
         batch_seconds: the median time that the training pipeline takes for a full batch.
+        parts: what the columns of training examples that are no images are, by name.
     """
 
     splits: dict[str, SplitSummary]
@@ -100,6 +102,7 @@ class Summary:
     batch_size: int
     batch_seconds: float
     shared: list[Shared]
+    parts: dict[str, str]
 
     @property
     def images_a_second(self) -> float:
@@ -146,6 +149,7 @@ def summarize(data: Data, *, examples: int = 10_000) -> Summary:
         batch_size=batch_size,
         batch_seconds=seconds,
         shared=[found for pair in itertools.combinations(passes, 2) if (found := _shared(*pair, passes))],
+        parts=described_parts(train.parts),
     )
 
 
@@ -199,6 +203,7 @@ class _Pass:
     Attributes:
         mean, deviation: of pixels, by channel.
         digests: of images, with the number of the first that has it.
+        parts: of examples of data that are no images, by name, where there is one value an example.
     """
 
     def __init__(self, data: Data, name: str, most: int) -> None:
@@ -206,6 +211,7 @@ class _Pass:
         counts, ignored, looked_at = np.zeros(data.num_classes or 0, np.int64), 0, 0
         pixels, total, squares = 0, np.zeros(()), np.zeros(())
         self.digests: dict[bytes, int] = {}
+        self.parts: dict[str, list[Any]] = {}
         for drawn in every_batch(batches):
             batch = tf.nest.map_structure(lambda part: part.numpy(), drawn)
             inputs: Any = batch[0]
@@ -214,7 +220,11 @@ class _Pass:
             for number, example in enumerate(zip(*parts, strict=True), start=looked_at):
                 content = b"".join(map(_bytes, example))
                 self.digests.setdefault(hashlib.blake2b(content, digest_size=16).digest(), number)
-            if is_classes := isinstance(data, ImageData) and targets.dtype.kind in "iu" and targets.ndim in (1, 3):
+            if not isinstance(data, ImageData):
+                for of, part in zip(leaf_names(batch), tf.nest.flatten(batch), strict=True):
+                    if part.ndim == 1:
+                        self.parts.setdefault(of, []).extend(part[: most - looked_at])
+            if is_classes := data.targets_are_classes and (not isinstance(data, ImageData) or targets.ndim in (1, 3)):
                 targets = targets[: most - looked_at]
                 found = data.count_labels(targets, f"the {name} split has")
                 ignored += int(targets.size - found.sum())

@@ -267,10 +267,10 @@ def _check(run: Run, record: Record, trainer: Trainer, data: Data) -> None:
     try:
         trainer.check(data.train, data.val)
     except ValueError as error:
-        groups = ("model", "data", "loss", "metric")
-        raise ConfigError(f"{', '.join(f'{g}={chosen.get(g)}' for g in groups)}: {error}") from error
-    probabilities_problem = preflight.probabilities_problem(trainer.state.inference)
-    if is_supervised and probabilities_problem and data.num_classes:
+        what = ", ".join(f"{group}={chosen.get(group)}" for group in ("model", "data", "loss", "metric"))
+        is_of_numbers = data.targets_are_classes and chosen.get("loss") == "mean_squared_error"
+        raise ConfigError(f"{what}: {error}{preflight.OF_CLASSES if is_of_numbers else ''}") from error
+    if is_supervised and (probabilities_problem := preflight.probabilities_problem(trainer, data)):
         raise ConfigError(f"model={chosen.get('model')}: {probabilities_problem}")
     if unseen := unfollowed(run.identity):
         log.warning("a change of this is not noticed by itself: %s", "; ".join(unseen))

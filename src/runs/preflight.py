@@ -31,8 +31,10 @@ from src.config import targets
 from src.config.checks import CONFIG_DIR
 from src.data.data import Data, DataError
 from src.data.images.image_data import ImageData
+from src.losses import logits_of
 from src.runs.sizes import kept_bytes
 from src.training.state import TrainState, kept
+from src.training.trainer import Trainer
 
 # What TensorFlow says where it looks for a row, and the node that does, without those of the loops around it.
 _NOT_THERE = re.compile(
@@ -49,6 +51,11 @@ OTHER_FOLDERS = {
 
 # Operations that a model may end with and that leave values as they are.
 SAME_VALUES = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose")
+
+# What a loss of numbers is told of targets that are classes.
+OF_CLASSES = (
+    ". The targets are classes: give loss=sparse_categorical_crossentropy metric=accuracy monitor=val/accuracy mode=max"
+)
 
 LESS_MEMORY = (
     "give a smaller batch_size, trainer.gradient_accumulation_steps=4, which computes it in four parts, "
@@ -99,20 +106,23 @@ def _takes(option: str, shape: Mapping[str, Any]) -> bool:
     return True
 
 
-def probabilities_problem(inference: tf.types.experimental.ConcreteFunction) -> str | None:
-    """What is wrong with a model that gives probabilities, as a graph; None if it gives logits, as far as can be seen.
+def probabilities_problem(trainer: Trainer, data: Data) -> str | None:
+    """What is wrong with a model of classes, or for a loss of logits, that gives probabilities; None if it does not.
 
-    The loss would take them for logits, and so would whoever is served with them.
+    The loss would take them for logits, and so would whoever is served with them. Only the last operations are seen.
     """
-    op = inference.outputs[0].op
-    while op.type in SAME_VALUES:
-        op = op.inputs[0].op
-    if op.type not in ("Softmax", "Sigmoid"):
-        return None
-    return (
-        f"the model gives probabilities (its last operation is {op.type.lower()}), and losses, metrics and the export "
-        "take logits: leave that activation out"
-    )
+    inference = trainer.state.inference
+    of_loss = logits_of(trainer.learner.loss, inference.structured_outputs)
+    for output in inference.outputs[:1] if data.num_classes else of_loss:
+        op = output.op
+        while op.type in SAME_VALUES:
+            op = op.inputs[0].op
+        if op.type in ("Softmax", "Sigmoid"):
+            return (
+                f"the model gives probabilities (its last operation is {op.type.lower()}), and losses, metrics and the "
+                "export take logits: leave that activation out"
+            )
+    return None
 
 
 def _described_options(group: str) -> Iterator[tuple[str, str]]:

@@ -17,19 +17,19 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import keras
 import tensorflow as tf
 
 from src.common.errors import control_flow_on_tensor, users_line
-from src.common.internals import with_masks
 from src.common.ranges import Count, Positive, enforce_ranges
 from src.data.batch import Batch, Nest, described, examples_of, is_single
 from src.losses import as_mask, check_classes, expanded, is_mean, mean_loss
 from src.training.accumulation import by_outputs, changed_by_layers, in_parts, refuse_mask
 from src.training.loss_scale import LossScale
 from src.training.side_effects import inner_layers
+from src.training.stand_in import StandIn
 
 log = logging.getLogger(__name__)
 
@@ -135,9 +135,13 @@ class Supervised:
     def eval_outputs_step(
         self, predict: Callable[[Nest], Nest], raw: Nest, prepared: Nest, *targets_and_weights: Nest
     ) -> tf.Tensor:
-        """As `eval_step`, of the outputs of another model, `predict(raw)`, in place of the model's of `prepared`."""
+        """As `eval_step`, of the outputs of another model, `predict(raw)`, in place of the model's of `prepared`.
+
+        Raises:
+            OtherInputs: `forward` does not give the model `prepared`, and that is something else than `raw`.
+        """
         learner = copy.copy(self)
-        learner.model = _StandIn(self.model, predict, raw, prepared)
+        learner.model = StandIn(self.model, predict, raw, prepared)
         return learner.eval_step(prepared, *targets_and_weights)
 
     def forward(self, inputs: Nest, targets: Nest = None, weights: Nest = None, *, training: bool) -> Forward:
@@ -267,8 +271,14 @@ class Supervised:
 
         Raises:
             ValueError: the model has its own `train_step` or the like, or a stateful RNN; a loss of Keras's counts
-                targets that are ignored; or a `forward` of one's own would not be called.
+                targets that are ignored; targets are strings; or a `forward` of one's own would not be called.
         """
+        strings = [spec for spec in tf.nest.flatten(batch_spec[1:2]) if spec.dtype == tf.string]
+        if strings and type(self).forward is Supervised.forward:
+            raise ValueError(
+                f"the targets are {described(batch_spec[1])}, and losses take numbers: give each class its number, "
+                "names, numbers = np.unique(labels, return_inverse=True), and these names as the data's class_names"
+            )
         of_keras = {name: getattr(keras.Model, name) for name in STEPS_OF_KERAS}
         own = [name for name, step in of_keras.items() if getattr(getattr(self.model, name), "__func__", None) != step]
         if own:
@@ -298,6 +308,12 @@ class Supervised:
             self._warn_of_layers_that_mix_examples(self.input_spec(batch_spec))
 
     def _total(self, forward: Forward) -> tf.Tensor:
+        if not isinstance(forward, Forward):
+            told = described(forward) if tf.is_tensor(forward) else f"a {type(forward).__name__}"
+            raise ValueError(
+                f"{type(self).__name__}.forward gives {told}; it must give "
+                "Forward(loss, targets, outputs, weights), as self.compare(targets, outputs, weights) does"
+            )
         with tf.name_scope("loss"):
             return tf.add_n([tf.cast(term, tf.float32) for term in (forward.loss, *self.model.losses)])
 
@@ -345,20 +361,6 @@ class Supervised:
     def _counted(self, targets: Nest) -> tf.Tensor | None:
         """1.0 for each target that counts, 0.0 for those that are ignored; None where all count."""
         return None if self._ignore_label is None else tf.cast(targets != self._ignore_label, tf.float32)
-
-
-class _StandIn:
-    """A model whose outputs another one gives; what its own layers add to the loss, and its masks, stay."""
-
-    def __init__(self, model: keras.Model, predict: Callable[[Nest], Nest], raw: Nest, prepared: Nest) -> None:
-        self._model, self._predict, self._raw, self._prepared = model, predict, raw, prepared
-
-    def __call__(self, inputs: Nest, *, training: bool = False) -> Nest:
-        own = self._model(inputs, training=training)
-        return with_masks(self._predict(self._raw if inputs is self._prepared else inputs), of=own)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
 
 
 @contextmanager

@@ -241,7 +241,8 @@ def _described(effect: SideEffect, variables: Mapping[int, str]) -> tuple[str, s
     if _traits(effect.op).random or variable.endswith("seed_generator_state"):
         return f"{effect.op} draws random numbers", (
             "Random numbers come from keras.random with a generator that the layer has: self.seed_generator = "
-            "keras.random.SeedGenerator(seed), then keras.random.uniform(shape, seed=self.seed_generator)."
+            "keras.random.SeedGenerator(seed), then keras.random.uniform(shape, seed=self.seed_generator); that of a "
+            "learner is among its variables()."
         )
     if effect.op in ("PyFunc", "EagerPyFunc"):
         return f"{effect.op} runs Python code", (

@@ -231,8 +231,8 @@ class Trainer:
         state.count_steps(done, learning_rate=learning_rate)
         if not math.isfinite(state.losses[-1]):
             raise NonFiniteLoss(
-                f"the loss or the gradient of step {state.step} is not finite; the step was not taken. Look for a "
-                f"too high learning rate (it is {learning_rate:g}), or for NaN in the data"
+                f"the loss or the gradient of step {state.step} is not finite; the step was not taken. Look for "
+                f"a too high learning rate (it is {learning_rate:g}; clip_norm=1 bounds a step), or for NaN in the data"
             )
         self._seconds_per_step = seconds / done
         rates = {"learning_rate": learning_rate, "steps_per_second": done / seconds}

@@ -191,7 +191,7 @@ def test_a_default_is_that_of_the_option_which_has_the_key():
 
 def test_the_monitor_may_be_one_of_several_scores():
     full = ["metric=segmentation_full", "mode=max"]
-    for monitor in ("val/mean_dice", "train/accuracy", "val/iou/three", "val/loss"):
+    for monitor in ("val/mean_dice", "train/accuracy", "val/iou/three"):
         assert compose([*full, f"monitor={monitor}"]).monitor == monitor
     for monitor in ("val/scores", "val/iou", "iou/three", "val/recall/three"):
         with pytest.raises(ConfigError, match=r"is no metric of this run; it has .*val/mean_dice.*val/iou/<class>"):

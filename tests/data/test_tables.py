@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from src.common.columns import column_names
+from src.config.compose import ConfigError, compose
 from src.data.data import Data, DataError
 from src.data.sequences import characters, windows
 from src.data.tables import read_table, table
@@ -104,7 +105,7 @@ def test_a_parquet_file_is_the_table_that_its_columns_are(tmp_path):
     file = tmp_path / "a.parquet"
     pandas.DataFrame(columns).set_index("a").to_parquet(file)
     assert sorted(column_names(file)) == sorted(columns) == sorted(read_table(file))
-    with pytest.raises(DataError, match=r"1 values of whole are missing, the first in row 1; .*data.missing.whole=0"):
+    with pytest.raises(DataError, match=r"1 of whole \(the first in row 1\); .*'\+data.missing=\{whole:20\}', or take"):
         table(path=str(file), target="y", **OPTIONS)
     inputs, targets = examples(table(path=str(file), target="y", missing={"whole": 0}, **OPTIONS))
     order = np.argsort(targets)
@@ -121,6 +122,52 @@ def test_without_pandas_the_extra_is_named(tmp_path, monkeypatch):
     assert column_names(tmp_path / "a.parquet") is None
     with pytest.raises(DataError, match=r"a\.parquet: Parquet needs pandas and pyarrow: pip install -e '\.\[tables\]'"):
         table(path=str(tmp_path / "a.parquet"), target="y", **OPTIONS)
+
+
+def test_all_columns_with_missing_values_are_named_at_once_with_what_can_stand_for_them(tmp_path):
+    gaps = {"size": ["", *range(1, ROWS)], "kind": ["a", "", *"b" * (ROWS - 2)], "same": NUMBERS}
+    with pytest.raises(DataError) as refused:
+        table(path=csv(tmp_path, **gaps, y=NUMBERS), target="y", **OPTIONS)
+    assert str(refused.value).endswith(
+        "values are missing: 1 of size (the first in row 1), 1 of kind (the first in row 2); give what stands for "
+        "them, as '+data.missing={size:20,kind:unknown}', or take the rows without size or kind away"
+    )
+    file = csv(tmp_path, **gaps, y=["", "", *range(2, ROWS)])
+    with pytest.raises(DataError, match=r"kind:unknown\}' and take the rows without y away$"):
+        table(path=file, target="y", **OPTIONS)
+    with pytest.raises(DataError, match=r"2 of y \(the first in row 1\); take the rows without y away$"):
+        table(path=file, target="y", missing={"size": 0, "kind": "c"}, **OPTIONS)
+    with pytest.raises(DataError, match=r"data.missing.size is 'mean', and size is a column of numbers .* median, 20$"):
+        table(path=file, target="same", missing={"size": "mean", "kind": "c"}, columns=["size", "kind"], **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("column", "is_named"),
+    [
+        ([f"2020-01-{i:02d}" for i in range(ROWS)], True),
+        (np.arange(ROWS) + 1000, True),
+        (["a", "b"] * (ROWS // 2), False),
+        (NUMBERS**1.5, False),
+    ],
+)
+def test_dates_and_ids_are_told(column, is_named, tmp_path, caplog):
+    table(path=csv(tmp_path, a=["x", "y"] * (ROWS // 2), it=column, y=NUMBERS), target="y", **OPTIONS)
+    assert ("it has 40 different values in 40 rows, as dates and ids have" in caplog.text) == is_named
+    assert "a has" not in caplog.text
+
+
+def test_a_series_is_of_the_columns_that_are_chosen(tmp_path):
+    columns = {"time": [f"{i}h" for i in range(ROWS)], "wind": NUMBERS, "level": -NUMBERS}
+    file, lengths = csv(tmp_path, **columns), {"steps": 3, "horizon": 1, "val_share": 0, "test_share": 0}
+    with pytest.raises(DataError, match=r"row 1: time is '0h', .* as 'data.columns=\[wind,level\]'"):
+        windows(path=file, **lengths, **OPTIONS)
+    with pytest.raises(DataError, match=r"data.columns: .* has no column 'rain'; it has time, wind, level"):
+        windows(path=file, columns=["rain"], **lengths, **OPTIONS)
+    with pytest.raises(ConfigError, match=r"data.columns: .* has no column 'rain'"):
+        compose(["data=windows", f"data.path={file}", "data.columns=[rain]"])
+    raw = windows(path=file, columns=["level", "wind"], **lengths, **OPTIONS).raw("train")
+    first = raw.next(raw.open(0, 0), tf.constant(0))[0][0]
+    np.testing.assert_array_equal(first, [[-0.5, 0.5], [-1.5, 1.5], [-2.5, 2.5]])
 
 
 def test_a_text_without_a_label_is_refused(tmp_path):

@@ -11,6 +11,7 @@ from src import build
 from src.callbacks.export import export_any
 from src.common.errors import ConfigError
 from src.data.data import Data, DataError
+from src.data.sequences import windows
 from src.inspection.predict_rows import inputs_of, predict_rows
 from src.models.table_mlp import table_mlp
 from src.training.trainer import Trainer
@@ -121,3 +122,43 @@ def test_weights_of_other_words_are_not_taken():
     build.take_weights(of(["x", "y"]), of(["x", "y"]), told="init_from=run")
     with pytest.raises(ConfigError, match=r"init_from=run: word.one_hot has another vocabulary there"):
         build.take_weights(of(["x", "y"]), of(["y", "z"]), told="init_from=run")
+
+
+def test_what_follows_a_series_is_foreseen_from_its_last_rows_in_its_own_units(tmp_path):
+    options = {"steps": 3, "horizon": 2, "batch_size": 8, "seed": 0}
+    (tmp_path / "all.csv").write_text("time,wind,level\n" + "".join(f"{i}h,{i % 7},{i % 5}\n" for i in range(60)))
+    data = windows(path=str(tmp_path / "all.csv"), columns=["level", "wind"], targets=1, **options)
+    inputs = keras.Input((3, 2))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs[:, 1:]))
+    state = trainer_of(model, keras.losses.MeanSquaredError()).state
+    state.input_spec = data.train.element_spec[0]
+    export_any(state, data, tmp_path / "1")
+    (tmp_path / "new.csv").write_text("wind,level,time\n9,9,a\n1,2,b\n3,4,c\n5,6,d\n")
+    given = np.array([[[2, 1], [4, 3], [6, 5]]], np.float32)
+    np.save(tmp_path / "new.npy", [[9, 9], [2, 1], [4, 3], [6, 5]])
+    wanted = data.answers(model(data.prepare(given)))["forecast"][0]
+    for name, columns in (("new.csv", ["level", "wind"]), ("new.npy", None)):
+        found = predict_rows(tmp_path / "1", [tmp_path / name], output=tmp_path, class_names=[], columns=columns)
+        (row,) = map(json.loads, found.read_text().splitlines())
+        assert sorted(row) == ["file", "forecast", "row"]
+        np.testing.assert_allclose(row["forecast"], wanted, rtol=1e-5)
+    (tmp_path / "short.csv").write_text("level,wind\n1,2\n")
+    for name, columns, told in (
+        ("short.csv", None, "has 1 rows of level, wind; the model takes 3 rows of 2 features"),
+        ("new.csv", ["level", "wind", "time"], "time is no float32"),
+        ("new.csv", ["rain"], "has no column 'rain'"),
+    ):
+        with pytest.raises(DataError, match=told):
+            predict_rows(tmp_path / "1", [tmp_path / name], output=tmp_path, class_names=[], columns=columns)
+
+
+def test_a_number_that_an_embedding_has_no_row_for_is_told(tmp_path):
+    data = Data(train=(np.arange(8, dtype=np.int32), np.zeros(8, np.float32)), batch_size=4, seed=0)
+    inputs = keras.Input((), dtype="int32", name="word")
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Embedding(8, 2)(inputs)))
+    state = trainer_of(model, keras.losses.MeanSquaredError()).state
+    state.input_spec = data.train.element_spec[0]
+    export_any(state, data, tmp_path / "1")
+    file = written(tmp_path / "new.npz", {"inputs": [3, 8]})
+    with pytest.raises(DataError, match=r"was given 8, and has rows, 0 to 7"):
+        predict_rows(tmp_path / "1", [file], output=tmp_path, class_names=[])

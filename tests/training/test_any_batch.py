@@ -279,11 +279,18 @@ METRICS_OF_CLASSES = (
             {"a": 1, "b": 1},
             (X, {"a": Y, "b": Y}),
             {
-                "loss": PerOutput(losses={"a": keras.losses.MeanSquaredError()}),
+                "loss": PerOutput(losses={"a": keras.losses.MeanSquaredError(), "b": None}),
                 "metrics": {"mae": keras.metrics.MeanAbsoluteError()},
             },
             "mae .*Of is a metric of one output",
         ),
+        (
+            {"a": 1, "b": 1},
+            (X, {"a": Y, "b": Y}),
+            {"loss": PerOutput(losses={"a": keras.losses.MeanSquaredError()})},
+            "the model's output 'b' has no loss, .* losses has 'a': give it one, or b: null",
+        ),
+        ({"a": 1}, (X, np.array(["p"] * EXAMPLES)), {"loss": keras.losses.MeanSquaredError()}, "targets are string"),
         ({"a": 1}, (X, Y, WEIGHTS), {"loss": lambda y, p: tf.reduce_mean(p)}, "no argument sample_weight"),
         ({"a": 1}, (X,), {"loss": keras.losses.MeanSquaredError()}, "targets nothing"),
         ({"a": 3}, (X, Y), {"loss": keras.losses.MeanSquaredError()}, "number with number, and the shapes differ"),
@@ -298,7 +305,7 @@ METRICS_OF_CLASSES = (
             {"a": 3, "b": 1},
             (X, {"a": Y, "b": Y}),
             {
-                "loss": PerOutput(losses={"b": keras.losses.MeanSquaredError()}),
+                "loss": PerOutput(losses={"a": None, "b": keras.losses.MeanSquaredError()}),
                 "metrics": {"it": Of(output="a", metric=keras.metrics.SparseCategoricalAccuracy())},
             },
             "its targets are numbers of classes, and these are float32",
@@ -318,7 +325,7 @@ def test_parts_of_a_batch_refuse_a_mask_whatever_the_loss(is_named):
     model, targets = of_tokens(), TOKENS
     if is_named:
         model = keras.Model(model.inputs, {"a": model.outputs[0], "b": model.outputs[0]})
-        loss, targets = PerOutput(losses={"a": loss}), {"a": TOKENS, "b": TOKENS}
+        loss, targets = PerOutput(losses={"a": loss, "b": None}), {"a": TOKENS, "b": TOKENS}
     trainer = Trainer(model=model, optimizer=keras.optimizers.SGD(0.1), loss=loss, gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="does not go with outputs that have a mask"):
         trainer.fit(InMemory(TOKENS, targets, batch_size=BATCH), epochs=1)

@@ -144,3 +144,15 @@ def test_parts_that_would_not_call_a_forward_of_ones_own_are_refused():
     before = learner.model.get_weights()
     Trainer(learner=learner).fit(data(), epochs=1)
     assert_same(before, learner.model.get_weights())
+
+
+class Bare(Supervised):
+    def forward(self, inputs, targets=None, weights=None, *, training):
+        return super().forward(inputs, targets, weights, training=training).loss
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}])
+def test_a_forward_that_gives_something_else_is_told_what_to_give(options):
+    learner = Bare(**parts(), **options)
+    with pytest.raises(ValueError, match=r"Bare.forward gives float32 \(\); it must give Forward\(loss, targets, "):
+        Trainer(learner=learner).fit(data(), data(), epochs=1)

@@ -20,7 +20,8 @@ import numpy as np
 
 from src.common.ranges import Share, enforce_ranges, takes
 from src.common.text import printable, size
-from src.data.data import SPLITS, DataError
+from src.data import SPLITS
+from src.data.data import DataError
 from src.data.images.files import BadImage, Reading, by
 from src.data.images.folder_check import (
     Facts,

@@ -17,8 +17,9 @@ import tensorflow as tf
 
 from src.common.ranges import Count, enforce_ranges
 from src.data.batch import Batch
-from src.data.data import Data, DataError, Examples, Limit
+from src.data.data import Data, DataError, Limit
 from src.data.images.transforms import Augment
+from src.data.limit import Examples
 from src.data.pipeline import as_they_are, every_batch, to_float
 
 Pair: TypeAlias = tuple[np.ndarray, np.ndarray]

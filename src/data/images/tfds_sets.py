@@ -26,11 +26,12 @@ import tensorflow_datasets as tfds
 from src.common.errors import one_line
 from src.common.ranges import enforce_ranges, takes
 from src.common.text import size
-from src.data.data import DataError, Subset, share_of
+from src.data.data import DataError
 from src.data.images.files import Reading, by
 from src.data.images.image_data import ImageData, label_dtype
 from src.data.images.oddities import Oddities
 from src.data.images.options import ImageOptions
+from src.data.limit import Subset, share_of
 from src.data.tfds_folders import prepared
 from src.data.tfds_records import Records
 from src.data.threads import in_memory
