@@ -85,7 +85,7 @@ class Case:
         epochs, quick_epochs: of a timed run.
         repeats: how many times all rows are run.
         rows: by name; ours comes first.
-        agreement: further overrides where losses are compared.
+        agreement: other values of overrides, and further ones, where losses are compared.
         loss_tolerance: largest relative difference of an epoch's loss, shuffling off.
         accuracy_tolerance: largest absolute difference of the last epoch's metric, shuffling on; None where ours alone
             augments.
@@ -264,7 +264,9 @@ def _agree(name: str, case: Case, rows: dict[str, Row], prepared: Path) -> str:
     Raises:
         Disagreement: initial weights, sizes or losses differ.
     """
-    overrides = (*case.overrides, *case.agreement, f"epochs={AGREEMENT_EPOCHS}", "data.shuffle=false")
+    other = (*case.agreement, f"epochs={AGREEMENT_EPOCHS}", "data.shuffle=false")
+    changed = {text.partition("=")[0] for text in other}
+    overrides = (*(text for text in case.overrides if text.partition("=")[0] not in changed), *other)
     kinds: dict[tuple[Any, ...], str] = {}
     for row, one in rows.items():
         kinds.setdefault((one.ours, one.options.get("backend"), one.options.get("bare")), row)
