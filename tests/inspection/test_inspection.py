@@ -75,7 +75,7 @@ def test_data_of_any_kind_are_counted_and_compared(capsys):
     assert found.image == {"age": ((1,), "float32"), "name": ((), "object")} and found.target == ((1,), "float32")
     assert json.loads(json.dumps(found.as_json()))["splits"]["train"]["examples"] == 3
     show(found)
-    assert "inputs   {'age': ((1,), 'float32'), 'name': ((), 'object')}" in capsys.readouterr().out
+    assert "inputs   age: float32 1, name: text" in capsys.readouterr().out
     assert summarize(Data(train=(ages,), batch_size=2, seed=0)).mean == [1.5]
 
 

@@ -160,7 +160,7 @@ def test_a_gradient_that_overflows_is_left_out_and_the_scale_adapts():
 def test_a_loss_that_is_nan_is_no_matter_of_scale():
     options = {"loss_scaling": True, "optimizer": keras.optimizers.SGD(0.25)}
     trainer = small_trainer(loss=lambda targets, outputs: math.nan * tf.reduce_mean(outputs), **options)
-    with pytest.raises(NonFiniteLoss, match=r"learning rate \(it is 0\.25\)"):
+    with pytest.raises(NonFiniteLoss, match=r"learning rate \(it is 0\.25;"):
         trainer.fit(batches(16), epochs=1)
 
 
