@@ -1,28 +1,63 @@
-"""What the README shows works as it stands there."""
+"""What the README and docs/ show works as it stands there."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
 
+from src.config.compose import compose, expand
 from tests.support.helpers import ROOT, run_module
 
 README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+OF_OWN_CODE = (
+    "own-code.md",
+    "add-your-own.md",
+    "tasks.md",
+)  # their commands want files of their own; other tests run them
+COMMAND = re.compile(r"^(?:\$ )?python -m src\.train\b((?:[^\n\\]|\\\n)*)", re.MULTILINE)
 
 
-def block(after: str, language: str) -> str:
-    """The first code block of a language after some words."""
-    assert after in README, after
-    return re.search(rf"```{language}\n(.*?)```", README[README.index(after) :], re.DOTALL)[1]
+def block(page: str, after: str, language: str) -> str:
+    """The first code block of a language after some words of a page in docs/."""
+    text = (ROOT / "docs" / page).read_text()
+    assert after in text, after
+    return re.search(rf"```{language}\n(.*?)```", text[text.index(after) :], re.DOTALL)[1]
+
+
+def commands() -> list[str]:
+    """What the pages type after `python -m src.train`, each once."""
+    found = []
+    for path, text in PAGES.items():
+        for code in re.findall(r"```\n(.*?)```", text, re.DOTALL) if path.name not in OF_OWN_CODE else ():
+            found += [words.replace("\\\n", " ").strip() for words in COMMAND.findall(code)]
+    return sorted({words for words in found if "<" not in words})
+
+
+@pytest.mark.parametrize("words", commands())
+def test_a_documented_command_composes(words):
+    overrides = [word for word in shlex.split(words, comments=True) if word != "--multirun"]
+    if overrides in (["--help"], ["--cfg", "job"]):
+        return  # tests/config/test_help.py
+    if "--shell-completion" in overrides:
+        return  # tests/config/test_completion.py
+    of_a_space = [word for word in overrides if "hydra" in word or "(" in word]  # tests/sweeps/test_space.py
+    for job in expand([word for word in overrides if word not in of_a_space]):
+        assert compose(job, is_known=lambda cfg: True).name
+
+
+def test_the_readme_is_a_page():
+    assert len(README.splitlines()) <= 150
 
 
 def test_the_trainer_alone(tmp_path):
     """Plain Keras objects and a tf.data dataset, without Hydra."""
-    code = block("## The trainer alone", "python")
+    code = block("trainer.md", "# The trainer alone", "python")
     code += "\nimport sys\nassert not {'hydra', 'omegaconf'} & set(sys.modules)\n"
     code += "assert trainer.evaluate(dataset)['accuracy'] > 0.9\n"
     command = [sys.executable, "-c", code]
@@ -38,9 +73,9 @@ def copy(tmp_path_factory):
     for name in ("src", "conf"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ("src/models/linear.py", "src/data/squares.py"):
-        (folder / path).write_text(block(f"`{path}`", "python"))
+        (folder / path).write_text(block("add-your-own.md", f"`{path}`", "python"))
     for name in ("model/linear", "metric/top3", "data/squares"):
-        (folder / f"conf/{name}.yaml").write_text(block(f"`conf/{name}.yaml`", "yaml"))
+        (folder / f"conf/{name}.yaml").write_text(block("add-your-own.md", f"`conf/{name}.yaml`", "yaml"))
     return folder
 
 
@@ -56,10 +91,13 @@ def test_add_your_own(copy, overrides):
 
 
 def test_pictures_and_links_are_there():
-    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
-    assert len(links) > 5
-    assert [link for link in links if not (ROOT / link).is_file()] == []
+    linked = set()
+    for path, whole in PAGES.items():
+        text = re.sub(r"```.*?```", "", whole, flags=re.DOTALL)
+        links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+        assert [link for link in links if link and not (path.parent / link).is_file()] == [], path
+        linked |= {(path.parent / link).resolve() for link in links}
+    assert [page.name for page in PAGES if page.parent != ROOT and page not in linked] == []
 
 
 @pytest.mark.parametrize(
