@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-next lint format schema benchmark setup clean
+.PHONY: help train test test-extras test-next lint format schema benchmark setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +34,15 @@ test-next: $(READY) ## run the tests of configs, ids, runs and sweeps with the n
 	@$(VENV)/bin/python -m pip install -qq --pre --upgrade --no-deps --target $(NEXT) hydra-core==1.4.0rc3 omegaconf==2.4.1rc1
 	@PYTHONPATH=$(CURDIR)/$(NEXT) $(RUN) pytest -n 2 --dist loadfile $(or $(value ARGS),tests/test_ids.py \
 	  tests/config/test_config.py tests/test_mistakes.py tests/runs/test_execute.py tests/test_cli.py tests/sweeps/test_local.py)
+
+# Packages that .venv does without, laid over it.
+EXTRAS := $(VENV)/extras/site-packages
+test-extras: $(EXTRAS)/.ready ## run the tests of ONNX, TFLite and the Hugging Face hub, with their packages
+	@PYTHONPATH=$(abspath $(EXTRAS)) $(RUN) pytest $(or $(value ARGS),tests/extras)
+
+$(EXTRAS)/.ready: $(READY)
+	@$(PIP) --upgrade --target $(EXTRAS) tf2onnx onnxruntime ai-edge-litert huggingface-hub
+	@touch $@
 
 lint: $(READY) ## check style, layering and types
 	@$(VENV)/bin/python -m ruff check .

@@ -87,7 +87,7 @@ def card(run: RecordedRun) -> str:
     values = run.values
     sections = {
         "Results": [_results(row, seeds)],
-        "Use": [USE, _code("", _commands(run))],
+        "Use": [USE, *_exports(values), _code("", map(by_python, next_commands(run.directory)[:2]))],
         "Data": [_table(["", ""], _data(values))],
         "Training": [_code("", [_train_command(run)]), _code("yaml", [_yaml(values.get("config", {})).rstrip()])],
         "Limits": ["\n".join([*(f"- {limit}" for limit in _limits(run, seeds)), UNKNOWN])],
@@ -177,6 +177,16 @@ def _results(row: Row, seeds: Group) -> str:
     return _table(header, lines) + note
 
 
+def _exports(values: RecordValues) -> Iterator[str]:
+    """The files of `src.export`."""
+    if values["exports"]:
+        yield "\n".join(
+            f"- `{name}/model.{name}`: what the SavedModel gives for {proof['examples']} examples, to "
+            f"{proof['largest_difference'] or 0:.1e}"
+            for name, proof in values["exports"].items()
+        )
+
+
 def _data(values: RecordValues) -> Iterator[tuple[str, str]]:
     config = values.get("config", {})
     yield "option", str(values["choices"].get("data", "?"))
@@ -224,11 +234,6 @@ def _fingerprints(values: RecordValues) -> Iterator[tuple[str, str]]:
             digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
             yield f"{kind} ({len(hashes)}, each in run.json)", digest
     yield from ((f"data {key}", str(value)) for key, value in prints.get("data", {}).items())
-
-
-def _commands(run: RecordedRun) -> list[str]:
-    """Evaluate and predict."""
-    return [by_python(command) for command in next_commands(run.directory)[:2]]
 
 
 def _train_command(run: RecordedRun) -> str:

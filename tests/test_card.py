@@ -61,6 +61,12 @@ def test_a_card_says_what_the_hub_reads_and_over_how_many_seeds(tmp_path):
     assert "| data dataset | digits:1.0.0 |" in section(body, "Fingerprints")
 
 
+def test_other_formats_are_listed(tmp_path):
+    exports = {"onnx": {"examples": 64, "largest_difference": 4e-7}}
+    _, body = written(make_run(tmp_path, "one", exports=exports))
+    assert "- `onnx/model.onnx`: what the SavedModel gives for 64 examples, to 4.0e-07" in section(body, "Use")
+
+
 def test_a_single_run_without_a_test_split_says_so(tmp_path):
     head, body = written(make_run(tmp_path, "one"))
     limits = section(body, "Limits")

@@ -119,7 +119,9 @@ def test_a_file_that_computes_something_else_or_cannot_be_read_is_not_kept(tmp_p
         converter.write("keras", tmp_path / "keras", model=model)
     assert (tmp_path / "keras" / "model.keras").read_bytes() == before
     model, converter = built(tmp_path / "own", Halved())
-    with pytest.raises(Refused, match=r"cannot be used without this project: .*Could not locate class 'Halved'"):
+    with pytest.raises(
+        Refused, match=r"a process without this project cannot run it: .*Could not locate class 'Halved'"
+    ):
         converter.write("keras", tmp_path / "own" / "keras", model=model)
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["saved_model"]
 

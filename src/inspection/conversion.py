@@ -35,7 +35,7 @@ EXAMPLES = 64
 TOLERANCE = 1e-5  # of a number, as its share where it is above 1
 OPSET = 17  # of ONNX
 NAMES = {"onnx": "ONNX", "tflite": "TFLite"}
-WAY_OUT = "the SavedModel has all of it, and another format may; or train with other layers"
+WAY_OUT = "the SavedModel has all of it, and another format may; or train in float32 with other layers"
 TO_TFLITE = """
 import sys, tensorflow as tf
 converter = tf.lite.TFLiteConverter.from_saved_model(sys.argv[1], signature_keys=["serving_default"])
@@ -180,7 +180,7 @@ def _run(file: Path, batches: Sequence[Arrays]) -> list[Arrays]:
         np.savez(inputs, **named)
         done = _python(run_exported.__file__, str(file), str(inputs), str(outputs))
         if done.returncode:
-            raise Refused(f"the file cannot be used without this project: {_last_line(done.stderr)}; {WAY_OUT}")
+            raise Refused(f"a process without this project cannot run it: {_last_line(done.stderr)}; {WAY_OUT}")
         found: list[Arrays] = [{} for _ in batches]
         with np.load(outputs) as stored:
             for key in stored:

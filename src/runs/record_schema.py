@@ -111,6 +111,19 @@ class Fingerprints(TypedDict, total=False):
     files: dict[str, str]
 
 
+class RecordedExport(TypedDict):
+    """How a file that `src.export` has made compares with the SavedModel; see src.inspection.conversion.Proof."""
+
+    examples: int
+    batch_sizes: list[int]
+    largest_difference: float | None
+    classes: int
+    ties: int
+    tolerance: float | None
+    packages: dict[str, str | None]
+    when: str | None
+
+
 class RecordValues(TypedDict):
     """What run.json says of a run. Keys that may be missing have a meaning when they are."""
 
@@ -145,7 +158,7 @@ class RecordValues(TypedDict):
     error: Failure | None
     environment: Environment
     class_names: list[Any]
-    exports: dict[str, Any]
+    exports: dict[str, RecordedExport]
     history_missing: list[int]
     validations_missing: list[int]
 
