@@ -23,13 +23,13 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run all; SystemExit where not all were completed. Other launchers than the local one get one batch."""
+        """Run all; SystemExit where not all were completed. Launchers that are none of ours get one batch."""
         from src.config.compose import expand
-        from src.sweeps.local import prepare_for_other_launcher
+        from src.sweeps.runner import prepare_for_other_launcher
 
         jobs = expand(arguments)
-        if local := getattr(self.launcher, "local", None):
-            _, exit_code = local.run(jobs)
+        if runner := getattr(self.launcher, "runner", None):
+            _, exit_code = runner.run(jobs)
             if exit_code:
                 raise SystemExit(exit_code)
             return None

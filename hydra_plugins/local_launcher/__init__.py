@@ -21,10 +21,10 @@ class LocalLauncher(Launcher):
         self._options = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from src.sweeps.local import LauncherOptions, LocalRunner
+        from src.sweeps.local import LocalOptions, LocalRunner
 
-        self.local = LocalRunner(config, LauncherOptions.of(self._options))
+        self.runner = LocalRunner(config, LocalOptions.of(self._options))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Hydra asks for it; the sweepers that `conf/targets.txt` lists use `local`, where results come one by one."""
+        """Hydra asks for it; the sweepers that `conf/targets.txt` lists use `runner`, where results come one by one."""
         raise NotImplementedError("hydra/launcher=local goes with the sweepers grid and optuna")

@@ -36,10 +36,10 @@ class OptunaSweeper(Sweeper):
         from src.sweeps.search import Search
         from src.sweeps.study import SearchOptions
 
-        local = getattr(self.launcher, "local", None)
-        if local is None:
+        runner = getattr(self.launcher, "runner", None)
+        if runner is None:
             raise ConfigError("hydra/sweeper=optuna asks for trials one by one, which needs hydra/launcher=local")
         assert self.config is not None
         options: Any = OmegaConf.to_container(OmegaConf.create(self._options))
-        if exit_code := Search(self.config, SearchOptions(**options), arguments).run(local):
+        if exit_code := Search(self.config, SearchOptions(**options), arguments).run(runner):
             raise SystemExit(exit_code)

@@ -1,7 +1,7 @@
 """The search that a command asks for: its space checked, its study opened or continued, its trials run.
 
 search = Search(config, SearchOptions(n_trials=20), ["data=digits", "optimizer.learning_rate=interval(0.001,0.1)"])
-exit_code = search.run(local)
+exit_code = search.run(runner)
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from src.runs.commands import python
 from src.runs.decision import StaleRun
 from src.runs.record import BadRecord
 from src.runs.run import Run
-from src.sweeps.local import LocalRunner, composer_of
 from src.sweeps.plan import Job, plan, plan_one
+from src.sweeps.runner import Runner, composer_of
 from src.sweeps.session import EarlierTrial, Session
 from src.sweeps.show import print_results, summary
 from src.sweeps.space import HOW, Space
@@ -68,14 +68,14 @@ class Search:
         self._id = study_id(self._space, options, identity_config(first))
         self._path = self._folder / "studies" / f"{self._id}.journal"
 
-    def run(self, local: LocalRunner) -> int:
+    def run(self, runner: Runner) -> int:
         """Search; a free slot asks for the next trial at once. Returns the exit code."""
         if self._config.dry_run:
             return self._print_plan()
         with hold(self._lock, wait=True, what=f"study {self._id}"):
             study, earlier = self._open()
             job_count = self._method.n_trials
-            with local.open(folder=self._folder / "sweeps", sweep_id=self._id, job_count=job_count) as sweep:
+            with runner.open(folder=self._folder / "sweeps", sweep_id=self._id, job_count=job_count) as sweep:
                 session = self._run_session(study, earlier, sweep)
             return self._print_end(study, session, sweep)
 

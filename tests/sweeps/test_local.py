@@ -14,7 +14,7 @@ from src.config.compose import compose
 from src.runs.record import Record
 from src.runs.run import Run
 from src.sweeps import plan as planning
-from src.sweeps.local import LauncherOptions, LocalRunner, default_start
+from src.sweeps.local import LocalOptions, LocalRunner, default_start
 from src.sweeps.plan import Composer, estimated_seconds, plan, plan_one, sweep_id, sweeps_folder
 from tests.support.helpers import DIGITS, run_module, train
 
@@ -56,7 +56,7 @@ def complete(job, *, epochs=4, seconds=8.0):
 )
 def test_a_wrong_option_is_named(options, message):
     with pytest.raises(ConfigError) as error:
-        LauncherOptions(**options).check()
+        LocalOptions(**options).check()
     assert message in str(error.value)
 
 
@@ -72,7 +72,7 @@ def test_gpus_are_counted_without_tensorflow(monkeypatch, variable, gpus):
 
 def test_each_slot_has_a_gpu_and_its_children_are_spawned(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    local = LocalRunner(compose([*DIGITS, "hydra.mode=MULTIRUN"]), LauncherOptions())
+    local = LocalRunner(compose([*DIGITS, "hydra.mode=MULTIRUN"]), LocalOptions())
     assert local.n_jobs == 2 and default_start() == "spawn"
     assert [local._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["3", "5", "3"]
     assert local._environment(0)["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
