@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-extras test-next lint format schema benchmark setup clean
+.PHONY: help train test test-extras test-next test-cluster lint format schema benchmark setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,12 @@ test-extras: $(EXTRAS)/.ready ## run the tests of ONNX, TFLite and the Hugging F
 $(EXTRAS)/.ready: $(READY)
 	@$(PIP) --upgrade --target $(EXTRAS) tf2onnx onnxruntime ai-edge-litert huggingface-hub
 	@touch $@
+
+# Tests of what cannot be installed say so and are skipped.
+CLUSTER := $(VENV)/cluster/site-packages
+test-cluster: $(READY) ## run the tests of sweeps on clusters, which they start on this machine: a quarter of an hour
+	@[ -e $(CLUSTER)/ray ] || $(PIP) --target $(CLUSTER) ray || echo "Ray cannot be installed" >&2
+	@PYTHONPATH=$(abspath $(CLUSTER)) $(RUN) pytest -rs $(or $(value ARGS),tests/cluster)
 
 lint: $(READY) ## check style, layering and types
 	@$(VENV)/bin/python -m ruff check .

@@ -38,7 +38,7 @@ class OptunaSweeper(Sweeper):
 
         runner = getattr(self.launcher, "runner", None)
         if runner is None:
-            raise ConfigError("hydra/sweeper=optuna asks for trials one by one, which needs hydra/launcher=local")
+            raise ConfigError("hydra/sweeper=optuna asks for single trials, which needs hydra/launcher=local or ray")
         assert self.config is not None
         options: Any = OmegaConf.to_container(OmegaConf.create(self._options))
         if exit_code := Search(self.config, SearchOptions(**options), arguments).run(runner):

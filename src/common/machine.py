@@ -9,12 +9,21 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 # What every run sets, so that no keras.json decides; see build.set_up_process.
 KERAS = {"backend": "tensorflow", "floatx": "float32", "image_data_format": "channels_last", "epsilon": 1e-7}
+JOB_IDS = ("SLURM_JOB_ID", "RAY_JOB_ID")  # variables in which a cluster says what a process is part of
 V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")  # of control groups, version 1
+
+
+def this_process() -> dict[str, Any]:
+    """Its `pid` and `host`, and on a cluster the id of its `job` there."""
+    jobs = [os.environ[name] for name in JOB_IDS if os.environ.get(name)]
+    return {"pid": os.getpid(), "host": socket.gethostname()} | ({"job": jobs[0]} if jobs else {})
 
 
 def available_cores() -> int:

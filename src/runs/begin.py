@@ -7,14 +7,13 @@ keep_code(run, record, epoch=0)             # code/ has what is not committed
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from src.common import files
+from src.common.machine import this_process
 from src.config.checks import plain_values
 from src.config.compose import CONFIG_NAME, search_path
 from src.config.identity import derived, settings
@@ -72,7 +71,7 @@ def begin(run: Run, record: Record, before: RecordValues, prints: dict[str, Any]
         flags=_flags(run),
         config_hash=run.config_hash,
         fingerprints=before["fingerprints"] or prints,  # until this code has something to go on from
-        process={"pid": os.getpid(), "host": socket.gethostname()},
+        process=this_process(),
         parent=dict(cfg.parent) if cfg.parent.config_hash else None,
         error=None,
         environment={

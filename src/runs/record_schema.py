@@ -60,6 +60,7 @@ class Process(TypedDict):
 
     pid: int | None
     host: str | None
+    job: NotRequired[str]  # its id in the cluster
 
 
 class RecordedParent(TypedDict):

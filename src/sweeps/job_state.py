@@ -32,6 +32,7 @@ class JobState:
         line: the line of the user's own code that raised what made it fail.
         disk_bytes: that its checkpoints and SavedModel will have; None before its model is built.
         seconds: of training, over all its parts.
+        losses: how often in a row its machine was lost before it had come further.
         same_as: the earlier job with the same directory, whose run is this one's too.
         holder: the process of another command that trains it now.
     """
@@ -47,6 +48,7 @@ class JobState:
     disk_bytes: int | None = None
     seconds: float = 0.0
     tries: int = 0
+    losses: int = 0
     same_as: JobState | None = None
     holder: str | None = None
 

@@ -1,6 +1,6 @@
 """Where jobs run: the seam between a sweep, which knows the states of its jobs, and the processes that compute them.
 
-`src.sweeps.processes.ProcessPool` runs them on this machine; a cluster's pool has the same five members. A sweep asks
+`src.sweeps.processes.ProcessPool` runs them on this machine; a cluster's pool has the same members. A sweep asks
 for nothing else: not for a process's id when it starts, which a cluster knows only once it has found a node.
 """
 
@@ -16,15 +16,17 @@ class Ended:
     """How a process ended.
 
     Attributes:
-        process: its `pid` and `host`, as a run's record has them.
+        process: its `pid` and `host`, as a run's record has them; empty where it has not begun.
         exit_code: negative for a signal.
         error: `type` and `message` of the exception that left its function, and the user's `line` that raised it.
+        lost: its machine was lost, or whatever the cluster keeps there to run it: no fault of the function's.
     """
 
     key: Hashable
     process: dict[str, Any]
     exit_code: int
     error: dict[str, str] | None
+    lost: bool = False
 
 
 class Pool(Protocol):
@@ -42,6 +44,9 @@ class Pool(Protocol):
 
     def send(self, key: Hashable, number: int) -> None:
         """Send a signal to a process, which may have ended already."""
+
+    def is_waiting(self, key: Hashable) -> bool:
+        """Whether a process has not begun, since there is no place for it yet."""
 
     def close(self) -> None:
         """Kill all processes that still run."""

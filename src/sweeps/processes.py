@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import socket
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 from src.common.errors import place
+from src.common.machine import this_process
 from src.sweeps.pool import Ended
 
 StartMethod = Literal["fork", "spawn"]
@@ -113,6 +113,10 @@ class ProcessPool:
         if (child := self._running.get(key)) and child.process.exitcode is None:
             os.kill(_pid(child), number)
 
+    def is_waiting(self, key: Hashable) -> bool:
+        """Whether a process has not begun for want of a place; here each begins at once."""
+        return False
+
     def close(self) -> None:
         """Kill all processes that still run; nothing is saved."""
         for child in self._running.values():
@@ -132,7 +136,7 @@ class ProcessPool:
         with child.errors, suppress(EOFError, OSError):
             error = child.errors.recv() if child.errors.poll() else None
         child.process.close()
-        return Ended(key, {"pid": pid, "host": socket.gethostname()}, exit_code, error)
+        return Ended(key, {**this_process(), "pid": pid}, exit_code, error)
 
 
 def _pid(child: _Child) -> int:

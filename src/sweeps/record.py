@@ -106,6 +106,7 @@ def _described(state: JobState) -> dict[str, Any]:
         "epoch": state.epoch,
         "seconds": state.seconds,
         "tries": state.tries,
+        "losses": state.losses,
         "reason": state.reason,
         "shares": state.same_as and state.same_as.number,
     }

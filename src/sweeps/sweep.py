@@ -36,11 +36,14 @@ from src.sweeps.show import View
 
 OnFailure = Literal["continue", "stop"]
 
-NOT_RETRIED = ("ConfigError", "NonFiniteLoss")  # failures that the same config always ends with
+NOT_RETRIED = ("ConfigError", "NonFiniteLoss", "MachineLost")  # failures that the same config always ends with
 
 POLL_SECONDS = 0.2
 LOCK_POLL_SECONDS = 0.5
 GRACE_SECONDS = 10.0  # to save, for a job that has run out of time
+
+MAX_LOSSES = 5  # of machines, in a row, before a job has failed
+LOSS_SECONDS = 5.0  # before its next try, and twice as long after each: a cluster notices a dead machine late
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ class Sweep:
         self._tries: dict[Hashable, _Try] = {}  # that run now, by the job's number
         self._begun: set[int] = set()  # jobs of which a try has come as far as the run's record
         self._finished: list[JobState] = []
-        self._next_look: dict[int, float] = {}  # at the lock of a job that another process holds
+        self._next_look: dict[int, float] = {}  # at a job whose lock another process holds, or whose machine was lost
+        self._lost_at: dict[int, int] = {}  # the step that a job had come to when its machine was lost
         self._memory_kills = memory_kills()
         self._signal: int | None = None
         self._stopping = self._knows_disk = False
@@ -233,7 +237,7 @@ class Sweep:
         for state in list(self._queue):
             if self._stopping or not self._pool.free_slots:
                 break
-            if state.status == "locked" and now < self._next_look[state.number]:
+            if now < self._next_look.get(state.number, 0.0):
                 continue
             if holder := holder_of(state.job.lock):
                 state.holder = holder
@@ -269,7 +273,9 @@ class Sweep:
             print(f"warning: {shortage}", file=sys.stderr, flush=True)
 
     def _check_time(self, current: _Try) -> None:
-        now = time.monotonic()
+        now, timeout = time.monotonic(), self._rules.job_timeout_seconds
+        if timeout and self._pool.is_waiting(current.state.number):
+            current.deadline = now + timeout
         if current.deadline is not None and now >= current.deadline:
             self._pool.send(current.state.number, signal.SIGKILL if current.timed_out else signal.SIGTERM)
             current.timed_out = True
@@ -281,7 +287,7 @@ class Sweep:
         state = finished.state
         record = state.read()
         own = record["process"] == ended.process
-        if own:
+        if own or (ended.lost and record["process"] != finished.earlier_process):
             self._begun.add(state.number)
         status: str = record["status"] if own else ""
         if status == "completed":
@@ -296,6 +302,8 @@ class Sweep:
         elif status == "failed":
             error = record["error"] or {"type": "Unknown", "message": "failed"}
             self._fail(state, {**error, "line": (ended.error or {}).get("line")})
+        elif ended.lost and not self._stopping:
+            self._move(state, ended)
         elif ended.error:
             self._fail(state, ended.error)
         elif self._stopping and (status == "interrupted" or ended.exit_code in _STOPPED):
@@ -304,6 +312,21 @@ class Sweep:
             self._finish(state, "interrupted", reason=_ended_by(ended.exit_code) if ended.exit_code else None)
         else:
             self._fail(state, {"type": "ProcessDied", "message": self._cause(ended.exit_code)}, to_record=own)
+
+    def _move(self, state: JobState, ended: Ended) -> None:
+        """A job's machine was lost, so it goes on elsewhere, which is none of its tries."""
+        progressed = state.step > self._lost_at.get(state.number, -1)
+        self._lost_at[state.number] = state.step
+        state.losses = 1 if progressed else state.losses + 1
+        message = f"{ended.process.get('host', 'its machine')} was lost"
+        if state.losses > MAX_LOSSES:
+            error = {"type": "MachineLost", "message": f"{message}, as {MAX_LOSSES} before it"}
+            self._fail(state, error, to_record=state.number in self._begun)
+            return
+        state.reason, state.tries = message, state.tries - 1
+        self._next_look[state.number] = time.monotonic() + LOSS_SECONDS * 2 ** (state.losses - 1)
+        self._queue.append(state)
+        self._change(state, "waiting")
 
     def _cause(self, exit_code: int) -> str:
         if exit_code >= 0:

@@ -46,7 +46,7 @@ STOP = "callback=early_stopping "
         ("hydra.launcher.n_job=2", ["'hydra.launcher.n_job'", "Did you mean hydra.launcher.n_jobs?"]),
         ("hydra/sweeper=optuna hydra.sweeper.ntrials=2", ["Did you mean hydra.sweeper.n_trials?"]),
         ("hydra/launcher=basic hydra.launcher.n_jobs=2", ["'hydra.launcher.n_jobs'"]),
-        ("hydra/launcher=ray", ["'ray'", "pip install hydra-ray-launcher"]),
+        ("hydra/launcher=rq", ["'rq'", "pip install hydra-rq-launcher"]),
         # of the wrong type
         ("epochs=ten", ["epochs=ten", "'ten'", "whole number", "15"]),
         ("epochs=2.5", ["2.5", "whole number"]),
@@ -293,7 +293,7 @@ OPTIONS = {
     "optimizer": ["adam", "sgd", "rmsprop"],
     "data": ["digits", "digit_scenes"],
     "callback": ["default", "early_stopping"],
-    "hydra/launcher": ["local", "basic"],
+    "hydra/launcher": ["local", "basic", "ray"],
     "experiment": ["digits_fast"],
     "+optimizer@optimizer.second": ["sgd"],
 }
