@@ -3,6 +3,8 @@
 python -m src.runs list outputs --status failed
 python -m src.runs show 1a2b3c4d
 python -m src.runs clean outputs --keep 3
+python -m src.runs archive 1a2b3c4d 5e6f7a8b --output runs.tar.gz
+python -m src.runs delete 1a2b3c4d
 """
 
 from __future__ import annotations
@@ -22,12 +24,19 @@ from src.runs.clean import Plan, Removal, make_plan
 from src.runs.collection import find_run, find_runs
 from src.runs.details import print_details
 from src.runs.listing import SHOWN_STATUSES, newest_first, print_list, summary
+from src.runs.remove import archive, check_deletable, delete
+from src.runs.sizes import size_of
 
 OK = 0
 ABOUT = "Look at runs, and make room. Needs no TensorFlow."
 CLEAN = """Remove checkpoints of completed runs, except of the best of each name and monitor. They are there to resume
 from; records, logs, summaries and SavedModels stay, and the same command still finds the result. Runs that can go on,
 that a process is using, or that others branch from are left alone."""
+
+ARCHIVE = """Pack whole runs into one .tar.gz file, by their paths from here: unpacked here, or in a copy of the
+project, they are found, compared, reused and gone on with as before. Nothing is removed."""
+DELETE = """Remove whole runs: records, logs, summaries, checkpoints and SavedModels. The same command then trains
+again. A run that a process is using, or that others branch from, is left alone."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,6 +75,17 @@ def _parser() -> Parser:
     )
     cleaning.add_argument("--dry-run", action="store_true", help="only show what would be removed")
     cleaning.add_argument("--yes", action="store_true", help="do not ask")
+
+    for name, text, about, command in (
+        ("archive", "pack runs into one file", ARCHIVE, _archive),
+        ("delete", "remove runs as a whole", DELETE, _delete),
+    ):
+        added = add(name, text, about, command)
+        added.add_argument("runs", metavar="RUN", nargs="+", help="directories, or the first 4 to 8 digits of ids")
+        if command is _archive:
+            added.add_argument("--output", metavar="FILE", type=Path, required=True, help="a new .tar.gz file")
+        else:
+            added.add_argument("--yes", action="store_true", help="do not ask")
     return parser
 
 
@@ -107,17 +127,44 @@ def _clean(arguments: argparse.Namespace) -> int:
         print(f"{_what(plan)} would be removed")
         return OK
     if not arguments.yes:
-        if not sys.stdin.isatty():
-            print(f"{_what(plan)}: nothing was removed; --yes removes it without asking", file=sys.stderr)
-            return EXIT_FAILED
-        print(f"Remove {_what(plan)}? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            print("nothing was removed", file=sys.stderr)
+        if not _agrees(_what(plan)):
             return EXIT_FAILED
         now = make_plan(arguments.folders, keep=arguments.keep)  # it may have taken long to answer
         agreed = {removal.path for removal in plan.removals}
         return _carry_out([removal for removal in now.removals if removal.path in agreed])
     return _carry_out(plan.removals)
+
+
+def _agrees(what: str) -> bool:
+    """Whether whoever sits at the terminal says yes; where nobody does, no."""
+    if not sys.stdin.isatty():
+        print(f"{what}: nothing was removed; --yes removes it without asking", file=sys.stderr)
+        return False
+    print(f"Remove {what}? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    print("nothing was removed", file=sys.stderr)
+    return False
+
+
+def _archive(arguments: argparse.Namespace) -> int:
+    runs = [find_run(word) for word in arguments.runs]
+    archive(runs, arguments.output)
+    print(f"{arguments.output}  {plural(len(runs), 'run')}, {size(size_of(arguments.output))}")
+    return OK
+
+
+def _delete(arguments: argparse.Namespace) -> int:
+    runs = [find_run(word) for word in arguments.runs]
+    check_deletable(runs)
+    print_list([summary(run) for run in runs], sys.stdout)
+    total = f"{plural(len(runs), 'run')} of {size(sum(size_of(run.directory) for run in runs))}, with all results"
+    if not arguments.yes and not _agrees(total):
+        return EXIT_FAILED
+    for run in runs:
+        delete(run)
+        print(f"removed {run.directory}")
+    return OK
 
 
 def _carry_out(removals: Sequence[Removal]) -> int:
