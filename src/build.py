@@ -19,8 +19,10 @@ import numpy as np
 import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from src.callbacks.failures import warn_of_failures
 from src.common.errors import Shortage, one_line, plain_message, users_line
 from src.common.machine import KERAS, available_cores
+from src.common.spelling import did_you_mean
 from src.common.text import first_of, plural
 from src.config import targets
 from src.config.binding import target_problems
@@ -37,6 +39,8 @@ from src.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+# Callbacks without which a run has no record, cannot go on, or is another.
+NEEDED = ("record", "checkpoint", "early_stopping", "reduce_on_plateau")
 BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback", "learner")
 # What is not in the config, and given to what is built.
 GIVEN = {
@@ -178,11 +182,23 @@ def _callbacks(cfg: DictConfig, data: Data, extra: Mapping[str, Callback]) -> di
     if "checkpoint" in made:
         made["checkpoint"] = made.pop("checkpoint")
     # What an option leaves open with `_partial_: true` is the data itself.
-    return {
+    callbacks = {
         name: callback(data=data) if isinstance(callback, functools.partial) else callback
         for name, callback in made.items()
         if callback is not None
     }
+    for name, callback in callbacks.items():
+        if not isinstance(callback, Callback):
+            raise ConfigError(
+                f"callback.{name} ({cfg.callback[name]._target_}) makes a {type(callback).__name__}, which is no "
+                f"src.training.callback.Callback. {targets.KERAS_CALLBACK}"
+            )
+    for name in cfg.get("may_fail") or ():
+        if name not in callbacks or name in NEEDED:
+            known = [other for other in callbacks if other not in NEEDED]
+            raise ConfigError(f"may_fail has {name!r}; it may have {', '.join(known)}{did_you_mean(str(name), known)}")
+        warn_of_failures(callbacks[name])
+    return callbacks
 
 
 def trained_model(place: str, data: Data, node: Any) -> keras.Model:

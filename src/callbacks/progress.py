@@ -104,7 +104,9 @@ class Progress(Callback):
         self._redraw()
         shown = "  ".join(f"{name} {measured(value)}" for name, value in metrics.items())
         star = "  (best)" if state.improved else ""
-        log.info("epoch %d/%d  %.1f s  %s%s", state.epoch, self._epochs, now - self._epoch_began, shown, star)
+        rate = "" if state.learning_rate is None else f"  learning rate {state.learning_rate:.3g}"  # of its last step
+        seconds = now - self._epoch_began
+        log.info("epoch %d/%d  %.1f s  %s%s%s", state.epoch, self._epochs, seconds, shown, rate, star)
         self._epoch_began = now
 
     def _redraw(self) -> None:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from src.common.errors import ConfigError
+from src.common.spelling import did_you_mean
 from src.common.text import last_names
 from src.comparison.rows import Row, Value
 from src.runs.provenance import WATCHING
@@ -23,7 +24,8 @@ OPTIONS = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback
 # What has no influence on a result: where a run lies, which of its metrics is monitored, options of a single start.
 BOOKKEEPING = (
     *("name", "monitor", "mode", "search", "experiment", "debug", "resume", "wait", "rerun", "stale", "dry_run"),
-    *("max_seconds", "evaluate_test", "log_every_steps", *(f"callback.{name}" for name in WATCHING)),
+    *("max_seconds", "evaluate_test", "log_every_steps", "may_fail"),
+    *(f"callback.{name}" for name in WATCHING),
 )
 SUGGESTIONS, SIMILARITY = 4, 0.7  # of similar spellings
 RUN_KEYS = ("epoch", "step", "seconds", "status", "reason", "directory")
@@ -98,9 +100,8 @@ def resolve(key: str, known: Sequence[str]) -> str:
     similar = [name for name in last_parts if name.startswith(key)]
     similar += difflib.get_close_matches(key, last_parts, SUGGESTIONS, SIMILARITY)
     named = list(dict.fromkeys(last_parts[name] for name in similar))[:SUGGESTIONS]
-    raise ConfigError(
-        f"no run has {key!r}" + (f". Did you mean {' or '.join(named)}?" if named else f"; there is {', '.join(known)}")
-    )
+    hint = f". Did you mean {' or '.join(named)}?" if named else did_you_mean(key, known)
+    raise ConfigError(f"no run has {key!r}" + (hint or f"; there is {', '.join(known)}"))
 
 
 def headers(keys: Sequence[str]) -> dict[str, str]:

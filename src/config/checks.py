@@ -60,6 +60,10 @@ CHECKS = {
         + ", ".join(TAKEN_NAMES),
         schema={"type": "string", "pattern": f"^{FOLDER_NAME}$", "not": {"enum": list(TAKEN_NAMES)}},
     ),
+    "may_fail": Check(
+        lambda x: x is None or (isinstance(x, list) and all(isinstance(name, str) for name in x)),
+        "a list of names of callbacks, or null",
+    ),
     **checks_in(
         {
             **dict.fromkeys(("epochs", "batch_size", "log_every_steps"), Count),
@@ -85,8 +89,11 @@ OF_KERAS = checks_in(
     }
 )
 
-# What may be a number or a list, whatever its default is.
-OF_SEVERAL_TYPES = ("data.image_size",)
+# Mappings that a name stands for, as hydra.sweeper.sampler=random.
+NAMED = ("hydra.sweeper.sampler", "hydra.sweeper.pruner")
+
+# What may be a number or a list, or a mapping or a name, whatever its default is.
+OF_SEVERAL_TYPES = ("data.image_size", *NAMED)
 
 
 @functools.cache

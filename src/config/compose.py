@@ -35,7 +35,7 @@ from src.config.composition import composition_error
 from src.config.identity import register_resolvers
 from src.config.inputs import check_inputs
 from src.config.monitor import check_direction, check_monitor
-from src.config.origins import ComposedFile, Origins, at, composed_files, leaves, shown
+from src.config.origins import ComposedFile, Origins, add_lists_chosen, at, composed_files, leaves, shown
 from src.config.overrides import (
     adds_setting,
     apply,
@@ -62,7 +62,6 @@ __all__ = [
 ]
 
 CONFIG_NAME = "train"
-
 IsKnown = Callable[[DictConfig], bool]
 
 
@@ -177,8 +176,7 @@ class _Composer:
                 check_option(override, options)
         if any(adds_setting(override) for override in parsed):
             self._check_settings([o for o in parsed if o not in self._values(parsed)])
-        base = self._base(parsed)
-        values = self._values(parsed)
+        base, values = self._base(parsed), self._values(parsed)
         for override in values:
             if not is_assignment(override, base.values):
                 check_key(override, base.plain, self._options)
@@ -255,6 +253,7 @@ class _Composer:
             except (HydraException, OmegaConfBaseException, YAMLError) as error:
                 self._check_settings(options)
                 raise composition_error(error, self._options, self._folders) from error
+            add_lists_chosen(cfg, defaults, checks.folders_of_options())
             plain = checks.plain_values(cfg)
             plugins = {name: checks.resolved_node(cfg, f"hydra.{name}") for name in hydra_settings.PLUGINS}
             hydra_settings.check_settings(plain["hydra"], plugins)

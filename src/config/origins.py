@@ -10,12 +10,12 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:  # what only reads runs needs no Hydra
     from hydra.core.default_element import ResultDefault
@@ -158,6 +158,17 @@ def composed_files(
             content = {key: content}
         found.append(ComposedFile(path, above == name, group if is_own else None, content))
     return found
+
+
+def add_lists_chosen(cfg: DictConfig, defaults: Sequence[ResultDefault], groups: Collection[str]) -> None:
+    """Add to Hydra's choices what they lack: groups of which several options are chosen, callback=[default,mine]."""
+    choices: dict[str, list[str]] = {}
+    for default in defaults:
+        group, _, option = (default.config_path or "").rpartition("/")
+        own = group in groups and group not in ("hydra", *cfg.hydra.runtime.choices)
+        if own and not str(default.parent).startswith(f"{group}/"):
+            choices.setdefault(group, []).append(option)
+    OmegaConf.update(cfg, "hydra.runtime.choices", choices, force_add=True)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from src.common.errors import ConfigError
 from src.common.ranges import shown
 from src.common.spelling import did_you_mean
-from src.config.checks import HIDDEN, OPTIONAL_GROUPS, folders_of_options, is_open, option_of
+from src.config.checks import HIDDEN, NAMED, OPTIONAL_GROUPS, folders_of_options, is_open, option_of
 from src.config.origins import at, leaves
 
 # Below these keys of Hydra's, users have their own.
@@ -53,6 +53,14 @@ def check_twice(overrides: Sequence[Override]) -> None:
             raise ConfigError(
                 f"{before.input_line} and {override.input_line}: {key} is given twice; leave one of them out"
             )
+    for key in NAMED:
+        below = next((name for name in seen if name.startswith(f"{key}.")), None)
+        if below and key in seen:
+            example = f"{{_target_:optuna.{key.rpartition('.')[2]}s.<class>,{below.rpartition('.')[2]}:...}}"
+            raise ConfigError(
+                f"{seen[key].input_line} and {seen[below].input_line}: a name stands for the whole of {key}; "
+                f"with other arguments it is {key}={example}"
+            )
 
 
 def meant(override: Override, default: Callable[[str], Any]) -> str:
@@ -87,6 +95,9 @@ def check_key(override: Override, values: dict[str, Any], options: Callable[[str
         _check_deletion(override)
         _check_mapping(override, at(values, key.split(".")))
         return
+    if (named := key.replace("/", ".")) in NAMED:
+        line = f"{named}={str(override.input_line).partition('=')[2]}"
+        raise ConfigError(f"{override.input_line}: there is no key {key!r}; with hydra/sweeper=optuna, write {line}")
     parent, top = key.rpartition(".")[0], key.partition(".")[0]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
     folders = sorted(folders_of_options())
@@ -129,7 +140,7 @@ def check_setting(override: Override, values: dict[str, Any], options: Callable[
     check_key(override, values, options)
     if override.is_delete():
         raise ConfigError(f"{override.input_line}: Hydra needs {key}; give another value, {key}=...")
-    if isinstance(there.get(key), dict) and not isinstance(override.value(), dict):
+    if isinstance(there.get(key), dict) and not isinstance(override.value(), (dict, str) if key in NAMED else dict):
         below = ", ".join(f"{key}.{name}=..." for name in there[key])
         raise ConfigError(f"{override.input_line}: {key} is a mapping; change what is in it: {below}")
 

@@ -151,7 +151,7 @@ def _value(key: str, check: Check | None, options: Options, described: str | Non
     kind: Mapping[str, Any]
     if check and check.schema:
         kind = check.schema
-    elif kinds and f"data.{key.rpartition('.')[2]}" not in OF_SEVERAL_TYPES:
+    elif kinds and key.rpartition(".")[2] not in {name.rpartition(".")[2] for name in OF_SEVERAL_TYPES}:
         kind = {"type": sorted(kinds | ({"null"} if None in values or "object" in kinds else set()))}
     else:
         return schema

@@ -45,6 +45,10 @@ KINDS = {
     "hydra.callbacks": "hydra.experimental.callback.Callback",
 }
 ANY_CALLABLE = ("loss",)
+KERAS_CALLBACK = (
+    "Keras's callbacks are told of its `fit`. One that needs only logs is handed on by a function of your own, "
+    "with src.callbacks.keras.KerasCallback: see docs/own-code.md; the options of callback do what the others do"
+)
 
 # What a node says of its object, and does not hand to it.
 OWN_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
@@ -136,7 +140,8 @@ def judge(found: Any, *, name: str, group: str, key: str) -> None:
     if inspect.isclass(found):
         wanted = getattr(importlib.import_module(kind_module), kind)
         if not issubclass(found, wanted) and (of_keras or group not in ANY_CALLABLE):
-            raise _refused(key, name, f"it is no {kind_name}")
+            way_out = KERAS_CALLBACK if of_keras and group == "callback" else None
+            raise _refused(key, name, f"it is no {kind_name}", way_out=way_out)
     elif of_keras:
         raise _refused(key, name, f"of Keras, only classes that are a {kind_name} may be named")
 
@@ -235,6 +240,8 @@ def _judge_name(name: Any, group: str, key: str) -> None:
             f"it is of {owner}, and not of what is listed for {group} ({_listed(group)})",
             way_out=f"It cannot be allowed by a line in {_shown(FILE)} either",
         )
+    if group == "callback" and _within(name, "keras"):
+        raise _refused(key, name, "it is no src.training.callback.Callback", way_out=KERAS_CALLBACK)
     module, _, last = name.rpartition(".")
     near = difflib.get_close_matches(module, packages(group), n=1, cutoff=0.8)
     raise _refused(

@@ -98,7 +98,8 @@ def keep_code(run: Run, record: Record, *, epoch: int) -> None:
 
 def _option_files(run: Run) -> set[Path]:
     """The files of the options in use."""
-    names = [f"{group.partition('@')[0]}/{option}" for group, option in run.choices.items()]
+    chosen = {group: [option] if isinstance(option, str) else option for group, option in run.choices.items()}
+    names = [f"{group.partition('@')[0]}/{option}" for group, options in chosen.items() for option in options]
     folders = [Path(source.path) for source in run.hydra.runtime.config_sources if source.schema == "file"]
     files = {folder / f"{name}.yaml" for folder in folders for name in [run.hydra.job.config_name, *names]}
     return {file for file in files if file.is_file()}

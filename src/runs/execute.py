@@ -260,7 +260,7 @@ def _check(run: Run, record: Record, trainer: Trainer, data: Data) -> None:
             f"give monitor=train/{cfg.monitor.removeprefix('val/')}, or data with one"
         )
     check_test(cfg, data)
-    options = {f"{group}_option": chosen.get(group, "") for group in ("model", "data")}
+    options = {f"{group}_option": str(chosen.get(group, "")) for group in ("model", "data")}
     is_supervised = not cfg.get("learner")  # another learner says itself what it takes of the outputs
     if is_supervised and (shape_problem := preflight.shape_problem(trainer.model, data, **options)):
         raise ConfigError(shape_problem)

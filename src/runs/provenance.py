@@ -39,6 +39,7 @@ COMPUTING = ("src.training.trainer", "src.build")
 # What stores, shows or starts, and computes nothing.
 WATCHING = (
     "checkpoint",
+    "csv",
     "examples",
     "export",
     "hparams",

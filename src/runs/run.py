@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.common.errors import ConfigError
+from src.config.checks import plain_values
 from src.config.identity import ID_DIGITS, followed, hash_of, identity_config, label_of
 from src.runs.collection import lock_path
 from src.runs.decision import Action, decide
@@ -88,9 +89,9 @@ class Run:
         return cast(list[str], OmegaConf.to_container(self.hydra.overrides.task, resolve=False))
 
     @property
-    def choices(self) -> dict[str, str]:
-        """The option of each group."""
-        chosen = self.hydra.runtime.choices
+    def choices(self) -> dict[str, str | list[str]]:
+        """The option of each group, or several."""
+        chosen = plain_values(self.hydra.runtime.choices)
         return {group: option for group, option in chosen.items() if option and not group.startswith("hydra/")}
 
     def decide(self, *, record: Record | None = None, prints: dict[str, Any] | None = None) -> tuple[Action, bool]:

@@ -9,6 +9,7 @@ study.tell(trial, "complete", 0.8)
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -44,9 +46,14 @@ LOCK_SECONDS = 3  # an optuna's lock this old, of one append, is a dead process'
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-MADE_BY_TARGET = Check(
-    lambda x: isinstance(x, dict) and isinstance(x.get("_target_"), str), "a mapping with a _target_"
-)
+def _names(module: ModuleType) -> dict[str, str]:
+    """Optuna's samplers or pruners by short names: `random` for `optuna.samplers.RandomSampler`."""
+    kind = module.__name__.rpartition(".")[2].removesuffix("s").title()
+    classes = [name for name in module.__all__ if name.endswith(kind) and not name.startswith("Base")]
+    return {name.removesuffix(kind).lower(): f"{module.__name__}.{name}" for name in classes}
+
+
+NAMES = {"sampler": _names(optuna.samplers), "pruner": _names(optuna.pruners)}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,13 @@ class SearchOptions:
     pruner: Any = field(default_factory=lambda: {"_target_": "optuna.pruners.NopPruner"})
     params: Any = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for what, names in NAMES.items():
+            value = getattr(self, what)
+            if isinstance(value, str) and (target := names.get(value.replace("_", "").lower())):
+                seeded = "seed" in inspect.signature(_resolve(what, {"_target_": target}, object)).parameters
+                object.__setattr__(self, what, {"_target_": target, **({"seed": 0} if seeded else {})})
+
     def check(self) -> None:
         """Raise ConfigError where a value is none of those allowed."""
         for name, check in (checks_of(SearchOptions) | OPTION_CHECKS).items():
@@ -67,7 +81,14 @@ class SearchOptions:
 
 
 OPTION_CHECKS = {
-    **dict.fromkeys(("sampler", "pruner"), MADE_BY_TARGET),
+    **{
+        what: Check(
+            lambda x: isinstance(x, dict) and isinstance(x.get("_target_"), str),
+            f"one of {', '.join(names)}, or a mapping with a _target_",
+            tuple(names),
+        )
+        for what, names in NAMES.items()
+    },
     "params": Check(lambda x: isinstance(x, dict), "a mapping of keys to what they may be"),
 }
 

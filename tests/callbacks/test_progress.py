@@ -60,7 +60,9 @@ class Clock:
 def state():
     """Of a run that has been continued after step 400 of 800, in epoch 11 of 20."""
     best = Best(0.98, epoch=9, step=360, metrics={"val/accuracy": 0.98, "val/loss": 0.35})
-    return SimpleNamespace(step=400, epoch=10, best=best, improved=False, monitor="val/accuracy", mode="max")
+    return SimpleNamespace(
+        step=400, epoch=10, best=best, improved=False, monitor="val/accuracy", mode="max", learning_rate=0.1
+    )
 
 
 @pytest.fixture

@@ -95,6 +95,8 @@ def test_a_key_is_known_by_its_last_part_where_one_has_it():
         resolve("lerning_rate", known)
     with pytest.raises(ConfigError, match=r"Did you mean val/loss\?$"):
         resolve("los", known)
+    with pytest.raises(ConfigError, match=r"no run has 'lr'\. Did you mean optimizer\.learning_rate\?$"):
+        resolve("lr", known)
     with pytest.raises(ConfigError, match=r"there is seed, optimizer\.learning_rate"):
         resolve("zzz", known)
 

@@ -27,7 +27,14 @@ from src.config.compose import compose
 from src.sweeps.preload import preload
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN = ("data", "model", "learner", "loss", "metric")  # groups whose options may name what is in a package `mine`
+OWN = (
+    "data",
+    "model",
+    "learner",
+    "loss",
+    "metric",
+    "callback",
+)  # groups whose options may name what is in a package `mine`
 # The project first, then what the tests themselves were given, as another Hydra.
 PYTHONPATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 

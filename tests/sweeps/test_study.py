@@ -146,7 +146,10 @@ def test_the_pruner_sees_each_epoch_once(tmp_path):
     [
         ({"n_trials": 0}, "hydra.sweeper.n_trials is 0; it must be an integer at least 1"),
         ({"timeout_seconds": -1}, "hydra.sweeper.timeout_seconds is -1"),
-        ({"sampler": None}, "hydra.sweeper.sampler is null; it must be a mapping with a _target_"),
+        ({"sampler": None}, "hydra.sweeper.sampler is null; it must be one of .*tpe.*, or a mapping with a _target_"),
+        ({"sampler": "randm"}, "hydra.sweeper.sampler is 'randm'; .* Did you mean random"),
+        ({"pruner": "random"}, "hydra.sweeper.pruner is 'random'; it must be one of .*hyperband.*median"),
+        ({"pruner": "patient"}, r"hydra.sweeper.pruner \(optuna.*wrapped_pruner"),
         ({"params": "a"}, "hydra.sweeper.params is 'a'"),
         ({"sampler": {"_target_": "optuna.samplers.TPE"}}, "hydra.sweeper.sampler._target_ is .* has no TPE"),
         ({"sampler": {"_target_": "optuna.pruners.NopPruner"}}, "which is no optuna sampler"),
@@ -189,6 +192,34 @@ def test_every_search_fits_its_partners(path, tmp_path, monkeypatch, capsys):
     assert settings.sweeper._target_.endswith("OptunaSweeper") and settings.launcher._target_.endswith("LocalLauncher")
     searched(f"search={path.stem}", "dry_run=true").run(None)
     assert "more to run" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
+
+
+def test_a_name_stands_for_what_optuna_calls_so():
+    """With a seed where one is taken, as the default has; so the default's name is the same study."""
+    assert SearchOptions(sampler="tpe", pruner="nop") == SearchOptions()
+    assert SearchOptions(sampler="random").sampler == {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
+    names = {"successive_halving": "SuccessiveHalvingPruner", "median": "MedianPruner", "Hyperband": "HyperbandPruner"}
+    for name, found in names.items():
+        assert SearchOptions(pruner=name).pruner == {"_target_": f"optuna.pruners.{found}"}
+    for what in ("sampler", "pruner"):
+        assert searched(f"{RATE}=0.1,0.2", **{what: "random" if what == "sampler" else "median"})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("hydra/sweeper=optuna hydra/sweeper/sampler=random", "write hydra.sweeper.sampler=random"),
+        ("hydra.sweeper.sampler=random", "with hydra/sweeper=optuna, write hydra.sweeper.sampler=random"),
+        ("hydra.sweeper.pruner=median", "with hydra/sweeper=optuna, write hydra.sweeper.pruner=median"),
+        (
+            "hydra/sweeper=optuna hydra.sweeper.sampler.seed=3 hydra.sweeper.sampler=random",
+            r"stands for the whole of hydra.sweeper.sampler; .*=\{_target_:optuna.samplers.<class>,seed:...\}",
+        ),
+    ],
+)
+def test_a_name_in_another_place_is_answered_with_the_right_words(words, message):
+    with pytest.raises(ConfigError, match=message):
+        compose(words.split())
 
 
 def test_what_a_study_is(tmp_path, monkeypatch):
@@ -488,12 +519,12 @@ def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
 
     def wrong(overrides, composer):
-        if "model=unet" in overrides and "mode=min" in overrides:
+        if "model=unet" in overrides and "seed=1" in overrides:
             raise ConfigError("these do not go together")
         return plan_one(overrides, composer)
 
     monkeypatch.setattr(search_module, "plan_one", wrong)
-    found = searched("model=cnn,unet", "mode=max,min", **{"sampler._target_": GRID["_target_"]})
+    found = searched("model=cnn,unet", "seed=0,1", **{"sampler._target_": GRID["_target_"]})
     assert found.run(InstantRunner(lambda seed: 0.5)) == 1
     assert sorted(states(load(journal(tmp_path)).trials)) == ["COMPLETE"] * 3 + ["FAIL"]
     assert "failed: these do not go together" in capsys.readouterr().err
