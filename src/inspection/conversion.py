@@ -233,7 +233,7 @@ def _python(*words: str) -> subprocess.CompletedProcess[str]:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return one_line(lines[-1]) if lines else "it does not say why"
+    return one_line(lines[-1].partition(" Full object config: ")[0]) if lines else "it does not say why"
 
 
 def _first(inputs: Nest, rows: int) -> Nest:
