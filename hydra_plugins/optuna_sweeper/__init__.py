@@ -36,8 +36,8 @@ class OptunaSweeper(Sweeper):
         from src.sweeps.search import Search
         from src.sweeps.study import SearchOptions
 
-        runner = getattr(self.launcher, "runner", None)
-        if runner is None:
+        runner: Any = getattr(self.launcher, "runner", None)
+        if not hasattr(runner, "make_pool"):  # which gives what `ask` and `tell` need: jobs one by one
             raise ConfigError("hydra/sweeper=optuna asks for single trials, which needs hydra/launcher=local or ray")
         assert self.config is not None
         options: Any = OmegaConf.to_container(OmegaConf.create(self._options))

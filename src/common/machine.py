@@ -27,8 +27,9 @@ def this_process() -> dict[str, Any]:
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use; in a Slurm job, which need not be bound to its own, those it was given."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, int(os.environ.get("SLURM_CPUS_PER_TASK") or cores))
 
 
 def visible_gpus() -> list[str]:

@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 from src.common.machine import available_cores, visible_gpus
 from src.sweeps.preload import preload
 from src.sweeps.processes import ProcessPool, StartMethod
-from src.sweeps.runner import LauncherOptions, Runner
+from src.sweeps.runner import PoolOptions, PoolRunner
 
 
 @dataclass(frozen=True)
-class LocalOptions(LauncherOptions):
+class LocalOptions(PoolOptions):
     """Of hydra/launcher=local; see there."""
 
     start: StartMethod | None = None
@@ -25,7 +25,7 @@ def default_start() -> StartMethod:
     return "spawn" if visible_gpus() else "fork"
 
 
-class LocalRunner(Runner):
+class LocalRunner(PoolRunner):
     """Runs the jobs of a sweep in child processes."""
 
     def __init__(self, config: DictConfig, options: LocalOptions) -> None:

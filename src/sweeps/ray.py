@@ -20,7 +20,7 @@ from src.common.code import ROOT
 from src.common.errors import ConfigError, one_line
 from src.runs.environment import environment, environment_changes
 from src.sweeps.keeper import look_around
-from src.sweeps.runner import LauncherOptions, Runner
+from src.sweeps.runner import PoolOptions, PoolRunner
 from src.sweeps.shared_folder import check_shared
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ TOKEN = (
 
 
 @dataclass(frozen=True)
-class RayOptions(LauncherOptions):
+class RayOptions(PoolOptions):
     """Of hydra/launcher=ray; see there."""
 
     address: str = "auto"
@@ -69,7 +69,7 @@ class RayOptions(LauncherOptions):
         return {name: amount for name, amount in amounts.items() if amount is not None}
 
 
-class RayRunner(Runner):
+class RayRunner(PoolRunner):
     """Runs the jobs of a sweep on a cluster, which it looks at when it is first asked for."""
 
     def __init__(self, config: DictConfig, options: RayOptions) -> None:

@@ -28,6 +28,7 @@ class SweepRecord:
 
     def __init__(self, directory: Path, values: dict[str, Any]) -> None:
         self.directory, self._values = directory, values
+        self.slurm: dict[str, str] = values.get("slurm", {})  # the task of each run's id
         self._began, self._wrote, self._pending = time.monotonic(), -WRITE_SECONDS, True
         self._warned = False
 
@@ -66,14 +67,40 @@ class SweepRecord:
             record._warn(error)
         return record
 
-    def write(self, states: Sequence[JobState], *, changed: bool = True, exit_code: int | None = None) -> None:
-        """Write all jobs, at most once a second; always at the end, with `exit_code`."""
+    @classmethod
+    def reopen(cls, folder: Path, sweep_id: str) -> SweepRecord | None:
+        """The newest record of a sweep's jobs on Slurm, where it has not come to its end."""
+        for directory in sorted(folder.glob(f"*-{sweep_id}*"), reverse=True):
+            try:
+                values = json.loads((directory / "sweep.json").read_text())
+            except (OSError, ValueError):
+                continue
+            if values.get("slurm"):
+                record = cls(directory, {**values, "process": os.getpid()})
+                record._began -= (datetime.now(UTC) - datetime.fromisoformat(values["started"])).total_seconds()
+                return record if values["exit_code"] is None else None
+        return None
+
+    @property
+    def id(self) -> str:
+        return str(self._values["id"])
+
+    def write(
+        self,
+        states: Sequence[JobState],
+        *,
+        changed: bool = True,
+        exit_code: int | None = None,
+        at_once: bool = False,
+    ) -> None:
+        """Write all jobs, at most once a second; always at the end, with `exit_code`, and where it is `at_once`."""
         self._pending |= changed
         now, ended = time.monotonic(), exit_code is not None
-        if not ended and (not self._pending or now - self._wrote < WRITE_SECONDS):
+        if not (ended or at_once) and (not self._pending or now - self._wrote < WRITE_SECONDS):
             return
         values = {
             **self._values,
+            **({"slurm": self.slurm} if self.slurm else {}),
             "finished": datetime.now(UTC).isoformat(timespec="seconds") if ended else None,
             "seconds": round(now - self._began, 3),
             "exit_code": exit_code,
@@ -81,7 +108,7 @@ class SweepRecord:
         }
         self._wrote = now
         try:
-            replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n", at_once=ended)
+            replace(self.directory / "sweep.json", json.dumps(values, indent=2) + "\n", at_once=ended or at_once)
         except OSError as error:  # as on a full disk, which the runs may survive
             self._warn(error)
         else:

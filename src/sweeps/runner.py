@@ -25,7 +25,8 @@ from src.runs.decision import Action
 from src.runs.environment import environment, environment_changes
 from src.runs.record import Record
 from src.runs.record_schema import EMPTY
-from src.sweeps.job_state import DONE, JobState
+from src.sweeps.job_state import DONE, UNFINISHED, JobState
+from src.sweeps.jobs import Jobs
 from src.sweeps.plan import Composer, Job, estimated_seconds, plan, sweep_id, sweeps_folder
 from src.sweeps.pool import Pool
 from src.sweeps.record import SweepRecord
@@ -35,12 +36,9 @@ from src.sweeps.sweep import OnFailure, Rules, Sweep
 
 @dataclass(frozen=True)
 class LauncherOptions:
-    """What all launchers that run jobs through a `Pool` have; conf/hydra/launcher/ says what each is."""
+    """What all launchers of this project have; conf/hydra/launcher/ says what each option is."""
 
     n_jobs: Count | None = None
-    on_failure: OnFailure = "continue"
-    retries: Annotated[int, Range(0)] = 0
-    job_timeout_seconds: Positive | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -57,6 +55,15 @@ class LauncherOptions:
             if not check.allows(value := getattr(self, name)):
                 raise ConfigError(check.refusal(f"hydra.launcher.{name}", value))
 
+
+@dataclass(frozen=True)
+class PoolOptions(LauncherOptions):
+    """Of launchers that run jobs through a `Pool`."""
+
+    on_failure: OnFailure = "continue"
+    retries: Annotated[int, Range(0)] = 0
+    job_timeout_seconds: Positive | None = None
+
     @property
     def rules(self) -> Rules:
         return Rules(self.on_failure, self.retries, self.job_timeout_seconds)
@@ -72,7 +79,7 @@ class Runner(ABC):
 
     def __init__(self, config: DictConfig, options: LauncherOptions) -> None:
         options.check()
-        self._config, self._rules = config, options.rules
+        self._config = config
 
     @property
     @abstractmethod
@@ -80,15 +87,7 @@ class Runner(ABC):
         """Jobs at a time, where there are as many."""
 
     @abstractmethod
-    def make_pool(self, *, folder: Path, slots: int) -> tuple[Pool, int]:
-        """A pool, and the threads of each job that has no count of its own.
-
-        Args:
-            folder: of the records of sweeps, beside or above the runs.
-            slots: how many jobs may run at a time.
-        """
-
-    def open(self, *, folder: Path, sweep_id: str, job_count: int) -> Sweep:
+    def open(self, *, folder: Path, sweep_id: str, job_count: int) -> Jobs:
         """A sweep to add jobs to.
 
         Args:
@@ -96,14 +95,11 @@ class Runner(ABC):
             sweep_id: what tells the sweep from others.
             job_count: how many different jobs there will be.
         """
-        slots = max(1, min(self.n_jobs, job_count))
-        pool, threads = self.make_pool(folder=folder, slots=slots)
-        record = SweepRecord.create(
-            folder, sweep_id=sweep_id, command=sys.argv[1:], settings=OmegaConf.to_yaml(self._config)
-        )
-        view = view_for(sys.stderr)
-        print(f"sweep {os.path.relpath(record.directory)}: {slots} at a time", file=sys.stderr)
-        return Sweep(pool, record, view, rules=self._rules, threads=threads, job_count=job_count)
+
+    def new_record(self, folder: Path, sweep_id: str) -> SweepRecord:
+        """For `open`."""
+        settings = OmegaConf.to_yaml(self._config)
+        return SweepRecord.create(folder, sweep_id=sweep_id, command=sys.argv[1:], settings=settings)
 
     def run(self, overrides: Sequence[Sequence[str]]) -> tuple[list[JobState], int]:
         """Run a batch of jobs to its end and print its results; returns the jobs and the exit code."""
@@ -137,6 +133,31 @@ class Runner(ABC):
             )
 
 
+class PoolRunner(Runner):
+    """Runs jobs one by one, in a pool that a launcher's own makes."""
+
+    def __init__(self, config: DictConfig, options: PoolOptions) -> None:
+        super().__init__(config, options)
+        self._rules = options.rules
+
+    @abstractmethod
+    def make_pool(self, *, folder: Path, slots: int) -> tuple[Pool, int]:
+        """A pool, and the threads of each job that has no count of its own.
+
+        Args:
+            folder: of the records of sweeps, beside or above the runs.
+            slots: how many jobs may run at a time.
+        """
+
+    def open(self, *, folder: Path, sweep_id: str, job_count: int) -> Sweep:
+        slots = max(1, min(self.n_jobs, job_count))
+        pool, threads = self.make_pool(folder=folder, slots=slots)
+        record = self.new_record(folder, sweep_id)
+        view = view_for(sys.stderr)
+        print(f"sweep {os.path.relpath(record.directory)}: {slots} at a time", file=sys.stderr)
+        return Sweep(pool, record, view, rules=self._rules, threads=threads, job_count=job_count)
+
+
 def composer_of(config: DictConfig) -> Composer:
     """How the jobs of this sweep are composed."""
     return Composer(
@@ -167,11 +188,13 @@ def _changed_environment(planned: Sequence[Job]) -> list[str]:
     return list(dict.fromkeys(changed))
 
 
-def _print_end(sweep: Sweep) -> None:
+def _print_end(sweep: Jobs) -> None:
     """Print all results, where their record lies, and what to type next."""
     print_results(sweep.states, sys.stdout)
     sys.stdout.flush()
     print(f"{summary(sweep.states, slots=1)}: {os.path.relpath(sweep.record.directory)}/sweep.json", file=sys.stderr)
+    if any(state.status in UNFINISHED for state in sweep.states):
+        return  # they go on, as has been said
     if any(state.status not in DONE for state in sweep.states):
         print("the same command again runs only what is not completed", file=sys.stderr)
     else:

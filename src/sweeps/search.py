@@ -30,7 +30,7 @@ from src.runs.decision import StaleRun
 from src.runs.record import BadRecord
 from src.runs.run import Run
 from src.sweeps.plan import Job, plan, plan_one
-from src.sweeps.runner import Runner, composer_of
+from src.sweeps.runner import PoolRunner, composer_of
 from src.sweeps.session import EarlierTrial, Session
 from src.sweeps.show import print_results, summary
 from src.sweeps.space import HOW, Space
@@ -68,7 +68,7 @@ class Search:
         self._id = study_id(self._space, options, identity_config(first))
         self._path = self._folder / "studies" / f"{self._id}.journal"
 
-    def run(self, runner: Runner) -> int:
+    def run(self, runner: PoolRunner) -> int:
         """Search; a free slot asks for the next trial at once. Returns the exit code."""
         if self._config.dry_run:
             return self._print_plan()

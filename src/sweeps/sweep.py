@@ -19,17 +19,16 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from src.common.lock import Locked, hold, holder_of
 from src.common.machine import memory_kills
-from src.common.signals import PRUNE_SIGNAL, ending_signals
+from src.common.signals import PRUNE_SIGNAL
 from src.runs.record import BadRecord, Record
 from src.runs.record_schema import EMPTY, Process, RecordValues
 from src.sweeps.child import run_job
-from src.sweeps.job_state import DONE, UNFINISHED, JobState, JobStatus, disk_shortage
-from src.sweeps.plan import Job
+from src.sweeps.job_state import UNFINISHED, JobState, disk_shortage
+from src.sweeps.jobs import Jobs
 from src.sweeps.pool import Ended, Pool
 from src.sweeps.record import SweepRecord
 from src.sweeps.show import View
@@ -76,7 +75,7 @@ class _Try:
     timed_out: bool = False
 
 
-class Sweep:
+class Sweep(Jobs):
     """Runs jobs in a pool and keeps the sweep's record.
 
     Args:
@@ -99,27 +98,15 @@ class Sweep:
         job_count: int = 0,
         run: Callable[..., Any] = run_job,
     ) -> None:
-        self.states: list[JobState] = []
-        self.record = record
-        self._pool, self._view, self._rules = pool, view, rules
-        self._threads, self._job_count, self._run = threads, job_count, run
+        super().__init__(record, view, job_count=job_count)
+        self._pool, self._rules, self._threads, self._run = pool, rules, threads, run
         self._slots = pool.free_slots
-        self._same: dict[Path, list[JobState]] = {}  # the jobs with one directory
-        self._queue: list[JobState] = []
         self._tries: dict[Hashable, _Try] = {}  # that run now, by the job's number
         self._begun: set[int] = set()  # jobs of which a try has come as far as the run's record
-        self._finished: list[JobState] = []
         self._next_look: dict[int, float] = {}  # at a job whose lock another process holds, or whose machine was lost
         self._lost_at: dict[int, int] = {}  # the step that a job had come to when its machine was lost
         self._memory_kills = memory_kills()
-        self._signal: int | None = None
         self._stopping = self._knows_disk = False
-        self._handlers: dict[int, Any] = {}
-
-    def __enter__(self) -> Sweep:
-        numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}.intersection(ending_signals())
-        self._handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
-        return self
 
     def __exit__(self, *exception: object) -> None:
         if any(exception):  # whatever went wrong here, what runs may save
@@ -133,13 +120,7 @@ class Sweep:
             self._finish(state, "not started")
         self._view.close()
         self.record.write(self.states, exit_code=self.exit_code)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
-    @property
-    def busy(self) -> bool:
-        """Whether anything is running or waiting to."""
-        return any(state.status in UNFINISHED for state in self.states)
+        super().__exit__(*exception)
 
     @property
     def free_slots(self) -> int:
@@ -150,34 +131,6 @@ class Sweep:
     def stopped(self) -> bool:
         """Whether a signal or a failure has stopped it."""
         return self._stopping
-
-    @property
-    def exit_code(self) -> int:
-        """0 if all went well, 1 if a job failed or was ended, 128 + n if signal n ended the sweep."""
-        if self._signal and any(state.status not in DONE for state in self.states):
-            return 128 + self._signal
-        return int(any(state.tries and (state.status == "failed" or state.reason) for state in self.states))
-
-    def add(self, job: Job, *, earlier: JobStatus | None = None) -> JobState:
-        """Take a job in; one whose directory is in the sweep already shares its result.
-
-        Args:
-            earlier: what became of it before this sweep, where that is the end of it: it is not run.
-        """
-        state = JobState(number=len(self.states) + 1, job=job)
-        self.states.append(state)
-        same = self._same.setdefault(job.directory, [])
-        same.append(state)
-        if (first := same[0]) is not state:
-            state.same_as = first
-            if first.status not in UNFINISHED:
-                self._share(first, state)
-        elif earlier or job.action == "reuse":
-            state.read()
-            self._finish(state, earlier or "reused")
-        else:
-            self._queue.append(state)
-        return state
 
     def poll(self, timeout_seconds: float = POLL_SECONDS) -> list[JobState]:
         """Start what can start, wait a moment, and return the jobs that have ended since the last call."""
@@ -351,24 +304,6 @@ class Sweep:
         self._finish(state, "failed", reason=state.reason)
         if self._rules.on_failure == "stop":
             self.stop()
-
-    def _finish(self, state: JobState, status: JobStatus, *, reason: str | None = None) -> None:
-        state.reason = reason
-        self._change(state, status)
-        self._finished.append(state)
-        for other in self._same[state.job.directory][1:]:
-            if other.status in UNFINISHED:
-                self._share(state, other)
-
-    def _share(self, first: JobState, state: JobState) -> None:
-        state.copy_result(first)
-        self._change(state, first.status)
-        self._finished.append(state)
-
-    def _change(self, state: JobState, status: JobStatus) -> None:
-        if status != state.status:
-            state.status = status
-            self._view.changed(state, self.states, count=max(self._job_count, len(self.states)))
 
 
 _STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)

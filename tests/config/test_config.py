@@ -293,7 +293,7 @@ OPTIONS = {
     "optimizer": ["adam", "sgd", "rmsprop"],
     "data": ["digits", "digit_scenes"],
     "callback": ["default", "early_stopping"],
-    "hydra/launcher": ["local", "basic", "ray"],
+    "hydra/launcher": ["local", "basic", "ray", "slurm"],
     "experiment": ["digits_fast"],
     "+optimizer@optimizer.second": ["sgd"],
 }
