@@ -89,9 +89,9 @@ class RayRunner(PoolRunner):
         return sum(fit) or 1
 
     def make_pool(self, *, folder: Path, slots: int) -> tuple[RayPool, int]:
+        self._check_nodes(folder)
         from src.sweeps.ray_pool import RayPool
 
-        self._check_nodes(folder)
         sent = {name: value for name, value in os.environ.items() if not name.startswith(NOT_SENT)}
         if self._options.resources.get("num_gpus"):
             sent["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # others may have a part of the same one
@@ -109,6 +109,7 @@ class RayRunner(PoolRunner):
 
     def _check_nodes(self, folder: Path) -> None:
         """All nodes of now must be closed to others and share the folder; what computes otherwise there is said."""
+        nodes = self._nodes
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -119,9 +120,9 @@ class RayRunner(PoolRunner):
                 ray.remote(look_around)
                 .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
                 .remote(offered)
-                for node in self._nodes
+                for node in nodes
             ]
-            for node, task in zip(self._nodes, tasks, strict=True):
+            for node, task in zip(nodes, tasks, strict=True):
                 try:
                     found[node] = ray.get(task, timeout=ANSWER_SECONDS)
                 except ray.exceptions.RayError as error:

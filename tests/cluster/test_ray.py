@@ -56,13 +56,15 @@ class Command:
     """A sweep on the cluster, as it is typed."""
 
     def __init__(self, cluster, folder, *words, **environment):
+        environment = {**cluster.environment, **environment}
+        del environment["RAY_AUTH_MODE"]  # a command asks for a token, whatever its shell says
         launcher = ("hydra/launcher=ray", f"hydra.launcher.address={cluster.address}")
         self.folder, number = folder, len(list(folder.glob("stdout*")))
         self._stdout, self._stderr = folder / f"stdout{number}", folder / f"stderr{number}"
         with self._stdout.open("w") as stdout, self._stderr.open("w") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "src.train", "--multirun", *launcher, *words],
-                **{"cwd": folder, "env": {**cluster.environment, **environment}, "stdout": stdout, "stderr": stderr},
+                **{"cwd": folder, "env": environment, "stdout": stdout, "stderr": stderr},
             )
 
     def end(self, seconds=300):

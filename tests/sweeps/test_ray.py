@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from src.config.checks import ConfigError
@@ -65,7 +67,11 @@ def test_what_is_typed_wrong_is_answered_at_once(tmp_path, typed, said):
     assert result.returncode == 2 and said in result.stderr and list(tmp_path.iterdir()) == []
 
 
-def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, n_jobs):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    runner = RayRunner(None, RayOptions(n_jobs=n_jobs))
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[ray\]'"):
-        RayRunner(None, RayOptions()).n_jobs  # noqa: B018
+        runner.make_pool(folder=tmp_path / "outputs", slots=runner.n_jobs)
+    assert list(tmp_path.iterdir()) == []
