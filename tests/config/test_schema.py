@@ -5,7 +5,9 @@ import re
 import shlex
 from pathlib import Path
 
+import jsonschema
 import pytest
+import referencing
 from omegaconf import OmegaConf
 
 from src.common.code import ROOT
@@ -13,9 +15,6 @@ from src.config import schema
 from src.config.checks import plain_values
 from src.config.compose import CONFIG_DIR, ConfigError, check as compose_check, compose
 from tests.test_ids import FILE as IDS
-
-jsonschema = pytest.importorskip("jsonschema", reason="pip install -e '.[dev]'")
-referencing = pytest.importorskip("referencing")
 
 SETTINGS = json.loads((ROOT / ".vscode" / "settings.json").read_text())["yaml.schemas"]
 FILES = sorted(CONFIG_DIR.rglob("*.yaml"))
