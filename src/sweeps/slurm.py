@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from src.common.errors import ConfigError
 from src.common.ranges import Count, Flag, Positive
+from src.common.text import plural
 from src.config.compose import parse_override
 from src.runs.commands import quoted
 from src.sweeps.job_state import JobState
@@ -85,7 +86,8 @@ class SlurmRunner(Runner):
     def open(self, *, folder: Path, sweep_id: str, job_count: int) -> SlurmSweep:
         """The sweep of these jobs that has not come to its end, or a new one."""
         record = SweepRecord.reopen(folder, sweep_id) or self.new_record(folder, sweep_id)
-        print(f"sweep {os.path.relpath(record.directory)}", file=sys.stderr)
+        before = f": {plural(len(record.slurm), 'job')} submitted before" if record.slurm else ""
+        print(f"sweep {os.path.relpath(record.directory)}{before}", file=sys.stderr)
         composer = composer_of(self._config)
         return SlurmSweep(
             record,

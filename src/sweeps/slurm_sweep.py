@@ -27,7 +27,7 @@ from src.sweeps.slurm_commands import SCRIPT, cancel, list_tasks, max_array_size
 WAIT_SECONDS = 0.2  # until a signal is heard
 STOPPING_SECONDS = 1.0  # between two looks after Ctrl-C, at least
 SEEN_SECONDS = 10.0  # until what another machine has written is seen here
-COST = 20.0  # looking takes at most one part of so many of the time, however long one look takes
+COST = 20.0  # looking and writing take at most one part of so many of the time, however long they take
 USUAL = {"None", "Resources", "Priority", "JobArrayTaskLimit", "BeginTime", "Dependency", "Cleaning"}  # reasons to wait
 
 
@@ -95,16 +95,16 @@ class SlurmSweep(Jobs):
         """Submit what has been added; look, or wait a moment; return the jobs that have ended since the last call."""
         if self._queue:
             self._submit()
-        began = time.monotonic()
+        began, finished = time.monotonic(), []
         if began < self._next_look:
             time.sleep(WAIT_SECONDS)
         else:
             self._look()
+            finished, self._finished = self._finished, []
+            self.record.write(self.states, changed=bool(finished))
             cost = time.monotonic() - began
             pause = min(self._poll_seconds, STOPPING_SECONDS) if self._stops else self._poll_seconds
             self._next_look = time.monotonic() + max(pause, COST * cost)
-        finished, self._finished = self._finished, []
-        self.record.write(self.states, changed=bool(finished))
         running = sum(state.status == "running" for state in self._watched)
         self._view.tick(self.states, slots=max(1, running))
         return finished

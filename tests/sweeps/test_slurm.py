@@ -114,7 +114,8 @@ def test_nothing_is_submitted_twice(folder, capsys):
     states, code = run(detach=True)
     assert code == 0 and len(submitted(folder)) == 3
     assert {state.status for state in states} == {"waiting"}
-    assert "Slurm lets 5 jobs wait: QOSMaxJobs" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Slurm lets 5 jobs wait: QOSMaxJobs" in said and ": 5 jobs submitted before" in said
     (record,) = folder.glob("outputs/digits/sweeps/*/sweep.json")
     sweep = json.loads(record.read_text())
     assert sweep["exit_code"] is None and list(sweep["slurm"].values()) == ["1_0", "1_1", "2_0", "2_1", "3_0"]
@@ -137,6 +138,15 @@ def test_a_squeue_that_fails_is_asked_again(folder, monkeypatch, capsys):
     (folder / "bin" / "squeue").write_text("#!/bin/sh\necho >> squeue.log\n[ $(wc -l < squeue.log) -gt 3 ]\n")
     _, code = run(JOBS[:1])
     assert code == 1 and capsys.readouterr().err.count("squeue fails") == 1
+
+
+def test_looking_is_rare_where_it_takes_long(folder, monkeypatch):
+    monkeypatch.setattr("src.sweeps.slurm_sweep.SEEN_SECONDS", 0.0)
+    answer = "sleep 0.1; [ $(wc -l < squeue.log) -gt 2 ] || echo 1_0 PENDING Priority"
+    (folder / "bin" / "squeue").write_text(f"#!/bin/sh\ndate +%s.%N >> squeue.log\n{answer}\n")
+    run(JOBS[:1])
+    first, second, third = map(float, (folder / "squeue.log").read_text().split())
+    assert min(second - first, third - second) > 20 * 0.1
 
 
 def test_what_sbatch_refuses_is_shown_and_nothing_is_left(folder):
