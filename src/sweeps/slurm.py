@@ -72,6 +72,12 @@ class SlurmRunner(Runner):
     def __init__(self, config: DictConfig, options: SlurmOptions) -> None:
         super().__init__(config, options)
         self._options = options
+        typed = {_key(text) for text in composer_of(config).hydra_overrides}
+        for name in ("sbatch", "setup"):
+            if getattr(options, name) and f"hydra.launcher.{name}" not in typed:
+                raise ConfigError(
+                    f"hydra.launcher.{name} decides what runs, which no config file may say: type it after the command"
+                )
 
     @property
     def n_jobs(self) -> int:

@@ -43,7 +43,8 @@ def folder(tmp_path, monkeypatch):
 
 def run(jobs=JOBS, **options):
     """The sweep's exit code, and what it leaves in sweep.json."""
-    config = compose([*DIGITS, "hydra.mode=MULTIRUN", "hydra/launcher=slurm"])
+    typed = [f"hydra.launcher.{name}=['{options[name][0]}']" for name in ("sbatch", "setup") if name in options]
+    config = compose([*DIGITS, "hydra.mode=MULTIRUN", "hydra/launcher=slurm", *typed])
     states, code = SlurmRunner(config, SlurmOptions(poll_seconds=0.01, **options)).run(jobs)
     return states, code
 
@@ -155,6 +156,15 @@ def test_what_sbatch_refuses_is_shown_and_nothing_is_left(folder):
     with pytest.raises(ConfigError, match="no such account"):
         run()
     assert (folder / "scancel.log").read_text() == "7\n"
+
+
+@pytest.mark.parametrize("option", ["setup: [touch marker]", "sbatch: [--output=marker]"])
+def test_a_strangers_config_runs_no_shell(folder, option):
+    (folder / "theirs" / "experiment").mkdir(parents=True)
+    text = f"# @package _global_\ndefaults: [override /hydra/launcher: slurm]\nhydra: {{launcher: {{{option}}}}}\n"
+    (folder / "theirs" / "experiment" / "x.yaml").write_text(text)
+    done = train("--multirun", *DIGITS, "--config-dir", "theirs", "experiment=x", "seed=0,1", cwd=folder)
+    assert done.returncode == 2 and "decides what runs" in done.stderr and submitted(folder) == []
 
 
 def test_a_dry_run_needs_no_slurm(tmp_path):
