@@ -197,8 +197,10 @@ def series_of(path: Path, columns: Sequence[str] | None) -> np.ndarray:
     if path.suffix == ".npy":
         try:
             values = np.load(path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{path} cannot be read as numbers [time, features] ({error})") from error
+        if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or not values.size:
+            raise DataError(f"{path} is {values.dtype} {list(values.shape)}; give numbers [time, features]")
         stored = {"values": values}
     else:
         stored = read_table(path)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -114,9 +115,10 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 found = dict(arrays)
-            if len({values.shape[:1] for values in found.values()}) != 1 or not next(iter(found.values())).shape:
+            lengths = {values.shape[:1] for values in found.values()}
+            if len(lengths) != 1 or lengths <= {(), (0,)}:
                 shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in found.items())
-                raise DataError(f"{path} has {shapes}; all arrays must have the same number of rows")
+                raise DataError(f"{path} has {shapes or 'none'}; all arrays must have the same number of rows, not 0")
             return found
         if path.suffix == ".parquet":
             try:
@@ -130,9 +132,11 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
             named = any(name is not None for name in frame.index.names)  # as columns of the file are
             return {str(name): np.asarray(column) for name, column in (frame.reset_index() if named else frame).items()}
         with path.open(newline="", encoding="utf-8-sig") as file:
-            names, *rows = list(csv.reader(file))
-    except (OSError, ValueError) as error:
+            names, *rows = list(csv.reader(file, strict=True)) or [[]]  # a quote that is not closed is an error
+    except (OSError, ValueError, EOFError, csv.Error, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as a table ({error})") from error
+    if not names:
+        raise DataError(f"{path} is empty, or its first line; it must be the columns' names")
     if all(map(is_numeric, names)):
         raise DataError(f"{path}: the first line is of numbers ({', '.join(names[:3])}); it must be the columns' names")
     for number, row in enumerate(rows, 2):
@@ -209,7 +213,8 @@ def _column(values: np.ndarray, name: str, kind: Kind | None, filling: Any, path
     if not np.isfinite(numbers).all():
         raise DataError(f"{path}: {name} has an infinite value, or NaN; take the rows away")
     is_whole = kind is None and (exact == np.rint(exact)).all()
-    if is_whole and len(np.unique(numbers)) < len(np.unique(exact)):
+    is_lost = len(np.unique(numbers)) < len(np.unique(exact)) or np.abs(exact).max() >= 2**53  # float64's whole numbers
+    if is_whole and is_lost:
         raise DataError(
             f"{path}: {name} has whole numbers that float32 cannot tell apart, such as {int(np.abs(exact).max())}; "
             f"leave it out of data.columns, or give +data.kinds.{name}=categories, or =numbers to have them rounded"
@@ -230,12 +235,12 @@ def as_texts(values: np.ndarray) -> np.ndarray:
 
 
 def is_numeric(value: Any) -> bool:
-    """Whether it is a number, or a text of one."""
+    """Whether it is a number, or a text of one; Python alone reads `1_0` as 10."""
     try:
         float(value)
     except (ValueError, TypeError):
         return False
-    return True
+    return "_" not in str(value)
 
 
 def filled(values: np.ndarray, gone: np.ndarray, filling: Any) -> np.ndarray:
@@ -286,6 +291,8 @@ def labelled(values: np.ndarray, what: str) -> tuple[list[str], np.ndarray]:
         DataError: there is one class alone.
     """
     names, numbers = np.unique(values.astype(str), return_inverse=True)
+    if all(map(is_numeric, names)) and len(np.unique(names.astype(np.float64))) < len(names):
+        raise DataError(f"{what} has one number written in several ways, among {', '.join(names[:5])}; write it in one")
     if len(names) < 2:
         raise DataError(f"{what} has {str(names[0])!r} alone; classes are at least two")
     order = (
@@ -319,7 +326,7 @@ def split_rows(
     if places is not None:
         found = places.astype(str)
         if other := sorted(set(found) - set(SPLITS)):
-            raise DataError(f"{path}: a row has the split {other[0]!r}; it may be {', '.join(SPLITS)}")
+            raise DataError(f"{path}: a row has the split {str(other[0])!r}; it may be {', '.join(SPLITS)}")
     else:
         check_shares(**shares)
         hashes = (

@@ -22,7 +22,7 @@ from src.common.files import literal, replace
 from src.data.batch import OUTPUTS, plain_name, splits_names
 from src.data.data import DataError
 from src.data.sequences import series_of
-from src.data.tables import as_texts, filled, is_missing, read_table
+from src.data.tables import as_texts, filled, is_missing, is_numeric, read_table
 from src.runs.preflight import naming_failures
 
 RESULTS = "predictions.jsonl"
@@ -145,13 +145,15 @@ def _array(given: Any, name: str, spec: tf.TensorSpec, file: str) -> np.ndarray:
             raise DataError(f"{what} is of {values.dtype}, and no {spec.dtype.name}")
         if spec.dtype == tf.string:
             found = as_texts(values)
+        elif others := [one for one in values.flat if values.dtype.kind not in "biuf" and not is_numeric(one)]:
+            raise DataError(f"{what} is no {spec.dtype.name} (it has {str(others[0])!r})")
         elif spec.dtype.is_floating:
             found = values.astype(dtype)
         else:
             numbers = values if values.dtype.kind in "biuf" else values.astype(np.float64)
             found = numbers.astype(dtype)
-            if (other := found != numbers).any():
-                raise DataError(f"{what} has {numbers[other].flat[0]}, which is no {spec.dtype.name}")
+            if (other := (found != numbers) | ((values.dtype.kind not in "biu") & (np.abs(numbers) >= 2**53))).any():
+                raise DataError(f"{what} has {values[other].flat[0]}, which is no {spec.dtype.name}")
     except (ValueError, TypeError) as error:
         raise (
             error if isinstance(error, DataError) else DataError(f"{what} is no {spec.dtype.name} ({error})")
@@ -171,6 +173,8 @@ def _read(file: Path, takes: Mapping[str, tf.TensorSpec], aliases: Mapping[str, 
             return {next(iter(takes)): np.array(_lines(file), object)}
         if file.suffix == ".jsonl":
             rows = [json.loads(line) for line in _lines(file) if line.strip()]
+            if not rows:
+                raise DataError(f"{file} has no rows")
             first = rows[0] if isinstance(rows[0], dict) else {}
             columns = [name for name in first if aliases.get(name, plain_name(name)) in takes]
             if not columns:

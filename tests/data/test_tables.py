@@ -58,6 +58,17 @@ def examples(data):
         ),
         (csv, {"a": NUMBERS, "y": NUMBERS}, {"columns": ["b"]}, "data.columns: .* has no column 'b'; it has a, y"),
         (csv, {"a": NUMBERS, "y": NUMBERS}, {"missing": {"b": 0}}, "data.missing: .* has no column 'b'"),
+        (csv, {"a": range(2**60, 2**60 + ROWS), "y": NUMBERS}, {}, "a has whole numbers that float32 cannot tell"),
+        (csv, {"a": ["1_0", *range(1, ROWS)], "y": NUMBERS}, {}, "a has numbers and also '1_0'"),
+        (csv, {"a": ['"', *range(1, ROWS)], "y": NUMBERS}, {}, r"given.csv cannot be read as a table \(unexpected end"),
+        (csv, {"a": ["x" * 2**18, *range(1, ROWS)], "y": NUMBERS}, {}, r"cannot be read as a table \(field larger"),
+        (csv, {"a": NUMBERS, "y": ["1", "1.0"] * (ROWS // 2)}, {}, "one number written in several ways, among 1, 1.0"),
+        (
+            npz,
+            {"a": NUMBERS[:0], "y": NUMBERS[:0]},
+            {},
+            r"a \[0\], y \[0\]; all arrays must have the same number of rows",
+        ),
         (csv, {"a b": NUMBERS, "a-b": NUMBERS, "y": NUMBERS}, {}, "two of a b, a-b would be 'a_b'"),
     ],
 )
@@ -168,6 +179,20 @@ def test_a_series_is_of_the_columns_that_are_chosen(tmp_path):
     raw = windows(path=file, columns=["level", "wind"], **lengths, **OPTIONS).raw("train")
     first = raw.next(raw.open(0, 0), tf.constant(0))[0][0]
     np.testing.assert_array_equal(first, [[-0.5, 0.5], [-1.5, 1.5], [-2.5, 2.5]])
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.csv"])
+def test_a_file_of_nothing_is_no_table(name, tmp_path):
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=f"{name}"):
+        table(path=str(tmp_path / name), target="y", **OPTIONS)
+
+
+@pytest.mark.parametrize("array", [np.float32(1), NUMBERS[:0], np.array([["a", "b"]]), np.array(["2020"], "M8[Y]")])
+def test_an_array_that_is_no_series_is_refused(array, tmp_path):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(DataError, match=r"a.npy is \S+ \[.*\]; give numbers \[time, features\]"):
+        windows(path=str(tmp_path / "a.npy"), steps=3, horizon=1, **OPTIONS)
 
 
 def test_a_text_without_a_label_is_refused(tmp_path):

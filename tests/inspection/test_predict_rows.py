@@ -37,6 +37,7 @@ def written(file, columns):
         ({"a b": [1.0], "a_b": [2.0], "n": [3]}, "has a b and a_b for a_b"),
         ({"a b": np.array(["2020-01-01"], "datetime64[D]"), "n": [1]}, r"a_b is of datetime64\[D\]"),
         ({"b": [1.0], "n": [3]}, "has no a_b; the model takes"),
+        ({"a b": ["1_0"], "n": [3]}, r"a_b is no float32 \(it has '1_0'\)"),
     ],
 )
 def test_what_a_model_does_not_take_is_refused(columns, message, tmp_path):
@@ -51,6 +52,14 @@ def test_lines_are_those_that_a_line_feed_ends_and_rows_may_have_other_orders(tm
     (tmp_path / "new.txt").write_text("one\u2028line\ntwo\n")
     assert inputs_of(tmp_path / "new.txt", WORDS)["word"].tolist() == ["one\u2028line", "two"]
     assert inputs_of(written(tmp_path / "new.jsonl", [{"word": 3.0}]), WORDS)["word"].tolist() == ["3"]
+
+
+def test_a_whole_number_is_not_rounded(tmp_path):
+    (tmp_path / "new.csv").write_text(f"n\n{2**53 + 1}\n")
+    with pytest.raises(DataError, match="n has 9007199254740993, which is no int64"):
+        inputs_of(tmp_path / "new.csv", {"n": tf.TensorSpec([None], tf.int64)})
+    np.savez(tmp_path / "new.npz", n=[2**53 + 1])
+    assert inputs_of(tmp_path / "new.npz", {"n": tf.TensorSpec([None], tf.int64)})["n"].tolist() == [2**53 + 1]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".npz"])
