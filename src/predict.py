@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from src.common.arguments import Parser
+from src.common.columns import column_names
 from src.common.command import run_command
 from src.common.logs import escaped, importing
 from src.common.machine import available_cores
@@ -85,7 +86,8 @@ def _predict_rows(run: Path, record: RecordValues, files: Sequence[Path], output
     fillings = {plain_name(key.removeprefix(MISSING)): config[key] for key in config if key.startswith(MISSING)}
     aliases = {config["data.text"]: INPUTS} if "data.text" in config else {}
     exported, names = _exported(run, record), record["class_names"]
-    told: dict[str, Any] = {"aliases": aliases, "fillings": fillings, "columns": config.get("data.columns")}
+    columns = config.get("data.columns") or column_names(Path(str(config.get("data.path"))).expanduser())
+    told: dict[str, Any] = {"aliases": aliases, "fillings": fillings, "columns": columns}
     path = predict_rows(exported, files, output=output, class_names=names, **told)
     lines = path.read_text(encoding="utf-8").splitlines()
     for line in lines[:SHOWN_ROWS]:

@@ -47,7 +47,7 @@ def predict_rows(
     Args:
         aliases: the model's inputs by the columns that they were trained from, where these have another name.
         fillings: what stands for a value that is not there, by input, as in training.
-        columns: of a series, the features in their order; None takes all of a file's.
+        columns: of a series, the features in their order; where they are several, a table needs them.
         files: .csv, .parquet and .npz with a column or array for each input by name; .jsonl with an object for each
             row; .txt with a text on each line, for a model of one input of strings; .csv, .parquet or .npy with a row
             for each time, of whose last ones a model of windows [steps, features] foresees what follows.
@@ -122,6 +122,11 @@ def _last_window(
 ) -> np.ndarray:
     """The last rows of a series, as a model takes them: [1, steps, features]."""
     _, steps, features = spec.shape
+    if columns is None and features > 1 and not file.endswith(".npy"):
+        raise DataError(
+            f"{file}: which of its columns is which of the {features} features is not known, since the file that the "
+            "run was trained on is not there, or has no names; give an .npy file of them in their order"
+        )
     names = [*(columns or stored)]
     if absent := absent_column({"columns": names}, list(stored), file):
         raise DataError(absent[1])

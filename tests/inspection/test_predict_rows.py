@@ -153,9 +153,10 @@ def test_what_follows_a_series_is_foreseen_from_its_last_rows_in_its_own_units(t
         np.testing.assert_allclose(row["forecast"], wanted, rtol=1e-5)
     (tmp_path / "short.csv").write_text("level,wind\n1,2\n")
     for name, columns, told in (
-        ("short.csv", None, "has 1 rows of level, wind; the model takes 3 rows of 2 features"),
+        ("short.csv", ["level", "wind"], "has 1 rows of level, wind; the model takes 3 rows of 2 features"),
         ("new.csv", ["level", "wind", "time"], "time is no float32"),
         ("new.csv", ["rain"], "has no column 'rain'"),
+        ("new.csv", None, "which of its columns is which of the 2 features is not known"),
     ):
         with pytest.raises(DataError, match=told):
             predict_rows(tmp_path / "1", [tmp_path / name], output=tmp_path, class_names=[], columns=columns)
