@@ -71,6 +71,7 @@ def table(
     path = path or str(DIABETES)
     stored = read_table(Path(path).expanduser())
     wanted = [target] if isinstance(target, str) else list(target)
+    missing = {name: filling for name, filling in missing.items() if filling is not None}  # null fills nothing in
     apart = {*wanted, *(name for name in (weight, split) if name)}
     names = list(columns) if columns else [name for name in stored if name not in apart]
     others = {"target": wanted, "kinds": kinds, "missing": missing, "weight": weight, "split": split}
@@ -191,7 +192,7 @@ def _column(values: np.ndarray, name: str, kind: Kind | None, filling: Any, path
     texts = values.dtype.kind not in "biuf"
     if texts and values.dtype.kind not in "OUST":
         raise DataError(f"{path}: {name} is of {values.dtype}; give numbers or texts")
-    if values.ndim == 1 and (gone := is_missing(values)).any():
+    if filling is not None and values.ndim == 1 and (gone := is_missing(values)).any():
         others = np.vectorize(is_numeric, otypes=[bool])(values[~gone])
         if kind != "categories" and others.all() and not is_numeric(filling):
             raise DataError(

@@ -143,6 +143,8 @@ def test_all_columns_with_missing_values_are_named_at_once_with_what_can_stand_f
         "values are missing: 1 of size (the first in row 1), 1 of kind (the first in row 2); give what stands for "
         "them, as '+data.missing={size:20,kind:unknown}', or take the rows without size or kind away"
     )
+    with pytest.raises(DataError, match=r"1 of kind \(the first in row 2\); .*'\+data.missing=\{kind:unknown\}', or"):
+        table(path=csv(tmp_path, **gaps, y=NUMBERS), target="y", missing={"size": 0, "kind": None}, **OPTIONS)
     file = csv(tmp_path, **gaps, y=["", "", *range(2, ROWS)])
     with pytest.raises(DataError, match=r"kind:unknown\}' and take the rows without y away$"):
         table(path=file, target="y", **OPTIONS)
