@@ -18,6 +18,7 @@ from src.runs.record import Record
 from src.verify_resume import compare
 from tests.support.helpers import PYTHONPATH
 from tests.support.ray_cluster import RayCluster, new_token, wait_until
+from tests.support.sweep_command import SweepCommand
 
 pytest.importorskip("ray", reason="needs ray: make test-cluster makes an environment that has it")
 
@@ -52,38 +53,17 @@ def seeds(*numbers):
     return f"seed={','.join(map(str, numbers))}"
 
 
-class Command:
+class Command(SweepCommand):
     """A sweep on the cluster, as it is typed."""
 
     def __init__(self, cluster, folder, *words, **environment):
         environment = {**cluster.environment, **environment}
         del environment["RAY_AUTH_MODE"]  # a command asks for a token, whatever its shell says
         launcher = ("hydra/launcher=ray", f"hydra.launcher.address={cluster.address}")
-        self.folder, number = folder, len(list(folder.glob("stdout*")))
-        self._stdout, self._stderr = folder / f"stdout{number}", folder / f"stderr{number}"
-        with self._stdout.open("w") as stdout, self._stderr.open("w") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "src.train", "--multirun", *launcher, *words],
-                **{"cwd": folder, "env": environment, "stdout": stdout, "stderr": stderr},
-            )
+        super().__init__(folder, *launcher, *words, environment=environment)
 
     def end(self, seconds=300):
-        return self.process.wait(seconds)
-
-    @property
-    def stdout(self):
-        return self._stdout.read_text()
-
-    @property
-    def stderr(self):
-        return self._stderr.read_text()
-
-    def directory(self, seed):
-        found = list(self.folder.glob(f"outputs/digits/mlp-*-s{seed}-*"))
-        return found[0] if found else self.folder / "none yet"
-
-    def record(self, seed):
-        return Record(self.directory(seed)).read() or {"status": None, "epoch": 0, "process": None}
+        return super().end(seconds)
 
     def is_training(self, *numbers, epochs=2):
         assert self.process.poll() is None, self.stderr

@@ -16,6 +16,7 @@ import pytest
 from src.runs.record import Record
 from src.verify_resume import compare
 from tests.support.slurm_cluster import SlurmCluster, missing
+from tests.support.sweep_command import SweepCommand
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
 
@@ -51,33 +52,12 @@ def local(tmp_path_factory):
     return folder
 
 
-class Command:
+class Command(SweepCommand):
     """A sweep, as it is typed."""
 
     def __init__(self, cluster, folder, *words):
-        self.folder, number = folder, len(list(folder.glob("stdout*")))
-        self._stdout, self._stderr = folder / f"stdout{number}", folder / f"stderr{number}"
-        with self._stdout.open("w") as stdout, self._stderr.open("w") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "src.train", "--multirun", *SLURM, *RUNS, *words],
-                env={**cluster.environment, "PYTHONPATH": str(ROOT)},
-                **{"cwd": folder, "stdout": stdout, "stderr": stderr},
-            )
-
-    def end(self, seconds=400):
-        return self.process.wait(seconds)
-
-    @property
-    def stdout(self):
-        return self._stdout.read_text()
-
-    @property
-    def stderr(self):
-        return self._stderr.read_text()
-
-    def record(self, seed):
-        found = list(self.folder.glob(f"outputs/digits/mlp-*-s{seed}-*"))
-        return (Record(found[0]).read() if found else None) or {"status": None, "epoch": 0}
+        environment = {**cluster.environment, "PYTHONPATH": str(ROOT)}
+        super().__init__(folder, *SLURM, *RUNS, *words, environment=environment)
 
     def wait_for_epochs(self, *numbers, epochs=3):
         wait_until(lambda: all(self.record(seed)["epoch"] >= epochs for seed in numbers))
