@@ -183,7 +183,7 @@ def _measured(arguments: list[str], folder: Path, *, broken: int, rows: int) -> 
     html = "html" in arguments
     text = (page if html else folder / "out").read_text()
     table_text = text.partition("<table id='runs'")[2].partition("</table>")[0] if html else text.partition("\n\n")[0]
-    found = (table_text.count("<tr>") if html else len(table_text.splitlines())) - 1
+    found = (table_text.count("<tr") if html else len(table_text.splitlines())) - 1
     if found != rows:
         raise ProcessFailed(f"{shlex.join(command)} has {found} rows, not {rows}")
     written = (page if "html" in arguments else folder / "out").stat().st_size

@@ -8,6 +8,7 @@ python -m src.compare outputs/digits --format html --output digits.html
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shlex
@@ -45,6 +46,7 @@ FORMATS = ("table", "csv", "json", "markdown", "html")
 FOR_PEOPLE = ("table", "markdown")
 SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown", ".html": "html", ".txt": "table"}
 PAGE = "comparison.html"
+NO_PLOTLY = "--format html draws with Plotly, which is not installed: pip install -e '.[report]', or make setup"
 
 ABOUT = """\
 A table of the runs in some folders, at any depth: the settings that differ between them, their metrics, the best epoch,
@@ -73,6 +75,7 @@ examples:
   python -m src.compare outputs/digits
   python -m src.compare outputs --where name=digits --where "learning_rate<0.01" --sort val/loss
   python -m src.compare outputs/digits --each --output runs.csv
+  python -m src.compare outputs/digits --columns optimizer,learning_rate,val/loss
   python -m src.compare outputs/digits --effects
   python -m src.compare outputs/folds --over data.fold
   python -m src.compare outputs/digits --format html --output digits.html
@@ -114,6 +117,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="average over this setting too, as data.fold; may be repeated",
     )
     option("--each", action="store_true", help="every run in a row of its own")
+    option(
+        "--columns",
+        metavar="KEY,KEY",
+        help="the columns of the table, in this order; settings that do not differ and metrics of one class may be too",
+    )
     option("--sort", metavar="KEY", help="a metric, best first, or any other column, smallest first")
     option(
         "--where",
@@ -134,6 +142,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("--each, --effects and --diff exclude each other")
     if arguments.over and (arguments.each or arguments.effects or arguments.diff):
         parser.error("--over is for means: it goes with none of --each, --effects and --diff")
+    if arguments.columns and (arguments.effects or arguments.diff):
+        parser.error("--columns is for tables of runs: it goes with neither --effects nor --diff")
     if bool(arguments.folders) == bool(arguments.diff):
         parser.error("give folders with runs, or --diff and two runs" if arguments.diff else "give a folder with runs")
     arguments.format = arguments.format or _format_of(arguments.output)
@@ -169,16 +179,21 @@ def _compare(arguments: argparse.Namespace) -> None:
     settings = list(dict.fromkeys(key for row in rows for key in row.settings))
     over = (*OVER, *(resolve(key, settings) for key in arguments.over))
     groups = ranked(group(selected, keys, each=arguments.each, over=over), sort=sort)
+    columns = [resolve(key.strip(), [*known_keys(rows), "n"]) for key in (arguments.columns or "").split(",") if key]
     _warn([] if arguments.each else repeated(groups))
     _warn(confounders.warnings([row for one in groups for row in one.rows]))
+    if arguments.format != "html" and any(len(one.rows) > 1 for one in groups) and (of_one := {*columns} & {*over}):
+        raise ConfigError(f"--columns {min(of_one)}: rows are means over it; --each has a row for each run")
     if arguments.format == "html":
+        if not importlib.util.find_spec("plotly"):
+            raise ConfigError(NO_PLOTLY)
         from src.comparison.page import page
 
-        _write(page(groups, keys, sort=sort), arguments.output or Path(PAGE))
+        _write(page(groups, keys, sort=sort, columns=columns), arguments.output or Path(PAGE))
     elif arguments.effects:
         _write(_effects(selected, sort, form=arguments.format), arguments.output)
     else:
-        _write(_runs(groups, keys, arguments), arguments.output)
+        _write(_runs(groups, keys, columns, arguments), arguments.output)
         if arguments.format == "table" and len(groups) > 1:
             two = shlex.join(os.path.relpath(one.best.directory) for one in groups[:2])
             print(f"next: {python()} -m src.compare --diff {two}", file=sys.stderr)
@@ -189,15 +204,15 @@ def _warn(warnings: Iterable[str]) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _runs(groups: Sequence[Group], keys: Sequence[str], arguments: argparse.Namespace) -> str:
+def _runs(groups: Sequence[Group], keys: Sequence[str], columns: Sequence[str], arguments: argparse.Namespace) -> str:
     """The table of the groups, or with --each of the runs."""
     rows = [row for one in groups for row in one.rows]
     if not rows and arguments.format == "table":
         return ""
-    runs = table_of_runs(rows, keys)
+    runs = table_of_runs(rows, keys, columns)
     table, as_json = runs, {"runs": [dict[str, object](row) for row in runs.rows]}
     if not arguments.each:
-        table, left = table_of_groups(groups, keys), iter(runs.rows)
+        table, left = table_of_groups(groups, keys, columns), iter(runs.rows)
         as_json = {"groups": [dict[str, object](row) for row in table.rows]}
         for one, values in zip(groups, as_json["groups"], strict=True):
             values["runs"] = [next(left) for _ in one.rows]

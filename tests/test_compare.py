@@ -144,6 +144,25 @@ def test_what_mattered_and_a_markdown_table(outputs, capsys):
     assert header.count("|") == ruler.count("|") == first.count("|")
 
 
+def test_columns_are_those_that_are_chosen_in_this_order(outputs, capsys):
+    chosen = ["--columns", "learning_rate,val/accuracy,optimizer,model"]
+    keys = ["optimizer.learning_rate", "val/accuracy", "val/accuracy std", "optimizer", "model"]
+    assert main([str(outputs), *chosen, "--format", "csv"]) == 0
+    means = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert list(means[0]) == keys and {row["model"] for row in means} == {"cnn"}
+    assert main([str(outputs), *chosen]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == [
+        "learning_rate",
+        "val/accuracy",
+        "±",
+        "optimizer",
+        "model",
+    ]
+    assert main([str(outputs), "--columns", "seed,val/loss,n", "--each", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["runs"]
+    assert all(list(row) == ["seed", "val/loss", "n"] for row in rows) and {row["seed"] for row in rows} == {0, 1}
+
+
 def test_a_comparison_needs_no_tensorflow_and_no_network(outputs):
     command = [sys.executable, "-X", "importtime", "-m", "src.compare", "outputs", "--output", "page.html"]
     done = subprocess.run(
@@ -165,6 +184,11 @@ def test_a_comparison_needs_no_tensorflow_and_no_network(outputs):
         ([], r"give a folder with runs"),
         (["nowhere"], r"nowhere is no folder; runs are outputs/<name>/<label>-<id>"),
         (["empty"], r"there is no run in empty: runs are outputs/<name>/<label>-<id>, with a run\.json each"),
+        (["runs", "--columns", "val/acc,seed"], r"no run has 'val/acc'\. Did you mean val/accuracy\?"),
+        (["runs", "--columns", "seed"], r"--columns seed: rows are means over it; --each has a row for each run"),
+        (["runs", "--columns", "seed", "--effects"], r"--columns is for tables of runs: .*"),
+        (["runs", "--where", "lr>0.001"], r"no run has 'lr'\. Did you mean optimizer\.learning_rate\?"),
+        (["runs", "--where", "learning_rat>0"], r"no run has 'learning_rat'\. Did you mean optimizer\.learning_rate\?"),
         (["runs", "--sort", "val/acc"], r"no run has 'val/acc'\. Did you mean val/accuracy\?"),
         (["runs", "--where", "opt=adam"], r"no run has 'opt'\. Did you mean optimizer or .*\?"),
         (["runs", "--where", "epochs<abc"], r"--where epochs<abc: 'abc' is not a number, and < needs one; .*"),
@@ -179,6 +203,7 @@ def test_a_comparison_needs_no_tensorflow_and_no_network(outputs):
 def test_a_wrong_command_is_told_in_one_line(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     make_run(Path("runs"), "a")
+    make_run(Path("runs"), "b", seed=1)
     Path("empty").mkdir()
     Path("empty/run.txt").touch()
     code = main(arguments)

@@ -20,6 +20,7 @@ from src.runs.record_schema import LARGEST, RecordValues, best_metrics, read_his
 
 Value = str | int | float | None
 
+_WORD = re.compile(r"[\w./-]+")
 _REFERENCE = re.compile(r"\$\{([^:${}]+)\}")
 
 
@@ -178,8 +179,10 @@ def parsed(text: str, kind: type = float) -> Any:
 def _plain(value: Any) -> Value:
     if isinstance(value, str):
         return value
+    if isinstance(value, list) and all(isinstance(one, str) and _WORD.fullmatch(one) for one in value):
+        return f"[{','.join(value)}]"  # as it is typed
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return json.dumps(value)
+        return json.dumps(value, separators=(",", ":"))
     return value if abs(value) < LARGEST else str(value)
 
 

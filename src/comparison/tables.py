@@ -28,12 +28,16 @@ OF_EFFECT = ("metric", "key", "explains", "by chance")  # columns with one value
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its key in files, its header for people, whether people see it at all, and how its numbers are."""
+    """A column: its key in files, its header for people, whether people see it at all, and how its numbers are.
+
+    `fixed` ones stay in place on the page when the others are moved.
+    """
 
     key: str
     header: str
     shown: bool = True
     digits: str = DIGITS
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,17 @@ class Table:
         return bool(values) and all(isinstance(value, int | float) for value in values)
 
 
-def table_of_runs(rows: Sequence[Row], keys: Sequence[str]) -> Table:
-    """A row for each run: what differs, metrics, best epoch, status, seconds, directory."""
+def table_of_runs(rows: Sequence[Row], keys: Sequence[str], chosen: Sequence[str] = ()) -> Table:
+    """A row for each run: what differs, metrics, best epoch, status, seconds, directory; or the chosen columns."""
     metrics = [Column(name, name, not of_one_class(name)) for name in metric_names(rows)]
-    return _table([*_settings(keys), *metrics, *_last_columns(rows)], rows)
+    return _table([*_settings(keys), *metrics, *_last_columns(rows)], rows, chosen)
 
 
-def table_of_groups(groups: Sequence[Group], keys: Sequence[str]) -> Table:
-    """A row for each group: as of runs, but with means, the deviation of each, and how many they are over."""
+def table_of_groups(groups: Sequence[Group], keys: Sequence[str], chosen: Sequence[str] = ()) -> Table:
+    """A row for each group: as of runs, but with means, the deviation of each, and how many they are over.
+
+    A metric that is chosen has its deviation beside it. What means are taken over has no column.
+    """
     rows = [row for one in groups for row in one.rows]
     several = any(len(one.rows) > 1 for one in groups)
     monitors = {row.monitor for row in rows}
@@ -77,7 +84,7 @@ def table_of_groups(groups: Sequence[Group], keys: Sequence[str]) -> Table:
     metrics.insert(2 * len(monitors), Column("n", "n", several))
     over = groups[0].over if several else ()
     settings = _settings([key for key in keys if key not in over])
-    return _table([*settings, *metrics, *_last_columns(rows)], groups)
+    return _table([*settings, *metrics, *_last_columns(rows)], groups, [key for key in chosen if key not in over])
 
 
 def table_of_effects(effects: Sequence[Effect]) -> Table:
@@ -184,7 +191,13 @@ def as_csv(table: Table) -> str:
     return file.getvalue()
 
 
-def _table(columns: Sequence[Column], members: Sequence[Row] | Sequence[Group]) -> Table:
+def _table(columns: Sequence[Column], members: Sequence[Row] | Sequence[Group], chosen: Sequence[str]) -> Table:
+    if chosen:
+        known = {column.key: column for column in columns}
+        keys = [name for key in chosen for name in (key, f"{key} std") if name == key or name in known]
+        names = headers(list(dict.fromkeys([*known, *keys])))
+        columns = [known.get(key) or Column(key, names[key]) for key in keys]
+        columns = [replace(column, shown=column.shown or column.key in chosen) for column in columns]
     return Table(tuple(columns), tuple({column.key: one.get(column.key) for column in columns} for one in members))
 
 

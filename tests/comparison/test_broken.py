@@ -68,7 +68,7 @@ def compared(*arguments: str) -> tuple[int, str, str]:
 @given(record=records(), history=st.sampled_from([HISTORY, HISTORY[:-9], b"\xff", b"3\n", b"[" * 9000]) | st.binary())
 def test_any_record_is_shown_or_named(record, history):
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "_plotly", str)
+        patch.setattr(page, "get_plotlyjs", str)
         folder = Path(name)
         make_run(folder, "good", seed=1)
         broken = make_run(folder, "broken")

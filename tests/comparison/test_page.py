@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from src.common.pictures import png
-from src.comparison import page
+from src.comparison import charts, page
 from src.comparison.charts import MOST_CURVES, colours, curves, scatters
 from src.comparison.columns import differing
 from src.comparison.effects import effects
@@ -28,7 +28,9 @@ OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND"
 # Clicks on headers as a reader does, and notes what the page is then.
 PROBE = """<script>
 const found = { errors: [], orders: [], sorts: [] };
-const column = () => [...document.querySelectorAll("#groups tbody tr")].map((row) => row.cells[0].textContent);
+const shown = () => [...document.querySelectorAll("#groups tbody tr:not([hidden])")];
+const column = () => shown().map((row) => row.cells[3].textContent);
+found.fixed = [...document.querySelectorAll("#groups th.fixed")].map((head) => head.textContent);
 const heads = [...document.querySelectorAll("#groups th")];
 const click = (name) => {
   const head = heads.find((head) => head.textContent === name);
@@ -45,13 +47,26 @@ found.legend = [...document.querySelectorAll("#curves .chart:first-child .legend
 found.ticks = [...document.querySelectorAll("#scatters .chart:first-child .xtick text")].map((t) => t.textContent);
 found.buttons = [...document.querySelectorAll(".modebar-btn")].map((button) => button.dataset.title);
 found.pictures = [...document.images].map((image) => [image.alt, image.naturalWidth]);
+const all = document.querySelectorAll("#groups th").length;
+const box = [...document.querySelectorAll("#controls label")].find((label) => label.textContent === "seconds");
+box.querySelector("input").click();
+found.columns = [all, [...document.querySelectorAll("#groups th")].filter((head) => head.offsetWidth).length];
+document.querySelector("#groups").parentElement.scrollLeft = 200;
+found.moved = [0, 3].map((n) => document.querySelector("#groups tbody tr").cells[n].getBoundingClientRect().left);
 found.requests = performance.getEntriesByType("resource").map(({ name }) => name).filter((n) => !n.startsWith("data:"));
 found.ready = document.documentElement.dataset.ready;
 found.overflows = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+const typed = document.querySelector("#controls input");
+typed.value = "Optimizer=SGD seed=1";
+typed.dispatchEvent(new Event("input"));
+setTimeout(() => {
+found.searched = [column(), document.querySelector("#controls output").textContent];
+found.curves = document.querySelectorAll("#curves .chart:first-child .scatterlayer .js-line").length;
 const told = document.createElement("pre");
 told.id = "found";
 told.textContent = JSON.stringify(found);
 document.body.append(told);
+}, 1000);
 </script></body>"""
 
 HOSTILE = "</script><script>document.title='taken'</script><b>&amp;\"'%{y}"
@@ -60,7 +75,7 @@ HOSTILE = "</script><script>document.title='taken'</script><b>&amp;\"'%{y}"
 @pytest.fixture
 def without_plotly(monkeypatch):
     """The page without the 5 MB that draw."""
-    monkeypatch.setattr(page, "_plotly", str)
+    monkeypatch.setattr(page, "get_plotlyjs", str)
 
 
 def text_of(folder) -> str:
@@ -99,6 +114,10 @@ def test_the_page_opens_from_the_disk_sorts_and_draws(tmp_path, width):
     assert found["charts"] == 4  # loss and accuracy by epoch; the result by optimizer and by seed
     assert found["lines"] == 6 * 2 and found["legend"] == ["sgd", "adam", HOSTILE]
     assert sorted(found["ticks"]) == sorted(["sgd", "adam", HOSTILE])
+    assert found["fixed"] == ["val/accuracy", "±", "n"]
+    assert found["columns"][0] == found["columns"][1] + 1
+    assert width == 500 or found["moved"][0] > 0 > found["moved"][1] - 250
+    assert found["searched"] == [["sgd"], "1 of 6 runs"] and found["curves"] == 2
     assert set(found["buttons"]) == {"Zoom", "Pan", "Reset axes", "Download plot as a PNG"}  # none that sends anything
     assert found["pictures"] == [["predictions.png", 30], ["evaluation/test/confusion.png", 30]]
     assert found["requests"] == [] and not found["overflows"]
@@ -122,31 +141,86 @@ def test_of_many_runs_the_best_are_drawn(tmp_path, without_plotly):
     for number in range(MOST_CURVES + 5):
         make_run(tmp_path, f"{number:03}", best=number / 100, config={"model.filters": number})
     groups, keys = groups_in(tmp_path), ["model.filters"]
-    loss = curves(groups, keys)[0]["data"]
-    drawn = [trace["name"] for trace in loss if trace["showlegend"]]
-    assert len(drawn) == MOST_CURVES and drawn[0] == f"filters {MOST_CURVES + 4}"
+    drawn = list(dict.fromkeys(curve.meta[1] for curve in curves(groups, keys)[0].data))
+    assert len(drawn) == 2 * MOST_CURVES and drawn[0] == f"val, filters {MOST_CURVES + 4}"
     assert len(set(colours(groups))) == MOST_CURVES + 1
     assert f"Of {MOST_CURVES + 5} runs, the best {MOST_CURVES} are drawn." in text_of(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("values", "axis"),
-    [([0.001, 0.01, 0.1], "log"), ([1, 2, 30], "linear"), ([0, 0.01, 10], "linear"), (["a", "b"], "category")],
+    [
+        ([0.001, 0.01, 0.1], "log"),
+        ([0.001, 0.003, 0.01], "log"),
+        ([1, 2, 30], "log"),
+        ([8, 16, 24], "linear"),
+        ([0.02, 0.1, 0.3, 0.5, 0.6], "linear"),
+        ([-1, 0.01, 10], "linear"),
+        ([0, 0.01, 10], "category"),
+        ([0, *(10**-n for n in range(9))], "linear"),
+        (["a", "b"], "category"),
+    ],
 )
-def test_an_axis_is_logarithmic_over_two_decades(tmp_path, values, axis):
+def test_an_axis_is_logarithmic_where_a_linear_one_puts_values_together(tmp_path, values, axis):
     for number, value in enumerate(values):
         make_run(tmp_path, str(number), best=number / 10, config={"x": value})
     groups = groups_in(tmp_path)
     [scatter] = scatters(effects([group.best for group in groups]), groups, ["x"])
-    assert (scatter["layout"]["xaxis"]["type"], scatter["data"][0]["x"]) == (axis, values[::-1])
+    names = [f"{value:.6g}" if axis == "category" and value not in ("a", "b") else value for value in values]
+    assert (scatter.layout.xaxis.type, list(scatter.data[0].x)) == (axis, names[::-1])
+
+
+def test_an_axis_of_losses_over_decades_is_logarithmic_and_no_other(tmp_path):
+    lines = [{"epoch": n, "step": n, "val/loss": 10.0**-n, "val/accuracy": 10.0**-n} for n in (1, 2, 3)]
+    make_run(tmp_path, "wide", monitor="val/loss", mode="min", history=lines)
+    narrow = [line | {"val/loss": 0.1 + line["val/loss"]} for line in lines]
+    make_run(tmp_path / "narrow", "narrow", monitor="val/loss", mode="min", history=narrow)
+    of_both = {figure.layout.title.text: figure.layout.yaxis.type for figure in curves(groups_in(tmp_path), [])}
+    assert of_both == {"loss": "log", "accuracy": None}
+    assert {figure.layout.yaxis.type for figure in curves(groups_in(tmp_path / "narrow"), [])} == {None}
+
+
+def test_legends_say_what_differs_among_the_runs_that_are_drawn(tmp_path, monkeypatch):
+    for name, best, filters, rate in (("a", 0.9, 8, 0.1), ("b", 0.8, 8, 0.2), ("c", 0.1, 16, 0.3)):
+        config = {"model.filters": filters, "optimizer.learning_rate": rate}
+        make_run(tmp_path, name, best=best, config=config, typed=[f"{key}={value}" for key, value in config.items()])
+    groups, keys = groups_in(tmp_path), differing(rows_in(tmp_path))
+    assert curves(groups, keys)[0].data[0].name == "filters 8, learning_rate 0.1"
+    monkeypatch.setattr(charts, "MOST_CURVES", 2)
+    names = [curve.name for curve in curves(groups, keys)[0].data if curve.showlegend]
+    assert names == ["learning_rate 0.1", "learning_rate 0.2"]
+
+
+def test_a_page_of_200_runs_is_small(tmp_path, without_plotly):
+    history = [
+        {"epoch": n, "step": n} | dict.fromkeys(("train/loss", "train/accuracy", "val/loss", "val/accuracy"), n / 31)
+        for n in range(1, 31)
+    ]
+    for n in range(200):
+        config = {
+            "model.filters": n // 4,
+            "optimizer.learning_rate": 0.1234567 / (1 + n // 4),
+            "model.dropout": n // 4 / 60,
+        }
+        typed = [f"{key}={value}" for key, value in config.items()]
+        make_run(
+            tmp_path,
+            f"cnn-adam-lr0.00012345-cosine-e30-b32-s{n}-{n:08x}",
+            seed=n % 4,
+            config=config,
+            typed=typed,
+            history=history,
+        )
+    text = text_of(tmp_path)
+    assert text.count('"meta":') == 200 * 4 and len(text.encode()) < 1_000_000
 
 
 def test_long_histories_are_thinned(tmp_path):
     line = {"step": 1, "seconds": 1.0, "val/loss": 1 / 3}
     make_run(tmp_path, "long", history=[{"epoch": epoch, **line} for epoch in range(1, 1001)])
     [loss] = curves(groups_in(tmp_path), [])
-    [trace] = loss["data"]
-    assert trace["x"] == list(range(1, 1001, 3)) and set(trace["y"]) == {0.333333}
+    [trace] = loss.data
+    assert list(trace.x) == list(range(1, 1001, 3)) and set(trace.y) == {np.float32(1 / 3)}
 
 
 def test_a_curve_has_a_gap_where_the_history_lacks_epochs(tmp_path):
@@ -159,10 +233,11 @@ def test_a_curve_has_a_gap_where_the_history_lacks_epochs(tmp_path):
     make_run(tmp_path, "long", seed=1, history=[{"epoch": n, "loss": 2.0} for n in range(1, 2001) if n != 900])
     make_run(tmp_path, "empty", seed=2, history=[])
     [loss] = curves(groups_in(tmp_path), [])
-    train, val, long = sorted(([trace["x"], trace["y"]] for trace in loss["data"]), key=lambda axes: axes[1][0])
-    assert train == [[1, 2, 3, 5, 6, 7, 8], [0.1, None, None, 0.5, None, 0.7, 0.8]]
-    assert val == [[1, 3, 5, 6, 8], [1.0, None, 1.0, None, 1.0]]
-    assert [epoch for epoch, value in zip(*long, strict=True) if value is None] == [900]
+    train, val, long = sorted(([curve.x, curve.y] for curve in loss.data), key=lambda axes: axes[1][0])
+    gap = np.nan
+    np.testing.assert_allclose(train, [[1, 2, 3, 5, 6, 7, 8], [0.1, gap, gap, 0.5, gap, 0.7, 0.8]])
+    np.testing.assert_equal(val, [[1, 3, 5, 6, 8], [1.0, gap, 1.0, gap, 1.0]])
+    assert long[0][np.isnan(long[1])].tolist() == [900]
 
 
 def test_epochs_and_settings_have_all_their_digits(tmp_path, without_plotly):
@@ -177,6 +252,6 @@ def test_epochs_and_settings_have_all_their_digits(tmp_path, without_plotly):
 
 def test_without_plotly_the_extra_is_named(tmp_path, monkeypatch, capsys):
     make_run(tmp_path, "run")
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    monkeypatch.setitem(sys.modules, "plotly", None)
     assert main([str(tmp_path), "--format", "html"]) == 2
     assert capsys.readouterr().err.endswith("not installed: pip install -e '.[report]', or make setup\n")

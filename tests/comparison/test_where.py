@@ -54,3 +54,19 @@ def test_an_unknown_key_names_similar_ones(rows):
 def test_where_no_run_matches_the_values_of_the_key_are_named(rows):
     assert values_before(rows, ["seed=7"]) == "seed is 0, 1, 10"
     assert values_before(rows, ["optimizer=adam", "dropout=0.5", "seed=0"]) == "model.dropout is 0.1, null"
+
+
+def test_a_list_of_options_is_shown_and_asked_for_as_it_is_typed(tmp_path):
+    make_run(tmp_path, "a", choices={"callback": ["default", "early_stopping"]}, typed=["callback=[default,x]"])
+    make_run(
+        tmp_path, "b", choices={"callback": "default"}, config={"data.size": [28, 28], "data.columns": ["a b", "c"]}
+    )
+    rows = rows_in(tmp_path)
+    assert rows[0].settings["callback"] == "[default,early_stopping]"
+    assert (rows[1].settings["data.size"], rows[1].settings["data.columns"]) == ("[28,28]", '["a b","c"]')
+    for condition, kept in (
+        ("callback=[default,early_stopping]", "a"),
+        ("callback=default", "b"),
+        ("size=[28,28]", "b"),
+    ):
+        assert "".join(row.directory.name for row in select(rows, [condition])) == kept
