@@ -119,12 +119,14 @@ def _runs(folder: Path) -> set[Path]:
 
 
 def write_result(name: str, result: str) -> None:
-    """Put what a job's command has printed below it in docs/tasks.md."""
-    text, result = TASKS.read_text(encoding="utf-8"), re.sub(r", [\d.]+ s\)", ")", result)
-    begin = text.index(f"## {name}\n")
-    section, rest = text[begin:].partition("\n## ")[0], text[begin:].partition("\n## ")[1:]
-    section = re.sub(r"(```\n[^`]*?)(\n# prints .*)?\n```", rf"\1\n# prints {result}\n```", section, count=1)
-    TASKS.write_text(text[:begin] + section + "".join(rest), encoding="utf-8")
+    """Put what a job's training commands have printed in docs/tasks.md, each below its own."""
+    results = iter(re.sub(r", [\d.]+ s\)", ")", result).split(", then "))
+    before, heading, after = TASKS.read_text(encoding="utf-8").partition(f"## {name}\n")
+    section, *rest = after.partition("\n## ")
+    section = re.sub(r"^# prints .*\n", "", section, flags=re.MULTILINE)
+    trained = re.compile(r"^python -m src\.train (?!--multirun).*$", re.MULTILINE)
+    section = trained.sub(lambda command: f"{command[0]}\n# prints {next(results)}", section)
+    TASKS.write_text("".join((before, heading, section, *rest)), encoding="utf-8")
 
 
 def _line(row: dict[str, str]) -> str:

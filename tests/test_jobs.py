@@ -64,7 +64,22 @@ def test_the_page_of_tasks_has_each_job_as_it_is():
             *(job.command, *sweep),
         ]
         assert f"<run> new{job.rows}\n" in block
+        results = re.findall(
+            r"^python -m src.train (?!--multirun).*\n# prints \S+ \S+  \(epoch \d+ of \d+\)$", block, re.M
+        )
+        assert len(results) == block.count("# prints") == len(trained) - len(sweep)
         assert ("Needs own-code.md" in TASKS.read_text().partition(f"## {name}\n")[2].partition("\n## ")[0]) == job.own
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", [name for name, job in JOBS.items() if not job.first])
+def test_the_page_says_what_a_command_prints(name, tmp_path):
+    """But for the last digits, which other machines round otherwise."""
+    job = JOBS[name]
+    printed = train(*job.words(), *write_files(tmp_path, job), cwd=tmp_path).stdout
+    said = re.search(rf"src.train {re.escape(job.command)}\n# prints (\S+) (\S+)  \(", TASKS.read_text())
+    metric, value = printed.split()[:2]
+    assert metric == said[1] and float(value) == pytest.approx(float(said[2]), rel=0.01, abs=0.01)
 
 
 def test_the_code_is_short():

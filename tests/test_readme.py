@@ -90,6 +90,11 @@ def test_add_your_own(copy, overrides):
     assert re.match(r"val/accuracy [01]\.\d+", found.stdout), found.stdout
 
 
+def test_the_page_of_options_has_each_option_of_data():
+    page = PAGES[ROOT / "docs" / "options.md"]
+    assert [file.stem for file in (ROOT / "conf" / "data").glob("*.yaml") if f"`{file.stem}`" not in page] == []
+
+
 def test_pictures_and_links_are_there():
     linked = set()
     for path, whole in PAGES.items():

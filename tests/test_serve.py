@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from src.data.digit_scenes.digits import load_digits
+from tests.support import forks
 from tests.support.helpers import only_run, train
 from tests.support.pages import SERVE, blocks
 
@@ -50,6 +51,15 @@ def output_of(command, folder):
 
 def test_in_python(folder, run):
     (code,) = blocks(SERVE, "In Python, with TensorFlow", "python", run=run)
+    served = signatures(folder / run)["serving_default"](image=load_digits()[0][:3])
+    wanted = [str(number) for number in served["class"].numpy()]
+    assert output_of([sys.executable, "-P", "-c", code], folder) == f"{wanted}\n"
+
+
+def test_in_python_with_keras(folder, run):
+    made = forks.run("src.export", [str(run), "--to", "keras"], cwd=folder)
+    assert made.returncode == 0, made.stderr
+    (code,) = blocks(SERVE, "In Python, with Keras", "python", run=run)
     served = signatures(folder / run)["serving_default"](image=load_digits()[0][:3])
     wanted = [str(number) for number in served["class"].numpy()]
     assert output_of([sys.executable, "-P", "-c", code], folder) == f"{wanted}\n"

@@ -29,11 +29,13 @@ from src.sweeps.preload import preload
 ROOT = Path(__file__).resolve().parents[2]
 OWN = (
     "data",
+    "data.transforms",
     "model",
     "learner",
     "loss",
     "metric",
     "callback",
+    "schedule",
 )  # groups whose options may name what is in a package `mine`
 # The project first, then what the tests themselves were given, as another Hydra.
 PYTHONPATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
