@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-extras test-next test-cluster lint format schema benchmark setup clean
+.PHONY: help train new test test-extras test-next test-cluster lint format schema benchmark setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -18,12 +18,15 @@ help: ## list the targets
 # A value typed as make's own variable would be lost in silence.
 NOTHING :=
 OVERRIDES := $(subst \ $(NOTHING),_,$(MAKEOVERRIDES))# make writes a space within a value as "\ "
-ifneq (,$(filter-out ARGS=% PYTHON=% VENV=%,$(OVERRIDES)))
-$(error Give options as ARGS="$(filter-out ARGS=% PYTHON=% VENV=%,$(OVERRIDES))")
+ifneq (,$(filter-out ARGS=% PYTHON=% VENV=% DIR=%,$(OVERRIDES)))
+$(error Give options as ARGS="$(filter-out ARGS=% PYTHON=% VENV=% DIR=%,$(OVERRIDES))")
 endif
 
 train: $(READY) ## train a model:  make train ARGS="optimizer=adam epochs=20"
 	@$(RUN) src.train $(value ARGS)
+
+new: $(READY) ## make a folder for code and options of your own:  make new DIR=../mine
+	@$(RUN) src.new "$(DIR)"
 
 test: $(READY) ## run the tests:  make test  or  make test ARGS="tests/training/test_trainer.py -x"
 	@$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder $(value ARGS)

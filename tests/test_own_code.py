@@ -13,7 +13,9 @@ from src.config import targets
 from tests.jobs import OWN_CODE, Job, own_code, own_targets, write_files
 from tests.support.helpers import ROOT, only_run, train
 
-COMMANDS = re.findall(r"^python -m src\.train (.*)$", OWN_CODE.read_text(encoding="utf-8"), re.MULTILINE)
+COMMANDS = re.findall(
+    r"^python -m src\.train (.*)$", OWN_CODE.read_text(encoding="utf-8").partition("\n## ")[2], re.MULTILINE
+)  # those before are of a folder that tests/test_new.py makes
 SMALL = ("epochs=3", "data.limit=0.3", "trainer.threads=1", "callback.export=null", "callback.images=null")
 
 

@@ -164,7 +164,8 @@ def _value(key: str, check: Check | None, options: Options, described: str | Non
 def _node(group: str, partial: Iterable[str], options: Options) -> Schema:
     """Of a mapping that names its object, or changes arguments of one of these that another file names."""
     known = list(options.targets[group])
-    packages = "|".join(re.escape(name).replace(r"keras\.", r"keras\.(src\.)?") for name in targets.packages(group))
+    listed = targets.packages(group, of_user=False)
+    packages = "|".join(re.escape(name).replace(r"keras\.", r"keras\.(src\.)?") for name in listed)
     any_listed = {"type": "string", "pattern": rf"^({packages})(\.|$)"}
     named = [
         {"if": {"required": ["_target_"], "properties": {"_target_": {"const": name}}}, "then": _reference(name)}

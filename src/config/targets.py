@@ -4,7 +4,8 @@
     resolve("keras.optimizers.Adam", group="optimizer")
     model = build(config["model"], key="model")
 
-`conf/targets.txt` lists the packages of each group, and nobody's config can change that file. A name is judged twice.
+`conf/targets.txt` lists the packages of each group, and `targets.local.txt` beside it those of the user's own; nobody's
+config can change these files. A name is judged twice.
 First as it is written: it must lie in a listed package, and only such packages are imported. Then the object that it
 leads to, by its own module and name: it must be a class or function that is defined at the top level of a module of a
 listed package, so that no name leads through a module to what that has imported. Of Keras, whose functions build
@@ -199,9 +200,15 @@ def build(node: Any, *, key: str, **arguments: Any) -> Any:
     return built
 
 
-def packages(group: str) -> tuple[str, ...]:
-    """Those that `conf/targets.txt` lists for a group."""
-    return _read(FILE).get(group, ())
+def packages(group: str, *, of_user: bool = True) -> tuple[str, ...]:
+    """Those that `conf/targets.txt` lists for a group, and those of the user's own file beside it."""
+    own = _read(local_file()).get(group, ()) if of_user and local_file().exists() else ()
+    return (*_read(FILE).get(group, ()), *own)
+
+
+def local_file() -> Path:
+    """The list of a user's own packages, which git does not track, so that the project is pulled without merging."""
+    return FILE.with_name("targets.local.txt")
 
 
 @functools.cache
