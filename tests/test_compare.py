@@ -71,7 +71,7 @@ def test_a_best_within_an_epoch_has_the_numbers_of_its_own_step_everywhere(best_
     assert f"in epoch {best['epoch']}, step {best['step']}\n" in shown and "best train" not in shown
     assert f"best val: loss {best['val/loss']:.6f}  accuracy {best['val/accuracy']:.6f}\n" in shown
 
-    of_best = {tag: points[-1] for (split, tag), points in read_scalars(run / "summaries").items() if not split}
+    of_best = {tag: points[-1] for (split, tag), points in read_scalars(run / "summaries").items() if split == "val"}
     assert of_best["best/val/loss"] == (best["step"], pytest.approx(best["val/loss"]))
     assert of_best["best_epoch/val/accuracy"] == (best["step"], pytest.approx(best["val/accuracy"]))
     for name in ("train/loss", "train/accuracy"):  # of epoch 1, which was the best before

@@ -5,7 +5,7 @@
             norm = float(state.gradient_norms[-1])
             self.files.guard(self.files.write, tf.summary.scalar, "train", state.step, {"norm": norm})
 
-TensorBoard calls each folder with an event file a run: `train`, `val`, and "", which is the directory itself.
+TensorBoard calls each folder with an event file a run: `train`, `val`, and of older runs "", the directory itself.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
     Hparams(directory="run/summaries", record="run")
 
 The settings are all that run.json says of the run, so that the table is complete however the runs differ. The metrics
-are the last values in `train` and `val`, then `best/epoch` and `best/<monitor>`, and as `best_epoch/<metric>` the
-others of the best step: NaN where an earlier best had one and this one, a validation within an epoch, has not. With
-`evaluate_test=true`, `test/<metric>` too.
+are `best/epoch` and `best/<monitor>`, as `best_epoch/<metric>` the others of the best step, and the last values of the
+split that the monitored metric is of. One is NaN where an earlier best had it and this one, a validation within an
+epoch, has not. With `evaluate_test=true`, `test/<metric>` too.
 TensorBoard shows five of each unasked: of the settings those that differ, of the metrics the first by name, which the
-best belong to. The run that it has for all this is the directory itself.
+best belong to. The run that it has for all this is that split's, so that its selector has two for each of ours; runs
+that began with one of their own, the directory itself, keep it.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Hparams(EventCallback):
 
     def on_train_begin(self, state: TrainState) -> None:
         super().on_train_begin(state)
+        self._split = _split(self.files, state)
         record = json.loads(self._record.read_text()) if self._record.exists() else {}
         if "config" not in record:
             log.debug("no hyperparameters for TensorBoard: %s does not say the config", self._record)
@@ -59,9 +61,9 @@ class Hparams(EventCallback):
         if state.improved and state.best:
             others = {f"{OTHERS}{name}": value for name, value in metrics.items() if name != state.monitor}
             best = {"best/epoch": float(state.best.epoch), f"best/{state.monitor}": metrics[state.monitor], **others}
-            earlier = [tag for split, tag in self.files.written if not split and tag.startswith(OTHERS)]
+            earlier = [tag for split, tag in self.files.written if split == self._split and tag.startswith(OTHERS)]
             values = dict.fromkeys(earlier, math.nan) | best
-            self.files.guard(self.files.write, tf.summary.scalar, "", state.step, values)
+            self.files.guard(self.files.write, tf.summary.scalar, self._split, state.step, values)
 
     def on_train_end(self, state: TrainState) -> None:
         self._write_once(metadata.SESSION_END_INFO_TAG, summary.session_end_pb(api_pb2.STATUS_SUCCESS))
@@ -70,7 +72,7 @@ class Hparams(EventCallback):
         """Write what was measured after training, at the best step."""
         files = EventFiles(self._directory, step=state.step)
         step = state.best.step if state.best else state.step
-        files.guard(files.write, tf.summary.scalar, "", step, metrics)
+        files.guard(files.write, tf.summary.scalar, _split(files, state), step, metrics)
         files.make_durable()
         files.close()
 
@@ -78,7 +80,12 @@ class Hparams(EventCallback):
         def write(tag: str, message: Any) -> None:
             tf.summary.experimental.write_raw_pb(message.SerializeToString())
 
-        self.files.guard(self.files.write, write, "", 0, {tag: message})
+        self.files.guard(self.files.write, write, self._split, 0, {tag: message})
+
+
+def _split(files: EventFiles, state: TrainState) -> str:
+    """That of the monitored metric; "" where a run has begun so."""
+    return "" if any(not split for split, _ in files.written) else state.monitor.partition("/")[0]
 
 
 def flat_settings(choices: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

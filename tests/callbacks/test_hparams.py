@@ -32,8 +32,8 @@ def fit(folder, *, epochs=2, trainer=None, **callbacks):
     return trainer
 
 
-def plugin_data(folder) -> dict[str, bytes]:
-    events = EventAccumulator(str(folder / "summaries"))
+def plugin_data(folder, split="val") -> dict[str, bytes]:
+    events = EventAccumulator(str(folder / "summaries" / split))
     events.Reload()
     return events.PluginTagToContent(metadata.PLUGIN_NAME)
 
@@ -68,13 +68,37 @@ def test_the_best_epoch(run):
     best, found = trainer.state.best, written(run / "summaries")
     metrics = recorder.epochs[best.epoch - 1]
     assert best.epoch <= 2
-    last = {tag: points[-1] for (split, tag), points in found.items() if not split and tag.startswith("best")}
+    last = {tag: points[-1] for (split, tag), points in found.items() if split == "val" and tag.startswith("best")}
     assert last["best/epoch"] == (best.step, best.epoch)
     assert last["best/val/accuracy"] == (best.step, pytest.approx(best.value))
     for name in ("train/loss", "train/accuracy", "val/loss"):
         assert last[f"best_epoch/{name}"] == (best.step, pytest.approx(metrics[name]))
     assert len(last) == 5
-    assert {tag for split, tag in read_scalars(run / "summaries") if not split} == set(last)
+    own = {"loss", "accuracy", "learning_rate"}
+    assert {tag for split, tag in read_scalars(run / "summaries") if split == "val"} == own | set(last)
+    assert {split for split, _ in found} == {"train", "val"}  # each is a run to TensorBoard
+
+
+@pytest.mark.exhaustive
+def test_the_split_is_that_of_the_monitor(run):
+    fit(run, trainer=small_trainer(monitor="train/loss", mode="min"))
+    found = written(run / "summaries")
+    assert {split for split, tag in found if tag.startswith(("best/", "_hparams_"))} == {"train"}
+
+
+def test_a_run_that_began_with_one_of_its_own_keeps_it(run):
+    """As it was before version 1: the table has it once, and all of its bests."""
+    interrupt = InterruptAt(6)
+    interrupt.trainer = trainer = small_trainer(monitor="val/accuracy", mode="max")
+    with pytest.raises(Interrupted):
+        fit(run, trainer=trainer, interrupt=interrupt)
+    for path in (run / "summaries" / "val").glob("events*"):
+        path.rename(run / "summaries" / path.name)
+    trainer.resume()
+    fit(run, trainer=trainer)
+    assert set(plugin_data(run, "")) == {metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG}
+    found = written(run / "summaries")
+    assert {split for split, tag in found if tag.startswith(("best/", "_hparams_"))} == {""}
 
 
 @pytest.mark.exhaustive
@@ -89,7 +113,7 @@ def test_written_once_however_often_it_is_resumed(run):
     fit(run, trainer=trainer)
     fit(run, trainer=trainer)
     found = written(run / "summaries")
-    assert len(found["", metadata.SESSION_START_INFO_TAG]) == len(found["", metadata.SESSION_END_INFO_TAG]) == 1
+    assert len(found["val", metadata.SESSION_START_INFO_TAG]) == len(found["val", metadata.SESSION_END_INFO_TAG]) == 1
     assert all(len({step for step, _ in points}) == len(points) for points in found.values())
 
 
