@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train new test test-extras test-next test-cluster lint format schema benchmark setup clean
+.PHONY: help train new test test-extras test-next test-cluster lint format schema hashes benchmark setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -64,6 +64,13 @@ format: $(READY) ## put the code in the style that lint wants
 
 schema: $(READY) ## write what editors know of the files in conf/, after a change of options or of what they name
 	@$(RUN) src.config.schema
+
+# Of what the code imports, without the extras; uv asks the index for hashes and downloads nothing else.
+HASHES := $(VENV)/hashes
+hashes: $(READY) ## write requirements.txt, for  pip install --require-hashes -r requirements.txt  (Python 3.11)
+	@[ -x $(HASHES)/bin/uv ] || $(PIP) --target $(HASHES) uv
+	@$(HASHES)/bin/uv pip compile -q pyproject.toml -c constraints.txt --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header -o requirements.txt
 
 benchmark: $(READY) ## measure speed and memory in half an hour, printed as ratios; or:  make benchmark ARGS="loop"
 	@$(RUN) benchmarks $(or $(value ARGS),speed)

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -103,6 +104,16 @@ def test_pictures_and_links_are_there():
         assert [link for link in links if link and not (path.parent / link).is_file()] == [], path
         linked |= {(path.parent / link).resolve() for link in links}
     assert [page.name for page in PAGES if page.parent != ROOT and page not in linked] == []
+
+
+def test_hashes_are_of_what_the_project_needs_in_the_versions_of_make():
+    text, pin = (ROOT / "requirements.txt").read_text(), re.compile(r"^([a-z][^=\s]*)==(\S+)", re.MULTILINE)
+    hashed, constraints = dict(pin.findall(text)), dict(pin.findall((ROOT / "constraints.txt").read_text().lower()))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {re.split(r"[<>=~]", name)[0].replace("_", "-") for name in project["dependencies"]} <= set(hashed)
+    assert hashed.items() <= constraints.items()
+    assert len(re.findall(r"==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", text)) == len(hashed)
+    assert "://" not in text and "index" not in text
 
 
 @pytest.mark.parametrize(
