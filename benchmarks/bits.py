@@ -37,6 +37,7 @@ from src.training.manifest import newest_good, read_manifest
 # Differences that are meant: (config, kind of result, key): why. `*` stands for any letters.
 KNOWN: dict[tuple[str, str, str], str] = {
     ("*", "events", "* learning_rate step *"): "it is the rate of the step taken; it was the next one's",
+    ("*", "events", ". best*"): "HParams' numbers are written in the monitored split; they had a folder of their own",
 }
 
 _DIGITS = ("data=digits", "model=cnn", "model.filters=4", "model.dense=8", "batch_size=128", "epochs=2")

@@ -15,10 +15,13 @@ import tensorflow as tf
 
 from benchmarks.errors import errors
 from src.callbacks.checkpoint import Checkpoint
-from src.callbacks.events import EventFiles
+from src.callbacks.events import MOST_WAITING, EventFiles, SummaryError, read_values
+from src.callbacks.histograms import Histograms
+from src.callbacks.images import Images
 from src.callbacks.summaries import Summaries, read_scalars
 from src.common.files import replace, replacing
 from src.config.compose import ConfigError, compose
+from src.data.images.image_data import ImageData
 from src.data.pipeline import InMemory
 from src.evaluate import load_config
 from src.models.mlp import mlp
@@ -55,6 +58,8 @@ class Disk:
         patch.setattr(TrainState, "snapshot", lambda state: self._note_snapshot(state))
 
     def _note_snapshot(self, state: TrainState) -> Snapshot:
+        for open_files in EventFiles._open.values():
+            until_written(open_files)
         files = [path for path in self._top.rglob("*") if path.match("*.jsonl") or path.match("events.*")]
         self._counted = {path: path.stat().st_size for path in [*files, *self._top.rglob("run.json")]}
         return self._snapshot(state)
@@ -83,6 +88,11 @@ class Disk:
                     lost.append(f"name of {path.relative_to(self._top)}")
                 path = path.parent
         return lost
+
+
+def until_written(files: EventFiles) -> None:
+    """Wait for the events that have been given to be written."""
+    files._thread.submit(lambda: None).result()
 
 
 def fit(run: Path, *, epochs: int = 2, **callbacks: Callback):
@@ -166,6 +176,7 @@ class Lossy(Callback):
 
     def on_epoch_end(self, state, metrics):
         if state.epoch == 2:
+            until_written(EventFiles._open[self._files])
             [path] = (self._files / "val").glob("events*")
             if self._whole:  # where the first of a record's writes fails, nothing of it is there
                 *_, before, _ = _ends(path)
@@ -207,6 +218,92 @@ def test_events_after_the_checkpoint_go_even_where_those_between_are_lost(tmp_pa
     assert read_scalars(tmp_path) == {("train", "loss"): [(2, 2.0), (4, 4.0), (6, 6.0), (8, 8.0)]}
 
 
+class Pace(Callback):
+    """Events are written before training goes on, or, if late, none of three epochs before these have ended."""
+
+    def __init__(self, files: Path, *, late: bool) -> None:
+        self._files, self._late, self._go_on = files, late, threading.Event()
+
+    def on_train_begin(self, state):
+        if self._late:
+            EventFiles.shared(self._files, step=state.step)._thread.submit(self._go_on.wait)
+
+    def on_epoch_end(self, state, metrics):
+        if not self._late:
+            until_written(EventFiles._open[self._files])
+        elif state.epoch == 3:
+            assert not read_scalars(self._files)
+            self._go_on.set()
+
+
+def test_an_event_that_is_written_late_is_that_of_its_step(tmp_path):
+    images, labels = digits(64)
+    data = ImageData(**dict.fromkeys(("train", "val"), (images, labels)), num_classes=10, batch_size=16, seed=0)
+    for name in ("late", "straight"):
+        folder = tmp_path / name
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(0)
+        files = {"directory": str(folder)}
+        trainer = make_trainer(
+            mlp(input_shape=(8, 8, 1), num_classes=10, hidden_units=(4,)),
+            callbacks={
+                "summaries": Summaries(**files, every_steps=1, graph=False),
+                "histograms": Histograms(**files, enabled=True),
+                "images": Images(**files, data=data, best=str(folder), picture=str(folder / "picture.png")),
+                "pace": Pace(folder, late=name == "late"),
+            },
+        )
+        trainer.fit(data.train, data.val, epochs=3)
+    found, expected = (
+        sorted(
+            (split, step, value.SerializeToString())
+            for split, step, value in read_values(tmp_path / name)
+            if value.tag != "steps_per_second"
+        )
+        for name in ("late", "straight")
+    )
+    tags = {value.tag for _, _, value in read_values(tmp_path / "late")}
+    assert tags >= {"loss", "batch_loss", "predictions", "gradient_norms"} and any("kernel" in tag for tag in tags)
+    assert found == expected
+
+
+def test_an_event_that_cannot_be_written_ends_training_with_the_ways_out(tmp_path):
+    """At the next event, where no checkpoint comes before; nothing is written after it."""
+
+    def refused(tag: str, value: float) -> None:
+        raise OSError("no space left")
+
+    files = EventFiles(tmp_path, step=0)
+    files.write(tf.summary.scalar, "train", 1, {"loss": 1.0})
+    files.write(refused, "train", 2, {"loss": 2.0})
+    until_written(files)
+    for again in (lambda: files.write(tf.summary.scalar, "train", 3, {"loss": 3.0}), files.make_durable):
+        with pytest.raises(SummaryError, match=r"no summaries.*\(no space left\)\. Make room"):
+            again()
+    files.close()
+    assert read_scalars(tmp_path) == {("train", "loss"): [(1, 1.0)]}
+
+
+def test_training_is_only_so_far_ahead_of_its_events(tmp_path):
+    files, go_on, given = EventFiles(tmp_path, step=0), threading.Event(), []
+    files._thread.submit(go_on.wait)
+
+    def give() -> None:
+        for step in range(MOST_WAITING + 1):
+            files.write(tf.summary.scalar, "train", step, {"loss": float(step)})
+            given.append(step)
+
+    with ThreadPoolExecutor(1) as pool:
+        giving = pool.submit(give)
+        with pytest.raises(TimeoutError):
+            giving.result(timeout=3)
+        assert len(given) == MOST_WAITING
+        go_on.set()
+        giving.result()
+    files.close()
+    assert read_scalars(tmp_path) == {("train", "loss"): [(step, float(step)) for step in range(MOST_WAITING + 1)]}
+
+
 def test_training_writes_events_while_others_are_fsynced(tmp_path, monkeypatch):
     files, begun, go_on = EventFiles(tmp_path, step=0), threading.Event(), threading.Event()
 
@@ -215,11 +312,11 @@ def test_training_writes_events_while_others_are_fsynced(tmp_path, monkeypatch):
         assert go_on.wait(10)
 
     monkeypatch.setattr("src.callbacks.events.fsync", slow)
-    files.guard(files.write, tf.summary.scalar, "train", 1, {"loss": 1.0})
+    files.write(tf.summary.scalar, "train", 1, {"loss": 1.0})
     with ThreadPoolExecutor(1) as pool:
         durable = pool.submit(files.make_durable)
         assert begun.wait(10)
-        files.guard(files.write, tf.summary.scalar, "train", 2, {"loss": 2.0})
+        files.write(tf.summary.scalar, "train", 2, {"loss": 2.0})
         go_on.set()
         durable.result()
     files.close()

@@ -3,9 +3,13 @@
     class Norms(EventCallback):
         def on_epoch_end(self, state, metrics):
             norm = float(state.gradient_norms[-1])
-            self.files.guard(self.files.write, tf.summary.scalar, "train", state.step, {"norm": norm})
+            self.files.write(tf.summary.scalar, "train", state.step, {"norm": norm})
 
 TensorBoard calls each folder with an event file a run: `train`, `val`, and of older runs "", the directory itself.
+
+Events are written in a thread of their own, in the order in which they were given, while training goes on: what is to
+be written must not change afterwards (a variable's value, not the variable), and one that cannot be written ends
+training with a later event, or before a checkpoint counts it.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ import re
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +33,7 @@ from src.training.callback import Callback
 from src.training.state import TrainState
 
 PATTERN = "events.out.tfevents.*"
+MOST_WAITING = 100  # writes that training may be ahead of the thread, so that memory is bounded
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # of a record: its length in 8 bytes, and checksums of the length and the record
 
 
@@ -40,7 +46,11 @@ class EventFiles:
             are of a start that saved nothing.
 
     Attributes:
-        written: the last step of each (split, tag).
+        written: the last step of each (split, tag), or given to be written.
+
+    Raises:
+        SummaryError: from any method, what has been given cannot be written; the message says the ways out. Training
+            ends, and goes on later from its last checkpoint, with nothing missing.
     """
 
     _open: ClassVar[dict[Path, EventFiles]] = {}
@@ -48,9 +58,11 @@ class EventFiles:
     def __init__(self, directory: Path, *, step: int) -> None:
         self.directory = directory
         self.written: dict[tuple[str, str], int] = {}
-        self._files: dict[str, _EventFile] = {}
-        self._lock = threading.RLock()  # checkpoints make durable in a thread of their own
-        self.guard(self._begin, step)
+        self._files: dict[str, _EventFile] = {}  # of the thread alone
+        self._thread, self._room = ThreadPoolExecutor(1, "events"), threading.Semaphore(MOST_WAITING)
+        self._error: Exception | None = None
+        with self._ways_out():
+            self._begin(step)
 
     @classmethod
     def shared(cls, directory: Path, *, step: int) -> EventFiles:
@@ -64,50 +76,49 @@ class EventFiles:
         return step > self.written.get((split, tag), -1)
 
     def write(self, summary: Callable[[str, Any], Any], split: str, step: int, values: Mapping[str, Any]) -> None:
-        """Call `summary(tag, value)`, as `tf.summary.scalar`, for each value that is new, and flush."""
+        """Have `summary(tag, value)`, as `tf.summary.scalar`, called for each value that is new."""
         new = {tag: value for tag, value in values.items() if self.is_new(split, tag, step)}
-        with self.writer(split).as_default(step):
+
+        def write_each() -> None:
             for tag, value in new.items():
                 summary(tag, value)
-                self.count(split, tag, step)
-        for file in self._files.values():
-            file.writer.flush()
 
-    def writer(self, split: str) -> tf.summary.SummaryWriter:
-        """The split's writer, opened at first use; tell `count` of each event that is written to it."""
-        if split not in self._files:
-            self._files[split] = _EventFile(self.directory / split)
-        return self._files[split].writer
+        self.submit(split, [(tag, step) for tag in new], write_each)
 
-    def count(self, split: str, tag: str, step: int) -> None:
-        """This has been written, and must be in the file when it is made durable."""
-        self.written[split, tag] = max(step, self.written.get((split, tag), step))
-        self._files[split].unseen.append((tag, step))
+    def submit(self, split: str, events: Sequence[tuple[str, int]], write: Callable[[], Any]) -> None:
+        """Have `write()` called, which writes these events (tag, step) to the default summary writer.
+
+        The default step is that of the last one.
+        """
+        if not events:
+            return
+        for tag, step in events:
+            self.written[split, tag] = max(step, self.written.get((split, tag), step))
+        with self._ways_out():
+            self._room.acquire()
+            self._raise_error()
+            self._thread.submit(self._write, split, events, write)
 
     def make_durable(self) -> None:
         """Put all events on the disk; TensorFlow's writers drop one that they cannot write, so they are read again."""
         with self._ways_out():
-            with self._lock:
-                changed = [file for file in self._files.values() if file.verify()]
-            for file in changed:  # while training writes on
+            for file in self._thread.submit(self._verify).result():  # while training gives more to write
                 file.fsync()
 
-    def guard(self, write: Callable[..., Any], *args: Any) -> None:
-        """Call `write(*args)`, alone; where it cannot be written, the message says the ways out.
-
-        Raises:
-            OSError: it could not; training ends, and goes on later from its last checkpoint, with nothing missing.
-        """
-        with self._ways_out(), self._lock:
-            write(*args)
+    def close(self) -> None:
+        """Close the writers; fine where that has been done. What counts has been made durable before."""
+        self._open.pop(self.directory, None)
+        self._thread.shutdown()
+        files, self._files = self._files, {}
+        for file in files.values():
+            with suppress(OSError, tf.errors.OpError):
+                file.writer.close()
 
     @contextmanager
     def _ways_out(self) -> Iterator[None]:
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
-            if isinstance(error, SummaryError):
-                raise
             # Without TensorFlow's names of ops.
             reason = re.sub(r"^\{\{.*?\}\} | \[Op:.*", "", str(error).partition("\n")[0])
             raise SummaryError(
@@ -123,13 +134,31 @@ class EventFiles:
                 delete(path)
         self.written.update(last_steps(self.directory))
 
-    def close(self) -> None:
-        """Close the writers; fine where that has been done. What counts has been made durable before."""
-        self._open.pop(self.directory, None)
-        files, self._files = self._files, {}
-        for file in files.values():
-            with suppress(OSError, tf.errors.OpError):
-                file.writer.close()
+    def _raise_error(self) -> None:
+        if self._error:
+            raise self._error
+
+    # In the thread
+
+    def _write(self, split: str, events: Sequence[tuple[str, int]], write: Callable[[], Any]) -> None:
+        try:
+            self._raise_error()  # nothing comes after what is missing
+            if split not in self._files:
+                self._files[split] = _EventFile(self.directory / split)
+            file = self._files[split]
+            with file.writer.as_default(events[-1][1]):
+                write()
+            file.writer.flush()
+            file.unseen += events
+        except Exception as error:
+            self._error = error
+        finally:
+            self._room.release()
+
+    def _verify(self) -> list[_EventFile]:
+        """Those with anything new."""
+        self._raise_error()
+        return [file for file in self._files.values() if file.verify()]
 
 
 class SummaryError(OSError):

@@ -40,8 +40,8 @@ class Histograms(EventCallback):
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         if self._enabled:
-            values = {weight.path: weight.value for weight in state.model.weights}
+            values = {weight.path: weight.value.numpy() for weight in state.model.weights}
             if self._norms:
                 values["gradient_norms"] = np.concatenate(self._norms)
             self._norms = []
-            self.files.guard(self.files.write, tf.summary.histogram, "train", state.step, values)
+            self.files.write(tf.summary.histogram, "train", state.step, values)

@@ -63,7 +63,7 @@ class Hparams(EventCallback):
             best = {"best/epoch": float(state.best.epoch), f"best/{state.monitor}": metrics[state.monitor], **others}
             earlier = [tag for split, tag in self.files.written if split == self._split and tag.startswith(OTHERS)]
             values = dict.fromkeys(earlier, math.nan) | best
-            self.files.guard(self.files.write, tf.summary.scalar, self._split, state.step, values)
+            self.files.write(tf.summary.scalar, self._split, state.step, values)
 
     def on_train_end(self, state: TrainState) -> None:
         self._write_once(metadata.SESSION_END_INFO_TAG, summary.session_end_pb(api_pb2.STATUS_SUCCESS))
@@ -72,7 +72,7 @@ class Hparams(EventCallback):
         """Write what was measured after training, at the best step."""
         files = EventFiles(self._directory, step=state.step)
         step = state.best.step if state.best else state.step
-        files.guard(files.write, tf.summary.scalar, _split(files, state), step, metrics)
+        files.write(tf.summary.scalar, _split(files, state), step, metrics)
         files.make_durable()
         files.close()
 
@@ -80,7 +80,7 @@ class Hparams(EventCallback):
         def write(tag: str, message: Any) -> None:
             tf.summary.experimental.write_raw_pb(message.SerializeToString())
 
-        self.files.guard(self.files.write, write, self._split, 0, {tag: message})
+        self.files.write(write, self._split, 0, {tag: message})
 
 
 def _split(files: EventFiles, state: TrainState) -> str:

@@ -78,12 +78,12 @@ class Images(EventCallback):
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         if self._drawable and state.epoch % self._every_epochs == 0:
-            self.files.guard(self._write_predictions, state)
+            self._write_predictions(state)
 
     def on_train_end(self, state: TrainState) -> None:
         if self._drawable and state.best:
             try:
-                self.files.guard(self._write_best, state)
+                self._write_best(state)
             except CheckpointError as error:
                 log.warning("no pictures of the best weights: %s", error)
 
@@ -93,20 +93,28 @@ class Images(EventCallback):
 
     def _write_predictions(self, state: TrainState) -> None:
         if self.files.is_new(self._split, "predictions", state.step):
-            self.files.write(write_image, self._split, state.step, {"predictions": self._sheet(state)})
+            answers = self._answers(state)
+            self.files.write(
+                lambda tag, answers: write_image(tag, self._sheet(answers)),
+                self._split,
+                state.step,
+                {"predictions": answers},
+            )
 
     def _write_best(self, state: TrainState) -> None:
         assert state.best
         with best_weights(state, self._best):
-            sheet, counts = self._sheet(state), self._confusion(state)
+            sheet, counts = self._sheet(self._answers(state)), self._confusion(state)
         replace(self._picture, png(sheet))
         title = f"{self._split}, epoch {state.best.epoch}"
         matrix = confusion_picture(counts, self._data.class_names, title=title)
         self.files.write(write_image, self._split, state.best.step, {"confusion": matrix})
 
-    def _sheet(self, state: TrainState) -> np.ndarray:
+    def _answers(self, state: TrainState) -> np.ndarray:
         self._shown = self._shown or self._first_examples()
-        predicted = np.concatenate([_predicted(state, images) for images, _ in self._shown])
+        return np.concatenate([_predicted(state, images) for images, _ in self._shown])
+
+    def _sheet(self, predicted: np.ndarray) -> np.ndarray:
         images, targets = (np.concatenate(parts) for parts in zip(*self._shown, strict=True))
         targets = np.where(self._known(targets), targets, 0)
         return examples_sheet(_pixels(images), targets, predicted, class_names=self._data.class_names)

@@ -9,6 +9,7 @@ rate that of this step, and none is written twice after a resume.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,16 +45,16 @@ class Summaries(EventCallback):
     def on_train_begin(self, state: TrainState) -> None:
         super().on_train_begin(state)
         if self._graph and not self.files.written:
-            self.files.guard(self._write_graph, state)
+            self.files.submit("train", [("graph_def", 0)], functools.partial(tf.summary.graph, state.inference.graph))
 
     def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> None:
-        self.files.guard(self._write_steps, state, metrics)
+        self._write_steps(state, metrics)
 
     def on_validation(self, state: TrainState, metrics: Mapping[str, float]) -> None:
-        self.files.guard(self._write_epoch, state, metrics)
+        self._write_epoch(state, metrics)
 
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
-        self.files.guard(self._write_epoch, state, metrics)
+        self._write_epoch(state, metrics)
 
     def _write_steps(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         steps = np.arange(state.step - len(state.losses) + 1, state.step + 1)
@@ -64,10 +65,11 @@ class Summaries(EventCallback):
                 points += [(int(step), tag, value) for step, value in zip(steps[chosen], series[chosen], strict=True)]
         if points:
             at, tags, values = zip(*points, strict=True)
-            with self.files.writer("train").as_default():
+
+            def write() -> None:
                 self._write_points(tf.constant(at, tf.int64), tf.constant(tags), tf.constant(values))
-            for step, tag, _ in points:
-                self.files.count("train", tag, step)
+
+            self.files.submit("train", [*zip(tags, at, strict=True)], write)
         rates = {name: metrics[name] for name in ("learning_rate", "steps_per_second")}
         self.files.write(tf.summary.scalar, "train", state.step, rates)
 
@@ -76,11 +78,6 @@ class Summaries(EventCallback):
         for split in sorted({key.partition("/")[0] for key in metrics}):
             own = {key.partition("/")[2]: value for key, value in metrics.items() if key.startswith(f"{split}/")}
             self.files.write(tf.summary.scalar, split, state.step, own | rate)
-
-    def _write_graph(self, state: TrainState) -> None:
-        with self.files.writer("train").as_default():
-            tf.summary.graph(state.inference.graph)
-        self.files.count("train", "graph_def", 0)
 
 
 def read_scalars(directory: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:

@@ -110,7 +110,7 @@ def test_masks(tmp_path):
     assert callback._confusion(trainer.state).sum() == 9 * 28 * 48
     masks[masks == 255] = 0
     shown = examples_sheet(images[:3], masks[:3], predicted(trainer, images[:3]), class_names=data.class_names)
-    np.testing.assert_array_equal(callback._sheet(trainer.state), shown)
+    np.testing.assert_array_equal(callback._sheet(callback._answers(trainer.state)), shown)
 
 
 class AlwaysRandom(keras.layers.Layer):
