@@ -163,7 +163,9 @@ CASES = {
             BARE_OURS: Row({"files": False}, ours=True),
             "bare graph loop": Row({"bare": True}, {OURS: None, BARE_OURS: 0.97}),
         },
-        agreement=("batch_size=64", "data.transforms.flip=null"),
+        # Adam makes whole steps of gradients that are zero but for rounding, as before batch normalisation, unless its
+        # epsilon is larger than these.
+        agreement=("batch_size=64", "data.transforms.flip=null", "optimizer.epsilon=0.001"),
         loss_tolerance=1e-4,
         accuracy_tolerance=None,
         quick_accuracy_tolerance=None,

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import input, loop, memory, saves, start, sweeps, threads
 from benchmarks.figures import Figure, finish
-from benchmarks.pairs import ROOT
+from benchmarks.pairs import ROOT, BenchmarkError
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- measured -->", "<!-- end -->"
@@ -25,24 +27,35 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks speed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args(argv)
-    printed = finish(measure())
+    figures, failed = measure()
+    printed = finish(figures)
     if options.write:
         write(PAGE, printed)
-    return 0
+    return int(failed)
 
 
-def measure() -> list[Figure]:
-    """Everything, in turn."""
-    return [
-        *loop.measure("cnn", repeats=5),
-        *loop.measure("article", repeats=3),
-        *start.measure(repeats=5),
-        *sweeps.measure(rounds=3),
-        *input.measure(repeats=3),
-        *memory.measure(),
-        *saves.measure(repeats=3),
-        *threads.measure(repeats=3),
-    ]
+PARTS: dict[str, Callable[[], list[Figure]]] = {
+    "cnn": lambda: loop.measure("cnn", repeats=5),
+    "article": lambda: loop.measure("article", repeats=3),
+    "start": lambda: start.measure(repeats=5),
+    "sweeps": lambda: sweeps.measure(rounds=3),
+    "input": lambda: input.measure(repeats=3),
+    "memory": memory.measure,
+    "saves": lambda: saves.measure(repeats=3),
+    "threads": lambda: threads.measure(repeats=3),
+}
+
+
+def measure() -> tuple[list[Figure], bool]:
+    """Everything in turn, and whether a part failed; the others count all the same."""
+    figures, failed = [], False
+    for name, part in PARTS.items():
+        try:
+            figures += part()
+        except BenchmarkError as error:
+            failed = True
+            print(f"error: {name}: {error}", file=sys.stderr, flush=True)
+    return figures, failed
 
 
 def write(page: Path, printed: str) -> None:
