@@ -26,6 +26,11 @@ from benchmarks.pairs import ROOT, ProcessFailed
 TRAIN = (sys.executable, "-m", "src.train")
 FINISHED = ("data=digits", "model=mlp", "epochs=1", "callback.export=null")
 JOBS = 1000
+COMPOSE = """
+import hydra
+with hydra.initialize_config_dir({folder!r}, version_base="1.3"):
+    hydra.compose("train")
+"""
 CASES = {
     "cnn": ("data=digits", "model=cnn"),
     "unet_mobilenet_v2": (
@@ -59,12 +64,16 @@ def measure(*, repeats: int) -> list[Figure]:
         Figure(f"CPU s over `import hydra`: {label}", _differences(used[label], used["import hydra"]), at_most=0.15)
         for label in ("--help", "a finished run again", "a mistake")
     ]
+    floors = {"Hydra's compose alone": "import hydra", "import keras": "import tensorflow"}
+    for label, start in floors.items():  # below which no figure here can come
+        figures.append(Figure(f"CPU s over `{start}`: {label}", _differences(used[label], used[start])))
     for case in CASES:
         for what, goal in (("first epoch", 0.5), ("whole command", 0.9 if case == "cnn" else None)):
             theirs = _differences(used[f"{case}, fit"], used["import tensorflow"])
             ours = _differences(used[f"{case}, {what}"], used["import tensorflow"])
             shares = [one / other for one, other in zip(ours, theirs, strict=True)]
             figures.append(Figure(f"{case}: CPU, {what} / plain fit", shares, at_most=goal))
+        figures.append(Figure(f"{case}: CPU s over `import tensorflow`: plain fit", theirs))
     planned = [1e3 * seconds / JOBS for seconds in _differences(used["planning"], used["a mistake"])]
     return [*figures, Figure(f"CPU ms to plan a job, of {JOBS}", planned, at_most=5)]
 
@@ -76,7 +85,9 @@ def _commands(folder: Path) -> dict[str, tuple[tuple[str, ...], int]]:
     write_pets(folder, train=PETS, test=1)
     commands: dict[str, tuple[tuple[str, ...], int]] = {
         "import hydra": ((sys.executable, "-c", "import hydra"), 0),
+        "Hydra's compose alone": ((sys.executable, "-c", COMPOSE.format(folder=str(ROOT / "conf"))), 0),
         "import tensorflow": ((sys.executable, "-c", "import tensorflow"), 0),
+        "import keras": ((sys.executable, "-c", "import tensorflow, keras"), 0),
         "--help": ((*TRAIN, "--help"), 0),
         "a finished run again": ((*TRAIN, *FINISHED), 0),
         "a mistake": ((*TRAIN, "epochs=0"), 2),
