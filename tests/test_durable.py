@@ -252,6 +252,7 @@ def test_an_event_that_is_written_late_is_that_of_its_step(tmp_path):
                 "images": Images(**files, data=data, best=str(folder), picture=str(folder / "picture.png")),
                 "pace": Pace(folder, late=name == "late"),
             },
+            steps_per_call=1,
         )
         trainer.fit(data.train, data.val, epochs=3)
     found, expected = (
