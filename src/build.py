@@ -6,6 +6,7 @@ trainer = build_trainer(cfg, data, run_dir=Path("outputs/digits/x"))
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -34,6 +35,7 @@ from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints
 from src.training.learner import SEED
 from src.training.manifest import BEST
+from src.training.replicas import Mirrored, Replicated
 from src.training.state import kept
 from src.training.trainer import Trainer
 
@@ -41,7 +43,7 @@ log = logging.getLogger(__name__)
 
 # Callbacks without which a run has no record, cannot go on, or is another.
 NEEDED = ("record", "checkpoint", "early_stopping", "reduce_on_plateau")
-BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback", "learner")
+BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback", "learner", "strategy")
 # What is not in the config, and given to what is built.
 GIVEN = {
     "optimizer": frozenset(["learning_rate"]),
@@ -57,7 +59,7 @@ WEIGHTS = ".weights.h5"  # files of Keras's save_weights
 OF_PROCESS_OR_DATA = ("threads", "limit_train_batches", "limit_val_batches", "overfit_batches")
 
 
-def set_up_process(*, threads: int, deterministic: bool = True) -> int:
+def set_up_process(*, threads: int, deterministic: bool = True, strategy: Mirrored | None = None) -> int:
     """Set the process's thread count before any op has run, make its ops deterministic, and set Keras's defaults.
 
     Returns the count in force: a process that has already run ops keeps the threads that it began with.
@@ -73,8 +75,18 @@ def set_up_process(*, threads: int, deterministic: bool = True) -> int:
     keras.config.set_epsilon(KERAS["epsilon"])
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+    if strategy:
+        try:
+            strategy.start()
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     tf.zeros([])  # starts the runtime here, where the caller may hold back what it announces
     return threads
+
+
+def build_strategy(cfg: DictConfig) -> Mirrored | None:
+    """The strategy of a config, not started; None where it trains on one device."""
+    return cast("Mirrored | None", _build(cfg, "strategy"))
 
 
 def check(cfg: DictConfig) -> None:
@@ -117,6 +129,7 @@ def build_trainer(
     run_dir: Path,
     extra_callbacks: Mapping[str, Callback] | None = None,
     restores: bool = False,
+    strategy: Mirrored | None = None,
 ) -> Trainer:
     """Everything that a run needs, in a trainer that knows nothing of configs.
 
@@ -124,6 +137,7 @@ def build_trainer(
         run_dir: where callbacks write.
         extra_callbacks: called after those of the config, and before `checkpoint`.
         restores: whether a checkpoint will give the weights, so that those of `init_from` need not be there any more.
+        strategy: started; None makes a trainer of one device, whatever the config says.
 
     Raises:
         ConfigError: a target that does not exist, arguments that it does not take, class weights for another number
@@ -139,8 +153,10 @@ def build_trainer(
     keras.utils.clear_session()  # layers are named as in a fresh process
     keras.config.set_dtype_policy(cfg.get("precision") or "float32")
     keras.utils.set_random_seed(cfg.seed)  # here: preparing data may have drawn random numbers
+    scope = strategy.running.scope if strategy else contextlib.nullcontext
     try:
-        model = _model(cfg, data)
+        with scope():
+            model = _model(cfg, data)
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         raise Shortage(
             f"model ({cfg.model.get('_target_')!s}) does not fit in memory: give a smaller one, as with fewer "
@@ -151,7 +167,8 @@ def build_trainer(
     elif place:
         load_weights(model, place)
     cfg.optimizer = _without_nulls(cfg.optimizer)
-    optimizer = _build(cfg, "optimizer", learning_rate=_build(cfg, "schedule"))
+    with scope():
+        optimizer = _build(cfg, "optimizer", learning_rate=_build(cfg, "schedule"))
     callbacks = _callbacks(cfg, data, extra_callbacks or {})
     options = cast(dict[str, Any], OmegaConf.to_container(cfg.trainer, resolve=True))
     options = {key: value for key, value in options.items() if key not in OF_PROCESS_OR_DATA}
@@ -163,7 +180,10 @@ def build_trainer(
         "metrics": {name: metric for name, metric in (_build(cfg, "metric") or {}).items() if metric is not None},
         "loss_scaling": cfg.get("precision") == "mixed_float16",
     }
-    if cfg.get("learner"):
+    if strategy:
+        supervised |= {name: options.pop(name) for name in OF_LEARNER if name in options}
+        supervised = {"learner": Replicated(strategy=strategy.running, batch_size=cfg.batch_size, **supervised)}
+    elif cfg.get("learner"):
         supervised |= {name: options.pop(name) for name in OF_LEARNER if name in options}
         supervised |= {} if teacher is None else {"teacher": teacher}
         supervised = {"learner": _build(cfg, "learner", **supervised)}

@@ -33,6 +33,7 @@ from src.config.help import help_text
 from src.runs.branch import branch
 from src.runs.execute import execute
 from src.runs.run import Run
+from src.runs.workers import as_worker
 
 
 def main() -> None:
@@ -82,7 +83,8 @@ def _run(cfg: DictConfig) -> None:
         action, set_aside = run.decide()
         print(f"{action}{', what is there being set aside' if set_aside else ''}\n{run.directory}")
     else:
-        execute(run)
+        with as_worker(run) as here:
+            execute(here)
 
 
 def _sweep(overrides: list[str], config_name: str) -> None:

@@ -45,6 +45,8 @@ NOT_IDENTITY = {
     *("callback.checkpoint.every_seconds", "callback.summaries.every_steps", "callback.summaries.graph"),
     *("trainer.steps_per_call", "data.cache_dir", "data.download", "data.max_memory_gib", "callback.export._partial_"),
     "evaluate_test",
+    "strategy.devices",
+    "strategy.port",
 }
 NOT_IDENTITY_OF_A_DATASET = {"data.data_dir"}
 ORDERED = {"data.transforms", "data.mask_colors"}

@@ -92,6 +92,12 @@ BEFORE_TENSORFLOW = {
     "precision=float16": ["'float16'", "mixed_float16"],
     "trainer.clip_norm=-1": ["trainer.clip_norm is -1", "above 0"],
     "trainer.gradient_accumulation_steps=0": ["trainer.gradient_accumulation_steps is 0", "null"],
+    "strategy=mirrored strategy.devices=0": ["strategy.devices is 0", "at least 1", "null"],
+    "strategy=mirrored trainer.jit_compile=true": ["trainer.jit_compile does not go with a strategy", "leave one"],
+    "strategy=multi_worker evaluate_test=true": [
+        "evaluate_test does not go with strategy=multi_worker",
+        "src.evaluate",
+    ],
     "monitor=val/acuracy": ["'val/acuracy'", "Did you mean val/accuracy?"],
     "monitor=val/loss": ["mode=min or mode=max"],
     "metric=segmentation_full monitor=val/iuo/cat mode=max": ["'val/iuo/cat'", "val/mean_iou", "val/iou/<class>"],

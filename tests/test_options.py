@@ -31,8 +31,9 @@ from src.training.state import TrainState
 from tests.support.folders import write_classes, write_pairs
 from tests.support.prepared import write_labels, write_pets
 
-NO_PART_OF_A_RUN = {"hydra", "search"}
-OPTIONS = sorted(path for path in CONFIG_DIR.glob("*/*.yaml") if path.parent.name not in NO_PART_OF_A_RUN)
+NOT_TRIED = {"hydra", "search"}  # no part of a run
+NOT_TRIED |= {"strategy"}  # of a whole process: tests/training/test_replicas.py has it
+OPTIONS = sorted(path for path in CONFIG_DIR.glob("*/*.yaml") if path.parent.name not in NOT_TRIED)
 # What others of their kind stand for, or that takes long; an option that is new is tried.
 EXHAUSTIVE = {
     "callback": {"default", "early_stopping"},  # which test_resume.py has

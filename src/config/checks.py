@@ -202,12 +202,28 @@ def check_values(plain: dict[str, Any], config: dict[str, Any], origins: Origins
             f"{origins.named(key)}{key} is {parts}, and batch_size is {rows}: a batch is computed in so many parts, "
             "each of at least one example; give fewer, or a larger batch_size"
         )
+    for key in ("learner", "trainer.jit_compile") if config.get("strategy") else ():
+        if at(config, key.split(".")) not in (..., None, False):
+            raise ConfigError(
+                f"{origins.named(key)}{key} does not go with a strategy, whose replicas take the plain steps of "
+                "Supervised together; leave one of the two out"
+            )
+    if is_of_workers(config) and config["evaluate_test"]:
+        raise ConfigError(
+            f"{origins.named('evaluate_test')}evaluate_test does not go with strategy=multi_worker, of whose processes "
+            "only the first has the best weights; once the run is over, type python -m src.evaluate RUN split=test"
+        )
     if (done := config["parent"]["epoch"]) is not None and config["epochs"] <= done:
         raise ConfigError(
             f"epochs is {config['epochs']}, and {config['resume']} has done {done}: "
             "a branch counts those of its parent, so give more"
         )
     _check_members(config, origins)
+
+
+def is_of_workers(config: Mapping[str, Any]) -> bool:
+    """Whether several processes train the run together."""
+    return ((config.get("strategy") or {}).get("_target_") or "").endswith(".MultiWorker")
 
 
 def _check_arguments(plain: dict[str, Any], config: dict[str, Any], origins: Origins) -> None:

@@ -357,7 +357,10 @@ def check_sweep(
     check_twice(parsed)
     first = [_first(override) for override in parsed]
     options: dict[str, Any] = {"config_dir": config_dir, "config_name": config_name, "is_known": is_known}
-    return compose([*first, "hydra.mode=MULTIRUN"], starts=True, **options)
+    cfg = compose([*first, "hydra.mode=MULTIRUN"], starts=True, **options)
+    if checks.is_of_workers(cfg):
+        raise ConfigError("strategy=multi_worker does not go with --multirun: start each run's processes by itself")
+    return cfg
 
 
 def _first(override: Override) -> str:

@@ -53,6 +53,8 @@ NOT_IDENTITY = (
     "callback.summaries.every_steps",
     "callback.summaries.graph",
     "trainer.steps_per_call",
+    "strategy.devices",  # the record says how many replicas there were
+    "strategy.port",
     "data.cache_dir",
     "data.download",
     "data.max_memory_gib",

@@ -31,7 +31,7 @@ from src.config.moved import new_name
 FILE = ROOT / "conf" / "targets.txt"
 
 GROUPS = (
-    *("model", "optimizer", "schedule", "loss", "metric", "learner", "data", "data.transforms", "callback"),
+    *("model", "optimizer", "schedule", "loss", "metric", "learner", "strategy", "data", "data.transforms", "callback"),
     *("hydra.launcher", "hydra.sweeper", "hydra.callbacks"),
 )
 # Keras's kinds are asked of Keras's own classes alone where others may do as well.

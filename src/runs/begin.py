@@ -82,6 +82,19 @@ def begin(run: Run, record: Record, before: RecordValues, prints: dict[str, Any]
     )
 
 
+def keep_parallelism(record: Record, before: RecordValues, *, threads: int, replicas: int | None) -> None:
+    """Record what last bits depend on; that a run goes on on another number of replicas is told."""
+    known, then = record.values["environment"], before["environment"].get("replicas")
+    if before["status"] == "completed":  # which is only measured
+        replicas = then
+    now: dict[str, Any] = {**known, "threads": threads} | ({"replicas": replicas} if replicas else {})
+    if then and replicas and then != replicas:
+        change = f"replicas {then} -> {replicas}"
+        log.warning("continued on other devices, so last bits may differ; the data's order does not: %s", change)
+        now["changes"] = [*known["changes"], f"{change} (after epoch {before['epoch']})"]
+    record.update(environment=now)
+
+
 def keep_code(run: Run, record: Record, *, epoch: int) -> None:
     """Keep what no commit has of the code of this run, which goes on after `epoch`, and say so in its record."""
     prints, known = record.values["fingerprints"], record.values["environment"]

@@ -32,7 +32,7 @@ from src.common.text import plural
 from src.config.checks import plain_values, resolved_node
 from src.config.hydra_settings import PLUGINS, check_settings
 from src.config.identity import register_resolvers
-from src.runs.begin import begin, keep_code, now
+from src.runs.begin import begin, keep_code, keep_parallelism, now
 from src.runs.branch import begin_branch
 from src.runs.commands import next_commands, print_next, python, threads_advice
 from src.runs.decision import Action
@@ -221,31 +221,29 @@ def _build(run: Run, record: Record, before: RecordValues, *, threads: int | Non
         from src.runs.record_callback import RecordCallback
 
         # XLA lacks deterministic kernels for some ops, max-pooling's gradient among them, and then refuses all.
-        threads = build.set_up_process(threads=wanted, deterministic=not cfg.trainer.jit_compile)
+        strategy = build.build_strategy(cfg)
+        threads = build.set_up_process(threads=wanted, deterministic=not cfg.trainer.jit_compile, strategy=strategy)
     if threads != wanted:
         raise ConfigError(
             f"this run needs {wanted} threads, and its process already runs {threads}: "
             f"jobs of one sweep share a process. Type its command alone, or give trainer.threads={threads}"
         )
-    record.update(environment={**record.values["environment"], "threads": threads})
+    keep_parallelism(record, before, threads=threads, replicas=strategy.replicas if strategy else None)
     watch(is_users)
     build.check(cfg)
     data = build.build_data(cfg)
-    keeper = RecordCallback(
-        record=record,
-        seconds_before=before["seconds"],
-        validate_every_steps=cfg.trainer.get("validate_every_steps"),
-    )
+    every = cfg.trainer.get("validate_every_steps")
+    keeper = RecordCallback(record=record, seconds_before=before["seconds"], validate_every_steps=every)
     trainer = build.build_trainer(
         cfg,
         data,
         run_dir=run.directory,
         extra_callbacks={"record": keeper},
         restores=bool(cfg.parent.config_hash or listed(run.directory / "checkpoints")),
+        strategy=strategy,
     )
-    parameters = trainer.model.count_params()
-    record.update(parameters=parameters, class_names=list(data.class_names))
-    log.info("%s  %s parameters  threads: %d", run.directory, f"{parameters:,}", threads)
+    record.update(parameters=trainer.model.count_params(), class_names=list(data.class_names))
+    log.info("%s  %s parameters  threads: %d", run.directory, f"{record.values['parameters']:,}", threads)
     return trainer, data
 
 
@@ -317,6 +315,7 @@ def _restore(run: Run, trainer: Trainer, data: Data) -> None:
         peak = run.cfg.optimizer.get("learning_rate")
         if faint := preflight.schedule_problem(state, epochs=run.cfg.epochs, steps_per_epoch=steps, peak=peak):
             log.warning("%s", faint)
+    trainer.learner.begin_alike(state)
     if restored:
         log.info("continuing after step %d, epoch %d, from %s", state.step, state.epoch, restored)
 

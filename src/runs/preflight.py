@@ -187,9 +187,15 @@ def naming_failures() -> Iterator[None]:
     Raises:
         DataError: a target that is none of the model's classes, or a number that a layer has no row for.
         Shortage: it cannot allocate what training needs.
+        RuntimeError: another process that trains the run has ended.
     """
     try:
         yield
+    except tf.errors.UnavailableError as error:
+        raise RuntimeError(
+            "another process that trains this run has ended; its message says why. Start all with the same command, "
+            "which goes on from the last checkpoint"
+        ) from error
     except tf.errors.InvalidArgumentError as error:
         if not (found := _NOT_THERE.search(str(error))):
             raise

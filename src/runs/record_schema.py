@@ -86,6 +86,7 @@ class Environment(TypedDict):
     python: str | None
     processor: str | None
     threads: int | None
+    replicas: int | None  # of a strategy
     git: Git | None
     packages: dict[str, str | None]
     keras: dict[str, Any] | None

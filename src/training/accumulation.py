@@ -41,7 +41,7 @@ def by_outputs(
     learner: Supervised, inputs: Nest, targets: Nest = None, weights: Nest = None
 ) -> tuple[tf.Tensor, Gradients]:
     """In parts, for any loss; metrics are updated."""
-    examples, one = examples_of(inputs), learner.scaled(tf.ones([]))
+    examples, one = learner.examples_in_step(inputs), learner.scaled(tf.ones([]))
     outputs = _outputs_of_parts(learner, inputs)
     with tf.GradientTape() as tape:
         tape.watch(outputs)

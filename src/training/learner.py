@@ -86,11 +86,14 @@ class Supervised:
         metrics: by name, `loss` among them.
         parts: gradient_accumulation_steps.
         loss_scale: None without loss_scaling.
+        is_alone: whether no other process takes the same steps.
 
     Raises:
         ValueError: a metric is called `loss`; a number is out of its range; the optimizer scales the loss or
             accumulates gradients by itself; the model is not built.
     """
+
+    is_alone = True
 
     def __init__(
         self,
@@ -220,7 +223,7 @@ class Supervised:
             for optimizer, gradients, variables in updates:
                 if self._clip_norm is not None:
                     gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=norm)
-                optimizer.apply(gradients, variables)
+                self.take_step(optimizer, gradients, variables)
             return True
 
         tf.cond(finite, update, lambda: False)
@@ -229,6 +232,23 @@ class Supervised:
             self.loss_scale.update(finite)
             finite |= overflows
         return tf.where(finite, loss, math.nan), tf.cast(norm, tf.float32)
+
+    def agreed(self, value: int) -> int:
+        """The largest of the numbers that processes which train together give here; a process alone gives its own."""
+        return value
+
+    def begin_alike(self, state: object) -> None:
+        """Give all processes that train together the first one's state."""
+
+    def take_step(
+        self, optimizer: keras.optimizers.Optimizer, gradients: Gradients, variables: Sequence[keras.Variable]
+    ) -> None:
+        """Apply an optimizer's gradients, as they are at last."""
+        optimizer.apply(gradients, variables)
+
+    def examples_in_step(self, inputs: Nest) -> tf.Tensor:
+        """Of how many examples `inputs` are all that a step computes: int32 []."""
+        return examples_of(inputs)
 
     def variables(self) -> dict[str, list[keras.Variable]]:
         """All that steps change, by group and in saved order: what a checkpoint holds."""

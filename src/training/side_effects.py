@@ -37,7 +37,12 @@ SUMMARIES = frozenset(
     ]
 )
 # Stateful in TensorFlow's books, so that they are neither moved nor left out, though they hold nothing.
-HARMLESS = frozenset(["Assert", "PrintV2", "CheckNumerics", "CheckNumericsV2", "StatelessRandomGetAlg"])
+HARMLESS = frozenset(
+    [
+        *("Assert", "PrintV2", "CheckNumerics", "CheckNumericsV2", "StatelessRandomGetAlg"),
+        *("CollectiveReduceV2", "CollectiveGatherV2"),  # of the replicas of one step
+    ]
+)
 # Ops that call functions: the attributes that name these, and how many inputs are not theirs. In a loop and a branch
 # names are those of the graph around, in a tf.function they begin anew.
 CALLS: Mapping[str, tuple[tuple[str, ...], int]] = {
@@ -84,15 +89,15 @@ def side_effects(function: tf.types.experimental.ConcreteFunction) -> list[SideE
 def written(effects: Iterable[SideEffect], variables: Iterable[keras.Variable]) -> list[keras.Variable]:
     """Those of the variables that are written."""
     handles = {id(effect.resource) for effect in effects if effect.resource is not None}
-    return [variable for variable in variables if id(variable.value.handle) in handles]
+    return [variable for variable in variables if not handles.isdisjoint(_handles(variable.value))]
 
 
 def constants(variables: Iterable[tf.Variable], *, saved: Iterable[tf.Variable]) -> dict[str, list[str]]:
     """The SHA-256 of each variable that is not saved, by name; of several of one name in their own order."""
-    handles = {id(variable.handle) for variable in saved}
+    handles = {handle for variable in saved for handle in _handles(variable)}
     found: dict[str, list[str]] = {}
     for variable in variables:
-        if id(variable.handle) not in handles:
+        if handles.isdisjoint(_handles(variable)):
             content = tf.io.serialize_tensor(variable).numpy()
             found.setdefault(variable.name.removesuffix(":0"), []).append(hashlib.sha256(content).hexdigest())
     return {name: sorted(hashes) for name, hashes in sorted(found.items())}
@@ -116,8 +121,8 @@ def check_resumable(
         ValueError: an op draws random numbers, runs Python or writes what is not saved; naming each, its layer and the
             way out.
     """
-    handles = {id(variable.value.handle) for variable in saved}
-    names = {id(variable.handle): variable.name.removesuffix(":0") for variable in others}
+    handles = {handle for variable in saved for handle in _handles(variable.value)}
+    names = {handle: variable.name.removesuffix(":0") for variable in others for handle in _handles(variable)}
     layers = {layer.name for layer in inner_layers(model)}
     found: dict[tuple[str, str, str], str] = {}
     for effect in effects:
@@ -135,6 +140,12 @@ def check_resumable(
         + "\n"
         + "\n".join(ways_out)
     )
+
+
+def _handles(variable: tf.Variable) -> set[int]:
+    """The identities of its handles, one for each replica that has it."""
+    each = variable.values if isinstance(variable, tf.distribute.DistributedValues) else [variable]
+    return {id(of_one.handle) for of_one in each}
 
 
 class _Walk:

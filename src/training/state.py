@@ -134,7 +134,7 @@ class TrainState:
     def measured_weights(self) -> Iterator[None]:
         """The model has the weights that are evaluated and exported: the optimizer's averages, if it keeps some."""
         optimizer = self.optimizer
-        if self.holds_averages or not optimizer.use_ema or not int(optimizer.iterations):
+        if self.holds_averages or not optimizer.use_ema or not int(optimizer.iterations.numpy()):
             yield
             return
         with kept(self.model.trainable_variables):
@@ -261,18 +261,22 @@ class TrainState:
         if self._copied != identities:  # some metrics make theirs when they are first updated
             variables = self.variables()
             self._copied, self._copy = identities, tf.function(lambda: _copies(variables), autograph=False)
-        progress = json.dumps(asdict(self._progress))
-        return Snapshot(self.step, self.epoch, progress, self.manifest(), self._copy())
+        return Snapshot(self.step, self.epoch, self.progress, self.manifest(), self._copy())
 
     def tensors(self) -> tf.train.Checkpoint:
         """Everything that determines the future, as plain lists: Keras objects leave seeds and averages out."""
-        self._progress_json.assign(json.dumps(asdict(self._progress)))
+        self._progress_json.assign(self.progress)
         lists = {group: [v.value for v in variables] for group, variables in self.variables().items()}
         return tf.train.Checkpoint(**lists, progress=self._progress_json)
 
-    def load_progress(self) -> None:
-        """Take the progress that a restored checkpoint brought in `tensors()`."""
-        values = json.loads(self._progress_json.numpy())
+    @property
+    def progress(self) -> str:
+        """The part that Python holds, as JSON."""
+        return json.dumps(asdict(self._progress))
+
+    def load_progress(self, progress: str | None = None) -> None:
+        """Take the progress given, or what a restored checkpoint brought in `tensors()`."""
+        values = json.loads(self._progress_json.numpy() if progress is None else progress)
         best = values.pop("best")
         self._progress = TrainingProgress(**values, best=best and Best(**best))
 

@@ -177,7 +177,7 @@ class Trainer:
     def interrupt(self, reason: str) -> None:
         """Ask `fit` to stop after the step it is in. May be called from another thread."""
         self._interrupt_reason = reason
-        self._stop.assign(True)
+        self._stop.assign(self.learner.is_alone)  # others would wait for its next step: all stop after a call
 
     def resume(self) -> None:
         """Forget an interruption, so that `fit` can go on."""
@@ -248,7 +248,7 @@ class Trainer:
             if callback.every_steps:
                 lengths.append(callback.every_steps - step % callback.every_steps)
             lengths += [at - step for at in callback.at_steps if at > step]
-        return min(lengths)
+        return -self.learner.agreed(-min(lengths))
 
     def _log(self, metrics: dict[str, float]) -> None:
         state = self.state
@@ -389,8 +389,8 @@ class Trainer:
             callback.make_durable()
 
     def _raise_if_interrupted(self) -> None:
-        if self._interrupt_reason:
-            raise Interrupted(self._interrupt_reason)
+        if self.learner.agreed(bool(self._interrupt_reason)):
+            raise Interrupted(self._interrupt_reason or "another worker was asked to stop")
 
 
 def _graph(run: tf.types.experimental.PolymorphicFunction, batches: Batches) -> Any:

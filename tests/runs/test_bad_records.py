@@ -128,7 +128,7 @@ TEXT, NUMBER, TEXTS, OBJECT = "abc", 3, ["abc"], {"a": None}
 KEYS = {
     **dict.fromkeys(("id", "name", "status", "monitor", "mode", "started", "finished", "cleaned", "config_hash"), TEXT),
     **dict.fromkeys(("epoch", "step", "epochs", "parameters", "seed", "seconds", "best.value", "best.epoch"), NUMBER),
-    **dict.fromkeys(("metrics.a", "parent.step", "environment.threads", "process.pid"), NUMBER),
+    **dict.fromkeys(("metrics.a", "parent.step", "environment.threads", "process.pid", "environment.replicas"), NUMBER),
     **dict.fromkeys(("overrides", "flags", "environment.changes"), TEXTS),
     **dict.fromkeys(("best", "metrics", "choices", "config", "resolved", "derived", "fingerprints", "process"), OBJECT),
     **dict.fromkeys(("parent", "error", "environment", "environment.git", "environment.packages"), OBJECT),

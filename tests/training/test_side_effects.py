@@ -362,12 +362,17 @@ def test_a_variable_that_is_only_read_must_be_the_same_after_an_interruption(tmp
 @pytest.mark.parametrize("op", sorted(HARMLESS))
 def test_a_harmless_op_holds_nothing(op):
     """Each on the list is called stateful by TensorFlow, has no resource, and gives the same twice."""
+    alone = {"group_size": 1, "instance_key": 1, "ordering_token": []}
     calls = {
         "Assert": lambda: tf.raw_ops.Assert(condition=True, data=["text"]),
         "PrintV2": lambda: tf.raw_ops.PrintV2(input="text", output_stream="file:///dev/null"),
         "CheckNumerics": lambda: tf.raw_ops.CheckNumerics(tensor=[1.0], message="text"),
         "CheckNumericsV2": lambda: tf.raw_ops.CheckNumericsV2(tensor=[1.0], message="text"),
         "StatelessRandomGetAlg": lambda: tf.raw_ops.StatelessRandomGetAlg(),
+        "CollectiveGatherV2": lambda: tf.raw_ops.CollectiveGatherV2(input=[1.0], group_key=1, **alone),
+        "CollectiveReduceV2": lambda: tf.raw_ops.CollectiveReduceV2(
+            input=[1.0], group_key=2, merge_op="Add", final_op="Id", **alone
+        ),
     }
 
     @tf.function
