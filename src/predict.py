@@ -121,8 +121,9 @@ def predict(run: Path, record: RecordValues, files: Sequence[Path], *, base: Pat
     """
     model = load_model(_exported(run, record))
     names = record["class_names"]
-    write = Writer(output, base, names if len(names) == model.classes else [str(i) for i in range(model.classes)])
     read = ImageReader(model.channels, {**record.get("derived", {}), **record.get("config", {})})
+    names = names if len(names) == model.classes else [str(i) for i in range(model.classes)]
+    write = Writer(output, base, names, read.fit)
     write.begin(files)
     began = time.perf_counter()
     done, skipped = [], []

@@ -14,8 +14,9 @@ from PIL import Image
 from src.callbacks.export import export
 from src.common.pictures import overlay, palette
 from src.data.digit_scenes.digits import digit_indices, load_digits
-from src.data.images.files import BadImage, resized
+from src.data.images.files import BadImage
 from src.data.images.find import find_images
+from src.data.images.resizing import resized
 from src.inspection.predict_images import check_output, class_mask, earlier_pictures
 from src.runs.record import Record
 from tests.support import forks

@@ -223,15 +223,19 @@ def png(picture: np.ndarray) -> bytes:
     return _png(Image.fromarray(picture))
 
 
-def mask_png(mask: np.ndarray, classes: int) -> bytes:
+def mask_png(mask: np.ndarray, classes: int, *, has_unseen: bool = False) -> bytes:
     """A mask of integers [H, W] as a PNG file's bytes, whose pixels are the class numbers.
 
     Up to 256 classes have their colours in its palette (8 bits); more make it gray, of 16 bits.
+
+    Args:
+        has_unseen: whether the highest number of these bits, 255 or 65535, is of pixels whose class is not known.
     """
-    if classes > 256:
+    if classes > 256 - has_unseen:
         return _png(Image.fromarray(mask.astype(np.uint16)))
     image = Image.fromarray(mask.astype(np.uint8))
-    image.putpalette(palette(classes).tobytes())
+    colours = palette(classes).tobytes()
+    image.putpalette(colours.ljust(3 * 256, b"\0") if has_unseen else colours)
     return _png(image, bits=8)
 
 

@@ -20,6 +20,7 @@ from src.data.digit_scenes.digits import digit_indices, load_digits
 from src.data.digit_scenes.scenes import CLASS_NAMES
 from src.data.images.files import ImageSize, Reading, height_and_width
 from src.data.images.image_data import ImageData
+from src.data.images.resizing import Fit
 
 
 @enforce_ranges
@@ -86,6 +87,7 @@ def digit_scenes(
     seed: int,
     data_dir: str | None = None,
     image_size: ImageSize | None = None,
+    resize: Fit | None = None,
     in_memory: bool = True,
     shuffle: bool = True,
     transforms: Mapping[str, Callable | None] = MappingProxyType({}),
@@ -96,6 +98,7 @@ def digit_scenes(
 
     Args:
         image_size: resize images [48, 48, 3] and masks [48, 48] to this height and width, or [height, width].
+        resize: how they get there: None is `stretch`, `pad` and `crop` keep the aspect; edges are background.
         in_memory: keep the splits in memory; False streams them from disk.
         data_dir: of TensorFlow Datasets; None takes its default.
 
@@ -107,8 +110,9 @@ def digit_scenes(
 
     _check_version(dataset, f"digit_scenes:{builder.DigitScenes.VERSION}")
     prepared = builder.prepare(data_dir)
-    resize = None if image_size is None else height_and_width(image_size)
-    splits: dict[str, Any] = {name: examples(prepared, name, resize=resize) for name in SPLITS}
+    size = None if image_size is None else height_and_width(image_size)
+    reading = Reading(size=size, fit=resize, outside=0)
+    splits: dict[str, Any] = {name: examples(prepared, name, reading) for name in SPLITS}
     if in_memory:
         splits = {name: arrays(split) for name, split in splits.items()}
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "transforms": transforms}
@@ -116,16 +120,16 @@ def digit_scenes(
     return ImageData(**splits, num_classes=11, class_names=CLASS_NAMES, **options)
 
 
-def examples(builder, split: str, *, resize: tuple[int, int] | None = None) -> tf.data.Dataset:
+def examples(builder, split: str, reading: Reading) -> tf.data.Dataset:
     """A split's single examples in stored order: (image uint8 [H, W, C], mask uint8 [H, W])."""
 
     @do_not_convert
     def pair(features):
         image, mask = features["image"], features["segmentation_mask"][..., 0]
-        if resize:
-            parts = tf.numpy_function(Reading(size=resize).resize, (image, mask), (tf.uint8, tf.uint8))
+        if reading.size:
+            parts = tf.numpy_function(reading.resize, (image, mask), (tf.uint8, tf.uint8))
             image, mask = (
-                tf.ensure_shape(part, [*resize, *stored.shape[2:]])
+                tf.ensure_shape(part, [*reading.size, *stored.shape[2:]])
                 for part, stored in zip(parts, (image, mask), strict=True)
             )
         return image, mask

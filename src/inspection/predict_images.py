@@ -23,8 +23,9 @@ import numpy as np
 from src.common.files import literal, replace
 from src.common.logs import escaped, importing
 from src.common.pictures import mask_png, overlay, png, strips
-from src.data.images.files import FEW_BITS, MODES, BadImage, Reading, count_pixels, resized
+from src.data.images.files import FEW_BITS, MODES, BadImage, Reading, count_pixels
 from src.data.images.find import MASKS, OVERLAYS, RESULTS
+from src.data.images.resizing import Fit, fitted, resized, windows
 
 BATCH_IMAGES = 16
 BATCH_VALUES = 16_000_000  # pixels and class scores together in a batch of more than one image
@@ -135,12 +136,13 @@ class ImageReader:
         config: the run's, by dotted key.
 
     Attributes:
+        fit: how images get to the model's size, as in training.
         dark: files of 16 bits whose values may be meant to have fewer.
     """
 
     def __init__(self, channels: int, config: Mapping[str, Any]) -> None:
         options = {name: config.get(f"data.{name}") for name in ("apply_exif", "bit_depth")}
-        self._reading = Reading(channels, **options)
+        self._reading, self.fit = Reading(channels, **options), config.get("data.resize")
         self.dark: list[Path] = []
 
     def __call__(self, file: Path) -> np.ndarray | BadImage:
@@ -193,13 +195,14 @@ class Writer:
         output: the folder.
         base: images are named relative to it.
         class_names: one for each class.
+        fit: how images got to the model's size.
 
     Attributes:
         stopped: whether no picture is written any more.
     """
 
-    def __init__(self, output: Path, base: Path, class_names: Sequence[str]) -> None:
-        self._output, self._base, self._names = output, base, class_names
+    def __init__(self, output: Path, base: Path, class_names: Sequence[str], fit: Fit | None = None) -> None:
+        self._output, self._base, self._names, self._fit = output, base, class_names, fit
         self._writing, self.stopped = threading.Lock(), False
 
     def stop(self) -> None:
@@ -219,15 +222,22 @@ class Writer:
         entry = {"file": str(file), "width": image.shape[1], "height": image.shape[0]}
         if scores.ndim == 1:
             return {**entry, **self._label(scores, int(classes))}
-        size = image.shape[:2]
-        mask = classes if classes.shape == size else class_mask(scores, size)
+        taken, placed = windows(image.shape[:2], classes.shape, self._fit)
+        scores, classes, size = scores[placed], classes[placed], image[taken].shape[:2]
+        seen = classes if classes.shape == size else class_mask(scores, size)
+        is_whole, count = size == image.shape[:2], len(self._names)
+        mask = shown = seen
+        if not is_whole:
+            unseen = 255 if count < 256 else 65535
+            mask, shown = (np.full(image.shape[:2], label, np.uint16) for label in (unseen, 0))
+            mask[taken] = shown[taken] = seen
         mask_path, overlay_path = pictures_of(file, self._base)
         for path in (mask_path, overlay_path):
             (self._output / path).parent.mkdir(parents=True, exist_ok=True)
-        self._write_picture(mask_path, mask_png(mask, len(self._names)))
-        self._write_picture(overlay_path, png(overlay(image[..., :3], mask, len(self._names))))
-        counts = np.bincount(mask.ravel(), minlength=len(self._names))
-        shares = {name: float(n / mask.size) for name, n in zip(self._names, counts, strict=True) if n}
+        self._write_picture(mask_path, mask_png(mask, count, has_unseen=not is_whole))
+        self._write_picture(overlay_path, png(overlay(image[..., :3], shown, count)))
+        counts = np.bincount(seen.ravel(), minlength=count)
+        shares = {name: float(n / seen.size) for name, n in zip(self._names, counts, strict=True) if n}
         return {**entry, "mask": str(mask_path), "overlay": str(overlay_path), "shares": shares}
 
     def _write_picture(self, path: Path, content: bytes) -> None:
@@ -288,14 +298,14 @@ def _predicted(
     """What `write` returns of each file of a batch; no pixels stay behind."""
     read = dict(zip(batch, pool.map(reader, batch), strict=True))
     images = {file: image for file, image in read.items() if not isinstance(image, BadImage)}
-    answers = _answers(model, list(images.values()), pool)
+    answers = _answers(model, list(images.values()), reader.fit, pool)
     results = dict(zip(images, pool.map(write, images, images.values(), answers), strict=True))
     return [(file, image if isinstance(image, BadImage) else results[file]) for file, image in read.items()]
 
 
-def _answers(model: Model, images: Sequence[np.ndarray], pool: ThreadPoolExecutor) -> list[Answer]:
+def _answers(model: Model, images: Sequence[np.ndarray], fit: Fit | None, pool: ThreadPoolExecutor) -> list[Answer]:
     """The model's answer to each image, asked together for those of one size."""
-    inputs = list(pool.map(lambda image: resized(image, model.size or image.shape[:2]), images))
+    inputs = list(pool.map(lambda image: fitted(image, model.size or image.shape[:2], fit), images))
     places = defaultdict(list)
     for place, image in enumerate(inputs):
         places[image.shape].append(place)

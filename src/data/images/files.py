@@ -27,6 +27,7 @@ from src.common.machine import free_memory
 from src.common.ranges import Count, Flag, Range, enforce_ranges
 from src.common.text import size as as_size
 from src.data.images.png_chunks import without_metadata
+from src.data.images.resizing import Fit, fitted, fitted_mask
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by channels
@@ -90,6 +91,8 @@ class Reading:
     Args:
         channels: of images: 1 is gray, 3 RGB, 4 RGB and opacity.
         size: (H, W) to resize to.
+        fit: None is `stretch`; `pad` and `crop` keep the aspect, with black edges or without what is too long.
+        outside: the label of the edges of masks.
         apply_exif: False leaves pixels as they are stored, None is True.
         bit_depth: of gray values that are stored in 16 bits so many count, 8 to 16; None is 16, or what the file says.
 
@@ -101,6 +104,12 @@ class Reading:
     size: tuple[int, int] | None = None
     apply_exif: Flag | None = None
     bit_depth: BitDepth | None = None
+    fit: Fit | None = None
+    outside: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.fit and self.size is None:
+            raise ValueError(f"data.resize={self.fit} says how images get to data.image_size: give that too")
 
     @property
     def is_upright(self) -> bool:
@@ -160,10 +169,19 @@ class Reading:
             return Decoded(upright(values), turn, palette=numbers)
 
     def resize(self, image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """An image, and its mask [H, W] or label [], at `size`."""
+        """An image, and its mask [H, W] or label [], at `size`.
+
+        Raises:
+            ValueError: a mask would get edges that have no label.
+        """
         if self.size is None:
             return image, target
-        return resized(image, self.size), resized_nearest(target, self.size) if target.ndim else target
+        if target.ndim and self.fit == "pad" and self.outside is None:
+            raise ValueError(
+                "data.resize=pad gives masks edges, which must count nowhere: give them a label, data.ignore_label=255"
+            )
+        image = fitted(image, self.size, self.fit)
+        return image, fitted_mask(target, self.size, self.fit, outside=self.outside or 0) if target.ndim else target
 
 
 def why_too_deep(bits: int, bit_depth: int, *, is_deep_colour: bool = False) -> str | None:
@@ -194,30 +212,6 @@ def height_and_width(size: ImageSize) -> tuple[int, int]:
 def by(size: tuple[int, ...]) -> str:
     """Height by width, for eyes."""
     return f"{size[0]} x {size[1]}"
-
-
-def resized(image: np.ndarray, shape: tuple[int, int], *, rows: slice | None = None) -> np.ndarray:
-    """An image uint8 [H, W, C], or scores float32 [H, W], at another height and width: bilinear, antialiased.
-
-    Args:
-        rows: only these of the result.
-    """
-    start, stop, _ = (rows or slice(None)).indices(shape[0])
-    if image.shape[:2] == shape:
-        return image[start:stop]
-    flat = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else np.ascontiguousarray(image)
-    height, width = image.shape[:2]
-    box = (0, start * height / shape[0], width, stop * height / shape[0])
-    small = Image.fromarray(flat).resize((shape[1], stop - start), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(small).reshape(stop - start, shape[1], *image.shape[2:])
-
-
-def resized_nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A mask [H, W] of any dtype at another height and width: each new pixel has the value at its centre."""
-    if mask.shape == shape:
-        return mask
-    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(mask.shape, shape, strict=True))
-    return mask[rows[:, None], columns]
 
 
 @contextmanager

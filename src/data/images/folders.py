@@ -103,7 +103,7 @@ def image_folder(options: FolderOptions) -> ImageData:
         ignore_color=options.ignore_color,
     )
     usable, sizes, num_classes = _usable(layout, classes, options, reading)
-    reading = replace(reading, size=reading.size or _only_size(root, sizes))
+    reading = replace(reading, size=reading.size or _only_size(root, sizes), outside=classes.ignore_label)
     splits = split_examples(usable, val_share=options.val_share, test_share=options.test_share, seed=options.split_seed)
     _check_splits(layout, usable, splits)
     names = classes.names or tuple(map(str, range(num_classes)))
@@ -111,7 +111,8 @@ def image_folder(options: FolderOptions) -> ImageData:
     files = {split: Files(root, tuple(examples), reading, classes, dtype) for split, examples in splits.items()}
     loaded, held = in_memory(files, str(root), max_memory_gib=options.max_memory_gib)
     where = "on disk" if loaded == files else "in memory"
-    _log_found(layout, splits, names, f"{by(reading.size or ())}, {size(held)} {where}")
+    resized = f"{by(reading.size or ())}{f' by {reading.fit}' if reading.fit else ''}"
+    _log_found(layout, splits, names, f"{resized}, {size(held)} {where}")
     told = {"num_classes": num_classes, "class_names": names, "ignore_label": classes.ignore_label}
     return options.image_data(**loaded, **told, limit=options.limit)
 

@@ -10,6 +10,7 @@ from src.common.ranges import Count, Flag, Positive, Share, enforce_ranges
 from src.data.data import Limit
 from src.data.images.files import BitDepth, ImageSize, Reading, height_and_width
 from src.data.images.image_data import ImageData
+from src.data.images.resizing import Fit
 
 
 @enforce_ranges
@@ -21,6 +22,8 @@ class ImageOptions:
         batch_size, seed, shuffle, transforms, limit: as `ImageData`'s.
         image_size: resize to this height and width, or [height, width]: images bilinear and antialiased, masks to the
             nearest pixel. Needed where images have several sizes.
+        resize: how they get there: None is `stretch`; the others keep the aspect. `pad` leaves black edges, in masks
+            edges of ignore_label; `crop` leaves out what is too long, at both ends.
         class_names: in the order of their numbers.
         ignore_label: a target that counts nowhere.
         val_share, test_share: of the examples, where no split is of this name; 0 takes none.
@@ -33,6 +36,7 @@ class ImageOptions:
     batch_size: Count
     seed: int
     image_size: ImageSize | None = None
+    resize: Fit | None = None
     class_names: Sequence[str] | None = None
     ignore_label: int | None = None
     val_share: Share = 0.1
@@ -47,7 +51,7 @@ class ImageOptions:
     def reading(self, channels: int) -> Reading:
         """How files are read; of images so many channels."""
         shape = None if self.image_size is None else height_and_width(self.image_size)
-        return Reading(channels, shape, self.apply_exif, self.bit_depth)
+        return Reading(channels, shape, self.apply_exif, self.bit_depth, self.resize, self.ignore_label)
 
     def image_data(self, **splits_and_classes: Any) -> ImageData:
         """Splits as batches; what is given beside them are ImageData's arguments."""

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from src.data.images.files import BadImage, resized_nearest
+from src.data.images.files import BadImage
+from src.data.images.resizing import resized_nearest
 from tests.support.folders import COLOURS, png, read_image, read_mask, save, save_palette
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))

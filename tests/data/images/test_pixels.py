@@ -27,10 +27,11 @@ from PIL import Image
 
 from src.data import sources
 from src.data.data import DataError
-from src.data.images.files import BadImage, Decoded, Reading, resized, resized_nearest
+from src.data.images.files import BadImage, Decoded, Reading
 from src.data.images.folders import image_folder
 from src.data.images.image_data import ImageData
 from src.data.images.oddities import Oddities
+from src.data.images.resizing import fitted, fitted_mask, resized, resized_nearest
 from src.data.images.tfds_sets import tfds_images
 from src.inspection import predict_images
 from tests.support.folders import png, read_image, read_mask, save
@@ -326,7 +327,7 @@ def from_image_folder(folder, files, **options):
         save(folder / "masks" / f"{number:04}.png", mask)
         (folder / "images").mkdir(exist_ok=True)
         (folder / "images" / f"{number:04}.png").write_bytes(file.content)
-    options |= {"max_memory_gib": 1e-9, "batch_size": 32, "seed": 0}
+    options |= {"max_memory_gib": 1e-9, "batch_size": 32, "seed": 0, "ignore_label": 255}
     return raw(image_folder(path=str(folder), val_share=0, test_share=0, **options))[0]
 
 
@@ -339,7 +340,7 @@ def from_tfds(folder, files, **options):
     return raw(tfds_images(dataset="mine", **options))[0]
 
 
-def from_predict(folder, files, image_size=None):
+def from_predict(folder, files, image_size=None, **options):
     """What src.predict asks the model."""
     asked, paths = [], [folder / f"{number:04}" for number in range(len(files))]
     folder.mkdir()
@@ -350,10 +351,11 @@ def from_predict(folder, files, image_size=None):
         asked.extend(images)
         return np.zeros((len(images), 2), np.float32), np.zeros(len(images), np.int32)
 
+    config = {f"data.{name}": value for name, value in options.items()}
     model = predict_images.Model(serve, image_size and tuple(image_size), 3, classes=2, scores=2)
     with ThreadPoolExecutor(2) as pool:
         done = predict_images.predictions(
-            model, paths, predict_images.ImageReader(3, {}), lambda file, image, answer: {}, pool
+            model, paths, predict_images.ImageReader(3, config), lambda file, image, answer: {}, pool
         )
         assert all(result == {} for _, result in done)
     return asked
@@ -367,15 +369,15 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("image_size", [None, [4, 6]])
+@pytest.mark.parametrize(("image_size", "resize"), [(None, None), *(([4, 6], fit) for fit in (None, "pad", "crop"))])
 @pytest.mark.parametrize("reader", READERS)
-def test_all_readers_give_the_same_pixels(files, tmp_path, reader, image_size):
+def test_all_readers_give_the_same_pixels(files, tmp_path, reader, image_size, resize):
     usable = [file for file in files if not file.refused]
     chosen = [usable[n] for n in np.sort(np.random.default_rng(0).choice(len(usable), 120, replace=False))]
-    options = {"image_size": image_size} if image_size else {}
+    options = {"image_size": image_size, "resize": resize} if image_size else {}
     for shape in ((H, W), (W, H)):
         some = [file for file in chosen if file.upright.shape[:2] == shape]
-        expected = [resized(file.upright, tuple(image_size or shape)) for file in some]
+        expected = [fitted(file.upright, tuple(image_size or shape), resize) for file in some]
         for file, pixels, image in zip(
             some, READERS[reader](tmp_path / str(shape), some, **options), expected, strict=True
         ):
@@ -579,10 +581,14 @@ def test_scenes_are_resized_as_predict_does_it(tmp_path):
     features["segmentation_mask"] = tfds.features.LabeledImage(labels=2, shape=(12, 12, 1))
     write_set(tmp_path, "mine", features, {"train": [{"image": image, "segmentation_mask": mask[..., None]}]})
     builder = tfds.builder_from_directory(tmp_path / "mine" / "1.0.0")
-    for shape in ((5, 9), (20, 16)):
-        ((pixels, labels),) = sources.examples(builder, "train", resize=shape).as_numpy_iterator()
-        np.testing.assert_array_equal(pixels, resized(image, shape))
-        np.testing.assert_array_equal(labels, resized_nearest(mask, shape))
+    for shape, fit in itertools.product(((5, 9), (20, 16)), (None, "pad", "crop")):
+        reading = Reading(size=shape, fit=fit, outside=0)
+        ((pixels, labels),) = sources.examples(builder, "train", reading).as_numpy_iterator()
+        np.testing.assert_array_equal(pixels, fitted(image, shape, fit))
+        np.testing.assert_array_equal(labels, fitted_mask(mask, shape, fit, outside=0))
+        if fit is None:
+            np.testing.assert_array_equal(pixels, resized(image, shape))
+            np.testing.assert_array_equal(labels, resized_nearest(mask, shape))
 
 
 def test_predict_reads_as_its_run_did(tmp_path):
