@@ -269,20 +269,37 @@ def test_an_event_that_is_written_late_is_that_of_its_step(tmp_path):
 
 
 def test_an_event_that_cannot_be_written_ends_training_with_the_ways_out(tmp_path):
-    """At the next event, where no checkpoint comes before; nothing is written after it."""
-
-    def refused(tag: str, value: float) -> None:
-        raise OSError("no space left")
-
+    """At the next event, where no checkpoint comes before; nothing is written after it, however often it is tried."""
     files = EventFiles(tmp_path, step=0)
-    files.write(tf.summary.scalar, "train", 1, {"loss": 1.0})
-    files.write(refused, "train", 2, {"loss": 2.0})
+    files.write_later(tf.summary.scalar, "train", 1, {"loss": 1.0})
+    files.write_later(refused, "train", 2, {"loss": 2.0})
     until_written(files)
-    for again in (lambda: files.write(tf.summary.scalar, "train", 3, {"loss": 3.0}), files.make_durable):
-        with pytest.raises(SummaryError, match=r"no summaries.*\(no space left\)\. Make room"):
-            again()
+    for again in (files.write_later, files.write):
+        for step in range(3, MOST_WAITING + 4):
+            with pytest.raises(SummaryError, match="no space left"):
+                again(tf.summary.scalar, "train", step, {"loss": 3.0})
+    with pytest.raises(SummaryError, match=r"no summaries.*\(no space left\)\. Make room"):
+        files.make_durable()
     files.close()
     assert read_scalars(tmp_path) == {("train", "loss"): [(1, 1.0)]}
+
+
+def test_what_is_written_at_once_raises_for_its_caller_alone(tmp_path):
+    """A callback that may fail can go on, and a variable is written as it is now."""
+    files, variable = EventFiles(tmp_path, step=0), tf.Variable(1.0)
+    with pytest.raises(SummaryError, match="no space left"):
+        files.write(refused, "train", 2, {"loss": 2.0})
+    with pytest.raises(ValueError, match="scalar"):
+        files.write(tf.summary.scalar, "train", 2, {"loss": [1.0, 2.0]})
+    files.write(tf.summary.scalar, "train", 4, {"loss": variable})
+    variable.assign(5.0)
+    files.make_durable()
+    files.close()
+    assert read_scalars(tmp_path) == {("train", "loss"): [(4, 1.0)]}
+
+
+def refused(tag: str, value: float) -> None:
+    raise OSError("no space left")
 
 
 def test_training_is_only_so_far_ahead_of_its_events(tmp_path):
@@ -291,7 +308,7 @@ def test_training_is_only_so_far_ahead_of_its_events(tmp_path):
 
     def give() -> None:
         for step in range(MOST_WAITING + 1):
-            files.write(tf.summary.scalar, "train", step, {"loss": float(step)})
+            files.write_later(tf.summary.scalar, "train", step, {"loss": float(step)})
             given.append(step)
 
     with ThreadPoolExecutor(1) as pool:

@@ -7,9 +7,9 @@
 
 TensorBoard calls each folder with an event file a run: `train`, `val`, and of older runs "", the directory itself.
 
-Events are written in a thread of their own, in the order in which they were given, while training goes on: what is to
-be written must not change afterwards (a variable's value, not the variable), and one that cannot be written ends
-training with a later event, or before a checkpoint counts it.
+Events are written in a thread of their own, in the order in which they were given. `write` waits for it; what is given
+to `write_later` is written while training goes on: it must not change afterwards (a variable's value, not the
+variable), and where it cannot be written, training ends with a later event, or before a checkpoint counts it.
 """
 
 from __future__ import annotations
@@ -76,28 +76,27 @@ class EventFiles:
         return step > self.written.get((split, tag), -1)
 
     def write(self, summary: Callable[[str, Any], Any], split: str, step: int, values: Mapping[str, Any]) -> None:
-        """Have `summary(tag, value)`, as `tf.summary.scalar`, called for each value that is new."""
-        new = {tag: value for tag, value in values.items() if self.is_new(split, tag, step)}
+        """Call `summary(tag, value)`, as `tf.summary.scalar`, for each value that is new; what it raises comes out."""
+        events, write_each = self._each_new(summary, split, step, values)
+        with self._ways_out():
+            self._raise_error()
+            self._thread.submit(self._write, split, events, write_each).result()
+        self._count(split, events)
 
-        def write_each() -> None:
-            for tag, value in new.items():
-                summary(tag, value)
-
-        self.submit(split, [(tag, step) for tag in new], write_each)
+    def write_later(self, summary: Callable[[str, Any], Any], split: str, step: int, values: Mapping[str, Any]) -> None:
+        """As `write`, without waiting."""
+        self.submit(split, *self._each_new(summary, split, step, values))
 
     def submit(self, split: str, events: Sequence[tuple[str, int]], write: Callable[[], Any]) -> None:
-        """Have `write()` called, which writes these events (tag, step) to the default summary writer.
+        """Have `write()` called later, which writes these events (tag, step) to the default summary writer.
 
         The default step is that of the last one.
         """
-        if not events:
-            return
-        for tag, step in events:
-            self.written[split, tag] = max(step, self.written.get((split, tag), step))
+        self._count(split, events)
         with self._ways_out():
-            self._room.acquire()
             self._raise_error()
-            self._thread.submit(self._write, split, events, write)
+            self._room.acquire()
+            self._thread.submit(self._write_or_keep_error, split, events, write)
 
     def make_durable(self) -> None:
         """Put all events on the disk; TensorFlow's writers drop one that they cannot write, so they are read again."""
@@ -134,6 +133,21 @@ class EventFiles:
                 delete(path)
         self.written.update(last_steps(self.directory))
 
+    def _each_new(
+        self, summary: Callable[[str, Any], Any], split: str, step: int, values: Mapping[str, Any]
+    ) -> tuple[list[tuple[str, int]], Callable[[], None]]:
+        new = {tag: value for tag, value in values.items() if self.is_new(split, tag, step)}
+
+        def write_each() -> None:
+            for tag, value in new.items():
+                summary(tag, value)
+
+        return [(tag, step) for tag in new], write_each
+
+    def _count(self, split: str, events: Sequence[tuple[str, int]]) -> None:
+        for tag, step in events:
+            self.written[split, tag] = max(step, self.written.get((split, tag), step))
+
     def _raise_error(self) -> None:
         if self._error:
             raise self._error
@@ -141,15 +155,20 @@ class EventFiles:
     # In the thread
 
     def _write(self, split: str, events: Sequence[tuple[str, int]], write: Callable[[], Any]) -> None:
+        if not events:
+            return
+        if split not in self._files:
+            self._files[split] = _EventFile(self.directory / split)
+        file = self._files[split]
+        with file.writer.as_default(events[-1][1]):
+            write()
+        file.writer.flush()
+        file.unseen += events
+
+    def _write_or_keep_error(self, *arguments: Any) -> None:
         try:
-            self._raise_error()  # nothing comes after what is missing
-            if split not in self._files:
-                self._files[split] = _EventFile(self.directory / split)
-            file = self._files[split]
-            with file.writer.as_default(events[-1][1]):
-                write()
-            file.writer.flush()
-            file.unseen += events
+            if not self._error:  # nothing comes after what is missing
+                self._write(*arguments)
         except Exception as error:
             self._error = error
         finally:

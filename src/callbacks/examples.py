@@ -66,7 +66,7 @@ class Examples(EventCallback):
     def on_epoch_end(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         is_due = self._shows and state.epoch % self._every_epochs == 0
         if is_due and self.files.is_new(self._split, "examples", state.step):
-            self.files.write(_write_text, self._split, state.step, {"examples": self._table(state)})
+            self.files.write_later(_write_text, self._split, state.step, {"examples": self._table(state)})
 
     def on_train_end(self, state: TrainState) -> None:
         if not (self._shows and state.best and self._kind in ("classes", "numbers")):
@@ -77,7 +77,7 @@ class Examples(EventCallback):
         except CheckpointError as error:
             log.warning("no picture of the best weights: %s", error)
             return
-        self.files.write(write_image, self._split, state.best.step, pictures)
+        self.files.write_later(write_image, self._split, state.best.step, pictures)
 
     def close(self) -> None:
         super().close()

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def warn_of_failures(callback: Callback) -> None:
     """Let this object's methods warn where they would raise; they are called again the next time.
 
-    `make_durable` still raises: a checkpoint may not count what is not there.
+    `make_durable` still raises: a checkpoint may not count what is not there, as an event that was to be written later.
     """
     for name in [name for name in vars(Callback) if name.startswith("on_")] + ["close"]:
         setattr(callback, name, _warning(getattr(callback, name)))

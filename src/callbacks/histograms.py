@@ -44,4 +44,4 @@ class Histograms(EventCallback):
             if self._norms:
                 values["gradient_norms"] = np.concatenate(self._norms)
             self._norms = []
-            self.files.write(tf.summary.histogram, "train", state.step, values)
+            self.files.write_later(tf.summary.histogram, "train", state.step, values)

@@ -17,6 +17,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -63,24 +64,23 @@ class Hparams(EventCallback):
             best = {"best/epoch": float(state.best.epoch), f"best/{state.monitor}": metrics[state.monitor], **others}
             earlier = [tag for split, tag in self.files.written if split == self._split and tag.startswith(OTHERS)]
             values = dict.fromkeys(earlier, math.nan) | best
-            self.files.write(tf.summary.scalar, self._split, state.step, values)
+            self.files.write_later(tf.summary.scalar, self._split, state.step, values)
 
     def on_train_end(self, state: TrainState) -> None:
         self._write_once(metadata.SESSION_END_INFO_TAG, summary.session_end_pb(api_pb2.STATUS_SUCCESS))
 
     def add(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         """Write what was measured after training, at the best step."""
-        files = EventFiles(self._directory, step=state.step)
         step = state.best.step if state.best else state.step
-        files.write(tf.summary.scalar, _split(files, state), step, metrics)
-        files.make_durable()
-        files.close()
+        with closing(EventFiles(self._directory, step=state.step)) as files:
+            files.write(tf.summary.scalar, _split(files, state), step, metrics)
+            files.make_durable()
 
     def _write_once(self, tag: str, message: Any) -> None:
         def write(tag: str, message: Any) -> None:
             tf.summary.experimental.write_raw_pb(message.SerializeToString())
 
-        self.files.write(write, self._split, 0, {tag: message})
+        self.files.write_later(write, self._split, 0, {tag: message})
 
 
 def _split(files: EventFiles, state: TrainState) -> str:

@@ -94,7 +94,7 @@ class Images(EventCallback):
     def _write_predictions(self, state: TrainState) -> None:
         if self.files.is_new(self._split, "predictions", state.step):
             answers = self._answers(state)
-            self.files.write(
+            self.files.write_later(
                 lambda tag, answers: write_image(tag, self._sheet(answers)),
                 self._split,
                 state.step,
@@ -108,7 +108,7 @@ class Images(EventCallback):
         replace(self._picture, png(sheet))
         title = f"{self._split}, epoch {state.best.epoch}"
         matrix = confusion_picture(counts, self._data.class_names, title=title)
-        self.files.write(write_image, self._split, state.best.step, {"confusion": matrix})
+        self.files.write_later(write_image, self._split, state.best.step, {"confusion": matrix})
 
     def _answers(self, state: TrainState) -> np.ndarray:
         self._shown = self._shown or self._first_examples()

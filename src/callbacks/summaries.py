@@ -39,11 +39,11 @@ class Summaries(EventCallback):
     def __init__(self, *, directory: str, every_steps: Count = 10, graph: bool = True) -> None:
         super().__init__(directory=directory)
         self._interval, self._graph = every_steps, graph
-        # Of its own: a graph keeps the writer that it was made with.
-        self._write_points = tf.function(_write_points, autograph=False)
 
     def on_train_begin(self, state: TrainState) -> None:
         super().on_train_begin(state)
+        # A new one each time: a graph keeps the writer that it was made with.
+        self._write_points = tf.function(_write_points, autograph=False)
         if self._graph and not self.files.written:
             self.files.submit("train", [("graph_def", 0)], functools.partial(tf.summary.graph, state.inference.graph))
 
@@ -71,13 +71,13 @@ class Summaries(EventCallback):
 
             self.files.submit("train", [*zip(tags, at, strict=True)], write)
         rates = {name: metrics[name] for name in ("learning_rate", "steps_per_second")}
-        self.files.write(tf.summary.scalar, "train", state.step, rates)
+        self.files.write_later(tf.summary.scalar, "train", state.step, rates)
 
     def _write_epoch(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         rate = {} if state.learning_rate is None else {"learning_rate": state.learning_rate}
         for split in sorted({key.partition("/")[0] for key in metrics}):
             own = {key.partition("/")[2]: value for key, value in metrics.items() if key.startswith(f"{split}/")}
-            self.files.write(tf.summary.scalar, split, state.step, own | rate)
+            self.files.write_later(tf.summary.scalar, split, state.step, own | rate)
 
 
 def read_scalars(directory: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
