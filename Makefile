@@ -40,11 +40,13 @@ test-next: $(READY) ## run the tests of configs, ids, runs and sweeps with the n
 
 # Packages that .venv does without, laid over it.
 EXTRAS := $(VENV)/extras/site-packages
-test-extras: $(EXTRAS)/.ready ## run the tests of ONNX, TFLite and the Hugging Face hub, with their packages
+test-extras: $(EXTRAS)/.ready ## run the tests of ONNX, TFLite, the Hugging Face hub, W&B and MLflow, with their packages
 	@PYTHONPATH=$(abspath $(EXTRAS)) $(RUN) pytest $(or $(value ARGS),tests/extras)
 
 $(EXTRAS)/.ready: $(READY)
-	@$(PIP) --upgrade --target $(EXTRAS) tf2onnx onnxruntime ai-edge-litert huggingface-hub
+	@$(PIP) --upgrade --target $(EXTRAS) tf2onnx onnxruntime ai-edge-litert huggingface-hub wandb mlflow-skinny
+	@$(PYTHON) -m venv $(VENV)/mlflow # its server, whose pins are not ours
+	@$(VENV)/mlflow/bin/pip install -qq mlflow
 	@touch $@
 
 # Tests of what cannot be installed say so and are skipped.

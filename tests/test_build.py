@@ -13,7 +13,7 @@ from src.training.callback import Callback
 from src.training.trainer import Trainer
 from tests.support.helpers import DIGITS
 
-SHOWING = ["summaries", "images", "examples", "histograms", "profile", "csv"]
+SHOWING = ["summaries", "images", "examples", "histograms", "profile", "csv", "tracker"]
 
 
 def built(*overrides, run_dir, **options) -> tuple[Trainer, tf.data.Dataset]:

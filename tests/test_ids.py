@@ -40,7 +40,7 @@ SMALL = "data=digits model=cnn"
 NOT_IDENTITY = {
     *("hydra", "name", "run", "resume", "parent.epoch", "wait", "rerun", "stale", "dry_run", "max_seconds"),
     *("log_every_steps", "callback.progress", "callback.hparams", "callback.images", "callback.histograms"),
-    *("callback.examples", "callback.csv", "may_fail"),
+    *("callback.examples", "callback.csv", "callback.tracker", "may_fail"),
     *("callback.profile", "callback.checkpoint.max_to_keep", "callback.checkpoint.every_steps"),
     *("callback.checkpoint.every_seconds", "callback.summaries.every_steps", "callback.summaries.graph"),
     *("trainer.steps_per_call", "data.cache_dir", "data.download", "data.max_memory_gib", "callback.export._partial_"),

@@ -46,6 +46,7 @@ NOT_IDENTITY = (
     "callback.histograms",
     "callback.profile",
     "callback.csv",
+    "callback.tracker",
     "callback.export._partial_",  # says how it is built
     "callback.checkpoint.max_to_keep",
     "callback.checkpoint.every_steps",

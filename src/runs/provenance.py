@@ -49,6 +49,7 @@ WATCHING = (
     "progress",
     "record",
     "summaries",
+    "tracker",
 )
 NOT_COMPUTING = (
     *("src.config", "src.runs", "src.training.checkpoints", "src.training.manifest", "src.training.side_effects"),
