@@ -20,6 +20,7 @@ import pytest
 from src.callbacks.hparams import flat_settings
 from src.runs.record import Record
 from src.verify_resume import WATCHED, command, run_until
+from tests.support import forks
 from tests.support.forks import PYTHONPATH, ROOT
 
 MLFLOW = Path(os.environ.get("MLFLOW_SERVER", ROOT / ".venv" / "mlflow" / "bin" / "mlflow"))  # its pins are not ours
@@ -118,6 +119,16 @@ def test_mlflow_has_each_epoch_once(server, straight, tmp_path, monkeypatch):
 
     train(tmp_path, "callback.tracker.to=mlflow", "rerun=true")  # another one there
     assert len(client.search_runs([experiment.experiment_id])) == 2
+
+
+def test_a_service_that_cannot_be_reached_ends_training_or_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    words = [word for word in RUN if word != "epochs=6"] + ["epochs=1", "callback.tracker.to=mlflow"]
+    done = forks.run("src.train", words, cwd=tmp_path)
+    assert done.returncode == 1 and "127.0.0.1" in done.stderr
+    done = forks.run("src.train", [*words, "may_fail=[tracker]"], cwd=tmp_path)
+    assert done.returncode == 0 and "callback tracker failed in on_train_begin: " in done.stderr
 
 
 def written_by_wandb(file: Path) -> Iterator[Any]:
