@@ -12,8 +12,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 from hypothesis import settings
 
+from src.config import targets
 from src.runs import provenance
 from src.sweeps.processes import CHILD_GC_THRESHOLDS
+
+targets.LOCAL = "targets.tests.txt"  # what a user has allowed in this folder is another matter
 
 # In the background of a shell, or under nohup, these would be ignored here and by every command that a test runs.
 signal.signal(signal.SIGINT, signal.default_int_handler)

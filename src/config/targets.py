@@ -29,6 +29,7 @@ from src.common.spelling import did_you_mean
 from src.config.moved import new_name
 
 FILE = ROOT / "conf" / "targets.txt"
+LOCAL = "targets.local.txt"  # beside it
 
 GROUPS = (
     *("model", "optimizer", "schedule", "loss", "metric", "learner", "strategy", "data", "data.transforms", "callback"),
@@ -208,7 +209,7 @@ def packages(group: str, *, of_user: bool = True) -> tuple[str, ...]:
 
 def local_file() -> Path:
     """The list of a user's own packages, which git does not track, so that the project is pulled without merging."""
-    return FILE.with_name("targets.local.txt")
+    return FILE.with_name(LOCAL)
 
 
 @functools.cache
