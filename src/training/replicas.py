@@ -152,6 +152,7 @@ class Replicated(Supervised):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = True
                 self._normalised += layer.variables
+        self._largest_of_all = tf.function(self._largest, autograph=False)  # traced once
         with strategy.scope():
             optimizer.build(model.trainable_variables)
         super().__init__(model=model, optimizer=optimizer, **supervised)
@@ -202,8 +203,13 @@ class Replicated(Supervised):
     def agreed(self, value: int) -> int:
         if self.is_alone:
             return value
-        each = self._strategy.run(lambda: tf.constant([int(value)]))
-        return int(tf.reduce_max(self._strategy.gather(each, axis=0)))
+        return int(self._largest_of_all(tf.constant(int(value))))
+
+    def _largest(self, value: tf.Tensor) -> tf.Tensor:
+        def of_replica(value: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_max(tf.distribute.get_replica_context().all_gather(value[tf.newaxis], axis=0))
+
+        return self._run(of_replica, value)
 
     def begin_alike(self, state: Any) -> None:
         """Give all workers the chief's state, as restored; nothing where there is one process."""
