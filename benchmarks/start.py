@@ -1,6 +1,6 @@
 """What a command costs before and around training: answers, the first epoch, a short run, and planning a sweep.
 
-    python -m benchmarks start [--repeats N]
+    python -m benchmarks start [--repeats N] [--case cnn]
 
 Processor seconds of whole processes, interleaved. Answers are compared with `python -c "import hydra"`. First epochs
 are compared with a plain script that imports Keras, makes the same model, compiles and fits one epoch on the same
@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,17 @@ def main(argv: list[str]) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks start", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="how many times each command is run")
-    finish(measure(repeats=parser.parse_args(argv).repeats))
+    parser.add_argument("--case", choices=CASES, action="append", help="only this case; may be given more than once")
+    options = parser.parse_args(argv)
+    finish(measure(repeats=options.repeats, cases=options.case or CASES))
     return 0
 
 
-def measure(*, repeats: int) -> list[Figure]:
+def measure(*, repeats: int, cases: Collection[str] = CASES) -> list[Figure]:
     """All commands in turn, `repeats` times over."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)
-        commands = _commands(folder)
+        commands = _commands(folder, cases)
         _cpu_seconds((*TRAIN, *FINISHED), folder)
         used: dict[str, list[float]] = {label: [] for label in commands}
         for number in range(1, repeats + 1):
@@ -67,7 +70,7 @@ def measure(*, repeats: int) -> list[Figure]:
     floors = {"Hydra's compose alone": "import hydra", "import keras": "import tensorflow"}
     for label, start in floors.items():  # below which no figure here can come
         figures.append(Figure(f"CPU s over `{start}`: {label}", _differences(used[label], used[start])))
-    for case in CASES:
+    for case in cases:
         for what, goal in (("first epoch", 0.5), ("whole command", 0.9 if case == "cnn" else None)):
             theirs = _differences(used[f"{case}, fit"], used["import tensorflow"])
             ours = _differences(used[f"{case}, {what}"], used["import tensorflow"])
@@ -78,7 +81,7 @@ def measure(*, repeats: int) -> list[Figure]:
     return [*figures, Figure(f"CPU ms to plan a job, of {JOBS}", planned, at_most=5)]
 
 
-def _commands(folder: Path) -> dict[str, tuple[tuple[str, ...], int]]:
+def _commands(folder: Path, cases: Collection[str]) -> dict[str, tuple[tuple[str, ...], int]]:
     """What is run, and the exit code that it must have."""
     from tests.support.prepared import write_pets
 
@@ -93,8 +96,8 @@ def _commands(folder: Path) -> dict[str, tuple[tuple[str, ...], int]]:
         "a mistake": ((*TRAIN, "epochs=0"), 2),
         "planning": ((*TRAIN, "--multirun", "data=digits", f"seed=range({JOBS})", "dry_run=true"), 0),
     }
-    for case, overrides in CASES.items():
-        options = tuple(text.replace("{folder}", str(folder)) for text in overrides)
+    for case in cases:
+        options = tuple(text.replace("{folder}", str(folder)) for text in CASES[case])
         arrays = folder / f"{case}.npz"
         _cpu_seconds((sys.executable, "-m", "benchmarks.start", "prepare", str(arrays), json.dumps(options)), folder)
         again = (*options, "epochs=1", "rerun=true")
