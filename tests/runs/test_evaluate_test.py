@@ -52,7 +52,7 @@ def test_it_is_what_evaluate_measures_and_stands_everywhere(tested):
     assert {name: row[name] for name in record["test"]} == record["test"]
     scalars = read_scalars(run / "summaries")
     for name, value in record["test"].items():
-        assert scalars["", name] == [(record["best"]["step"], pytest.approx(value))]
+        assert scalars["val", name] == [(record["best"]["step"], pytest.approx(value))]
     again = train(*RUN, *LEAN, "evaluate_test=true", cwd=run.parents[2])
     assert metrics in again.stdout and "already completed, reused" in again.stdout
 
