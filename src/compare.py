@@ -19,6 +19,7 @@ from pathlib import Path
 from src.common.arguments import Parser
 from src.common.command import run_command
 from src.common.errors import ConfigError
+from src.common.extras import install_command
 from src.common.files import replace
 from src.comparison import confounders
 from src.comparison.columns import differing, known_keys, metric_names, resolve
@@ -46,7 +47,7 @@ FORMATS = ("table", "csv", "json", "markdown", "html")
 FOR_PEOPLE = ("table", "markdown")
 SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown", ".html": "html", ".txt": "table"}
 PAGE = "comparison.html"
-NO_PLOTLY = "--format html draws with Plotly, which is not installed: pip install -e '.[report]', or make setup"
+NO_PLOTLY = f"--format html draws with Plotly, which is not installed: {install_command('report')}, or make setup"
 
 ABOUT = """\
 A table of the runs in some folders, at any depth: the settings that differ between them, their metrics, the best epoch,

@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.common.arguments import Parser
 from src.common.command import EXIT_FAILED, run_command
 from src.common.errors import ConfigError
+from src.common.extras import install_command
 from src.common.lock import Locked, hold
 from src.common.logs import importing
 from src.common.machine import available_cores
@@ -108,9 +109,7 @@ def _check(formats: Sequence[str]) -> None:
             raise ConfigError(f"--to {name!r}: it must be one or more of {', '.join(FORMATS)}, with commas between")
         missing = [package for module, package in FORMATS[name].items() if not importlib.util.find_spec(module)]
         if missing:
-            raise ConfigError(
-                f"--to {name} needs {' and '.join(missing)}: pip install -c constraints.txt -e '.[{name}]'"
-            )
+            raise ConfigError(f"--to {name} needs {' and '.join(missing)}: {install_command(name)}")
 
 
 if __name__ == "__main__":

@@ -27,12 +27,13 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the trials that remain; SystemExit where a trial has failed or a signal has ended it."""
+        from src.common.extras import install_command
         from src.config.compose import ConfigError
 
         try:
             import optuna  # noqa: F401
         except ModuleNotFoundError as error:
-            raise ConfigError("hydra/sweeper=optuna needs optuna: pip install -e '.[search]'") from error
+            raise ConfigError(f"hydra/sweeper=optuna needs optuna: {install_command('search')}") from error
         from src.sweeps.search import Search
         from src.sweeps.study import SearchOptions
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from src.callbacks.events import EventCallback
+from src.common.extras import install_command
 from src.common.ranges import Count, enforce_ranges
 from src.training.state import TrainState
 
@@ -47,7 +48,7 @@ class Profile(EventCallback):
         if any(self._folder.glob("plugins/profile/*/*.xplane.pb")):
             self._waiting = False
         if self._waiting and not importlib.util.find_spec("xprof"):
-            log.warning("TensorBoard shows the profile only after: pip install -e '.[profile]'")
+            log.warning("TensorBoard shows the profile only after: %s", install_command("profile"))
         self._follow(state.step)
 
     def on_log(self, state: TrainState, metrics: Mapping[str, float]) -> None:

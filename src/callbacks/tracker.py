@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from src.callbacks.hparams import flat_settings
+from src.common.extras import install_command
 from src.common.files import delete
 from src.common.ranges import enforce_ranges
 from src.training.callback import Callback
@@ -61,9 +62,7 @@ class Tracker(Callback):
     ) -> None:
         if to and not importlib.util.find_spec(PACKAGES[to]):
             extra = PACKAGES[to]
-            raise ValueError(
-                f"to={to} needs the package {extra}, which is missing: pip install -c constraints.txt -e '.[{extra}]'"
-            )
+            raise ValueError(f"to={to} needs the package {extra}, which is missing: {install_command(extra)}")
         if to == "mlflow" and not os.environ.get(SERVER):
             raise ValueError(f"to=mlflow needs the environment variable {SERVER}, as http://localhost:5000")
         self._directory, self._to, self._project = Path(record), to, project

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from src.common.code import ROOT
 from src.common.errors import ConfigError, one_line
+from src.common.extras import install_command
 from src.runs.environment import environment, environment_changes
 from src.sweeps.keeper import look_around
 from src.sweeps.runner import PoolOptions, PoolRunner
@@ -146,7 +147,7 @@ def _connect(address: str) -> None:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise ConfigError("hydra/launcher=ray needs ray: pip install -e '.[ray]'") from error
+        raise ConfigError(f"hydra/launcher=ray needs ray: {install_command('ray')}") from error
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if not os.environ.get("RAY_AUTH_TOKEN") and not (file.is_file() and file.read_text().strip()):
         raise ConfigError(f"hydra/launcher=ray: there is no token in {file}; {TOKEN}")  # which would end Ray itself

@@ -111,7 +111,7 @@ def test_what_is_missing_to_look_at_it_is_said(tmp_path, caplog, monkeypatch, th
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: there or None if name == "xprof" else found(name))
     fit(tmp_path, epochs=1)
-    assert ("pip install -e '.[profile]'" in caplog.text) == (not there)
+    assert ("pip install -c constraints.txt -e '.[profile]'" in caplog.text) == (not there)
 
 
 @pytest.mark.parametrize("steps", [(0, 5), (6, 5)])

@@ -254,4 +254,6 @@ def test_without_plotly_the_extra_is_named(tmp_path, monkeypatch, capsys):
     make_run(tmp_path, "run")
     monkeypatch.setitem(sys.modules, "plotly", None)
     assert main([str(tmp_path), "--format", "html"]) == 2
-    assert capsys.readouterr().err.endswith("not installed: pip install -e '.[report]', or make setup\n")
+    assert capsys.readouterr().err.endswith(
+        "not installed: pip install -c constraints.txt -e '.[report]', or make setup\n"
+    )

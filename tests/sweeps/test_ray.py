@@ -72,6 +72,6 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, n_jobs):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     runner = RayRunner(None, RayOptions(n_jobs=n_jobs))
-    with pytest.raises(ConfigError, match=r"pip install -e '\.\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -c constraints.txt -e '\.\[ray\]'"):
         runner.make_pool(folder=tmp_path / "outputs", slots=runner.n_jobs)
     assert list(tmp_path.iterdir()) == []
