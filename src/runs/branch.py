@@ -11,9 +11,9 @@ import difflib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from src.common.errors import ConfigError
 from src.config.checks import OPTIONAL_GROUPS
@@ -24,6 +24,7 @@ from src.runs.collection import BRANCHES, ID, SHORTEST_ID, find_run, find_runs, 
 from src.runs.commands import quoted
 from src.runs.external_values import recorded_values
 from src.runs.record import Record
+from src.runs.recorded_config import read_config
 from src.training.manifest import (
     CheckpointError,
     DamagedCheckpoint,
@@ -129,7 +130,7 @@ def find_parent(directory: Path) -> Parent:
         raise ValueError(f"resume={directory} has no checkpoint yet, so there is nothing to start from")
     manifest = read_manifest(prefix)
     config = directory / ".hydra" / "config.yaml"
-    cfg = cast(DictConfig, OmegaConf.load(config)) if config.is_file() else OmegaConf.create()
+    cfg = read_config(config) if config.is_file() else OmegaConf.create()
     if not record["config_hash"]:
         raise ValueError(f"resume={directory}: its run.json has no config_hash, so it is no run's")
     return Parent(

@@ -9,9 +9,12 @@ import os
 from pathlib import Path
 from typing import cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from yaml.scanner import ScannerError
 
 from src.common.errors import ConfigError
+from src.config import PYTHON_LOADER
 from src.config.identity import register_resolvers
 from src.runs.external_values import node_at, recorded_values
 from src.runs.record import Record
@@ -35,7 +38,19 @@ def load_config(run: Path) -> DictConfig:
             "rerun=true"
         )
     register_resolvers()
-    cfg = cast(DictConfig, OmegaConf.load(path))
+    cfg = read_config(path)
     for (*above, key), value in recorded_values(cfg, Record(run).read() or EMPTY):
         node_at(cfg, above)[key] = value
     return cfg
+
+
+def read_config(path: Path) -> DictConfig:
+    """A run's config.yaml as it is written, where names that are no text stand as escapes that libyaml refuses."""
+    fast = yaml.SafeLoader
+    try:
+        return cast(DictConfig, OmegaConf.load(path))
+    except ScannerError:
+        yaml.SafeLoader = PYTHON_LOADER
+        return cast(DictConfig, OmegaConf.load(path))
+    finally:
+        yaml.SafeLoader = fast
