@@ -21,7 +21,7 @@ from src.runs.run import Run
 
 # What callbacks do that change nothing of training; the chief does it.
 OF_CHIEF = (
-    *("summaries", "images", "examples", "histograms", "profile", "csv", "progress", "export", "hparams"),
+    *("summaries", "images", "examples", "histograms", "profile", "csv", "tracker", "progress", "export", "hparams"),
     "checkpoint",
 )
 

@@ -144,6 +144,12 @@ class Replicated(Supervised):
         optimizer: keras.optimizers.Optimizer,
         **supervised: Any,
     ) -> None:
+        for key in ("clipnorm", "global_clipnorm", "clipvalue"):  # which Keras does before it sums
+            if getattr(optimizer, key, None) is not None:
+                raise ValueError(
+                    f"optimizer.{key}={getattr(optimizer, key)} does not go with a strategy, where Keras clips each "
+                    "replica's share of a gradient; trainer.clip_norm clips the sum, as on one device"
+                )
         self._strategy, self.replicas = strategy, strategy.num_replicas_in_sync
         self.batch_size = batch_size
         self.is_alone = not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
@@ -245,6 +251,23 @@ class Replicated(Supervised):
                 f"a strategy does not go with what changes {', '.join(others)} while training: each replica would "
                 "change it by its own part of a batch. Of such layers only batch normalisation is brought together; "
                 "leave the layer or the strategy out"
+            )
+        # Replicas of one process share the layers, in which a later one's replace what an earlier one has added.
+        regularized = [v for v in self.model.trainable_variables if v.regularizer is not None]
+        if len(self.model.losses) > len(regularized):
+            raise ValueError(
+                "a strategy does not go with layers that add to the loss when they are called (activity_regularizer, "
+                "add_loss); regularizers of weights do"
+            )
+        masks = [
+            x.name
+            for x in inner_layers(self.model)
+            if getattr(x, "mask_zero", False) or isinstance(x, keras.layers.Masking)
+        ]
+        if self._normalised and masks:
+            raise ValueError(
+                f"a strategy does not go with batch normalisation and the mask of {', '.join(masks)}: under a mask "
+                "Keras does not synchronise it; leave the mask, the normalisation or the strategy out"
             )
         if changed and self.parts > 1:
             raise ValueError(

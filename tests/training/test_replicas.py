@@ -10,12 +10,15 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from src.training.replicas import Mirrored, Replicated
 from tests.support.helpers import ROOT
 
 SMALL = "data=digits model=cnn batch_size=337"  # 1350 examples: 4 batches, and one of 2
@@ -144,3 +147,34 @@ def test_after_a_worker_is_killed_the_other_ends_and_the_same_command_goes_on(tm
     assert len(history.read_text().splitlines()) == 15
     assert "next:" in texts[0] and "next:" not in texts[1]
     assert set(tmp_path.glob("worker-*-*")) == left, "only the chief has written, and only there"
+
+
+@pytest.mark.parametrize(
+    ("layers", "optimizer", "said"),
+    [
+        ([keras.layers.Dense(3)], {"clipnorm": 0.1}, r"optimizer\.clipnorm=0\.1 .* trainer\.clip_norm"),
+        ([keras.layers.Dense(3, activity_regularizer="l2")], {}, "add to the loss when they are called"),
+        (
+            [
+                keras.layers.Reshape([4, 1]),
+                keras.layers.Masking(name="gaps"),
+                keras.layers.BatchNormalization(),
+                keras.layers.GlobalAveragePooling1D(),
+                keras.layers.Dense(3),
+            ],
+            {},
+            "the mask of gaps",
+        ),
+        ([keras.layers.Dense(3, kernel_regularizer="l2"), keras.layers.BatchNormalization()], {}, None),
+    ],
+    ids=["clipping", "activity", "mask", "accepted"],
+)
+def test_what_keras_computes_of_a_part_alone_is_refused(layers, optimizer, said):
+    strategy = Mirrored().start()
+    with strategy.scope():
+        model = keras.Sequential([keras.Input([4]), *[type(x).from_config(x.get_config()) for x in layers]])
+        optimizer = keras.optimizers.SGD(0.1, **optimizer)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with nullcontext() if said is None else pytest.raises(ValueError, match=said):
+        learner = Replicated(strategy=strategy, batch_size=8, model=model, optimizer=optimizer, loss=loss, metrics={})
+        learner.check((tf.TensorSpec([None, 4], tf.float32), tf.TensorSpec([None], tf.int64)))
