@@ -180,11 +180,11 @@ def build_trainer(
         "metrics": {name: metric for name, metric in (_build(cfg, "metric") or {}).items() if metric is not None},
         "loss_scaling": cfg.get("precision") == "mixed_float16",
     }
-    if strategy:
+    if strategy or cfg.get("learner"):
         supervised |= {name: options.pop(name) for name in OF_LEARNER if name in options}
+    if strategy:
         supervised = {"learner": Replicated(strategy=strategy.running, batch_size=cfg.batch_size, **supervised)}
     elif cfg.get("learner"):
-        supervised |= {name: options.pop(name) for name in OF_LEARNER if name in options}
         supervised |= {} if teacher is None else {"teacher": teacher}
         supervised = {"learner": _build(cfg, "learner", **supervised)}
     return Trainer(
