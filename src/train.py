@@ -48,8 +48,9 @@ def _command(argv: list[str]) -> None:
         check_settings(arguments.overrides, config_dir=arguments.config_dir, config_name=config_name)
         if not arguments.multirun:
             overrides = with_config_dir(branch(arguments.overrides, config_name=config_name), arguments.config_dir)
-            cfg = compose(overrides, config_name=config_name, starts=True, is_whole=False)
             others = arguments.hydra_help or arguments.version or arguments.cfg or arguments.info
+            is_plain_help = not (others or overrides)  # which shows no value
+            cfg = compose(overrides, config_name=config_name, starts=True, is_whole=False, is_checked=is_plain_help)
             if not others and (text := help_text(cfg)):
                 print(text)
                 return
