@@ -12,9 +12,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 from hypothesis import settings
 
+from src.common.command import GC_THRESHOLDS
 from src.config import targets
 from src.runs import provenance
-from src.sweeps.processes import CHILD_GC_THRESHOLDS
 
 targets.LOCAL = "targets.tests.txt"  # what a user has allowed in this folder is another matter
 
@@ -58,7 +58,7 @@ def pytest_collection_finish(session):
     """Looking for garbage among all that has been imported would take a sixth of the time of tests with TensorFlow."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*CHILD_GC_THRESHOLDS)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def pytest_addoption(parser):

@@ -10,6 +10,7 @@ HYDRA_FULL_ERROR=1 shows traces.
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import logging
 import os
@@ -24,6 +25,7 @@ from typing import NoReturn
 from src.common.errors import ConfigError, described
 
 EXIT_FAILED, EXIT_WRONG = 1, 2
+GC_THRESHOLDS = (50_000, 20, 20)  # configs, sources and graphs are many objects, of which none is garbage
 
 
 class Terminated(KeyboardInterrupt):
@@ -38,6 +40,7 @@ def run_command(
     command: Callable[[list[str]], int | None], *, interrupted: Callable[[], str] = lambda: "interrupted"
 ) -> NoReturn:
     """Run a command on the process's arguments, and end the process; see `exit_code`."""
+    gc.set_threshold(*GC_THRESHOLDS)
     set_up_streams()
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the end of training
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -26,6 +26,7 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
+from src.common.command import GC_THRESHOLDS
 from src.common.errors import place
 from src.common.machine import this_process
 from src.sweeps.pool import Ended
@@ -34,8 +35,6 @@ StartMethod = Literal["fork", "spawn"]
 
 PARENT_POLL_SECONDS = 0.5
 MESSAGE_LENGTH = 2_000  # of an error, of up to 12 bytes each; a pipe holds 64 KiB
-
-CHILD_GC_THRESHOLDS = (50_000, 20, 20)  # graphs are made of many objects, of which none is garbage
 
 # Blocked while a child starts, so that none meets the parent's handlers or, on the terminal, the default ones.
 BLOCKED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
@@ -165,7 +164,7 @@ def _run(parent: int, errors: Connection, environment: dict[str, str], work: byt
         threading.Thread(target=_end_with, args=(parent,), daemon=True, name="parent").start()
         multiprocessing.set_start_method(None, force=True)  # a spawned child has its parent's
         os.environ.update(environment)
-        gc.set_threshold(*CHILD_GC_THRESHOLDS)
+        gc.set_threshold(*GC_THRESHOLDS)
         code = _call(errors, work)
     finally:
         os._exit(code)  # taking TensorFlow down in order would take most of a second
