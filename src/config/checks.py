@@ -21,7 +21,7 @@ from src.common.spelling import did_you_mean
 from src.config import signatures, targets
 from src.config.identity import resolved_values
 from src.config.moved import new_name
-from src.config.origins import Origins, at, leaves
+from src.config.origins import Origins, at, content_of, leaves
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 
@@ -105,17 +105,15 @@ def folders_of_options() -> set[str]:
 @functools.cache
 def keys_of_root() -> list[str]:
     """What the project reads at the top, whichever file says it."""
-    return [str(key) for key in cast(DictConfig, OmegaConf.load(CONFIG_DIR / "train.yaml"))]
+    return list(content_of(CONFIG_DIR / "train.yaml"))
 
 
 def option_of(group: str, option: str) -> dict[str, Any]:
     """What a file of the project's options says, below its group; {} where there is none."""
     path = CONFIG_DIR / group / f"{option}.yaml"
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.is_file() else {}
+        content = content_of(path) if path.is_file() else {}
     except (OmegaConfBaseException, MarkedYAMLError):
-        return {}
-    if not isinstance(content, dict):
         return {}
     found: dict[str, Any] = {}
     for base in content.get("defaults") or []:

@@ -35,7 +35,7 @@ from src.config.composition import composition_error
 from src.config.identity import register_resolvers
 from src.config.inputs import check_inputs
 from src.config.monitor import check_direction, check_monitor
-from src.config.origins import ComposedFile, Origins, add_lists_chosen, at, composed_files, leaves, shown
+from src.config.origins import ComposedFile, Origins, add_lists_chosen, at, composed_files, content_of, leaves, shown
 from src.config.overrides import (
     adds_setting,
     apply,
@@ -284,7 +284,7 @@ class _Composer:
             add(parse_override(self._search_path).value(), self._search_path)
         if root := next((file for folder in folders if (file := folder / f"{self._name}.yaml").is_file()), None):
             try:
-                paths = OmegaConf.select(OmegaConf.load(root), "hydra.searchpath")
+                paths = OmegaConf.select(OmegaConf.create(content_of(root)), "hydra.searchpath")
             except (OmegaConfBaseException, YAMLError, UnicodeDecodeError):
                 return folders  # composing says it
             add(list(paths or []), f"hydra.searchpath of {self._name}.yaml")

@@ -153,7 +153,7 @@ def composed_files(
             above = parents[above]
         group = config.partition("/")[0]
         is_own = above in chosen and str(above).startswith(f"{group}/") and package.partition(".")[0] in ("", group)
-        content = {key: value for key, value in _load(path, path.stat().st_mtime_ns).items() if key != "defaults"}
+        content = {key: value for key, value in content_of(path).items() if key != "defaults"}
         for key in reversed(package.split(".") if package else []):
             content = {key: content}
         found.append(ComposedFile(path, above == name, group if is_own else None, content))
@@ -173,6 +173,11 @@ def add_lists_chosen(cfg: DictConfig, defaults: Sequence[ResultDefault], groups:
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """What a file of options says, interpolations as they are written; {} where it is no mapping. Not to be changed."""
+    return _load(path, path.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1024)
