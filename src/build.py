@@ -31,6 +31,7 @@ from src.config.checks import ConfigError, check_run_paths, resolved_node
 from src.data.batch import described, zeros_of
 from src.data.data import Data, DataError
 from src.runs.recorded_config import load_config
+from src.runs.workers import DECIDING
 from src.training.callback import Callback
 from src.training.checkpoints import Checkpoints
 from src.training.learner import SEED
@@ -42,7 +43,7 @@ from src.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 # Callbacks without which a run has no record, cannot go on, or is another.
-NEEDED = ("record", "checkpoint", "early_stopping", "reduce_on_plateau")
+NEEDED = ("record", "checkpoint", *DECIDING)
 BUILT = ("data", "model", "optimizer", "schedule", "loss", "metric", "callback", "learner", "strategy")
 # What is not in the config, and given to what is built.
 GIVEN = {

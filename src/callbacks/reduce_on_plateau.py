@@ -53,7 +53,7 @@ class ReduceOnPlateau(Callback):
         waited = waited_epochs(state, memory, metrics, min_delta=self._min_delta)
         if waited is not None and waited >= self._patience:
             memory["waited_epochs"] = 0
-            rate = float(state.optimizer.learning_rate)
+            rate = float(state.optimizer.learning_rate.numpy())
             lower = max(rate * self._factor, self._min_rate)
             if lower < rate:
                 state.optimizer.learning_rate = lower

@@ -327,18 +327,18 @@ def _fit(run: Run, record: Record, trainer: Trainer, data: Data, *, listen: List
     from src.training.trainer import Interrupted
 
     state = trainer.state
-    with listen(trainer.interrupt) as received, time_limit(run.cfg.max_seconds, trainer.interrupt):
+    limit = time_limit(run.cfg.max_seconds, trainer.interrupt)
+    with listen(trainer.interrupt) as received, limit, preflight.naming_failures():
         try:
-            with preflight.naming_failures():
-                trainer.fit(data.train, data.val, epochs=run.cfg.epochs)
-                measured = {"test": measure_test(trainer, data, run.directory)} if run.cfg.evaluate_test else {}
+            trainer.fit(data.train, data.val, epochs=run.cfg.epochs)
+            measured = {"test": measure_test(trainer, data, run.directory)} if run.cfg.evaluate_test else {}
         except Interrupted as interrupted:
             pruned = bool(received) and received[0] == PRUNE_SIGNAL
             record.update(status="pruned" if pruned else "interrupted", finished=now())
             saved = bool(listed(run.directory / "checkpoints"))
             kept = "saved; the same command goes on from there" if saved else "without a checkpoint"
             log.warning("%s: ended after step %d, %s", interrupted, state.step, kept)
-            return (received or [0])[0]
+            return int(max(trainer.learner.gather((received or [0])[:1]))[0])  # whichever process heard it
         if state.stop_reason:
             log.info("stopped after epoch %d: %s", state.epoch, state.stop_reason)
         _keep_fingerprints(run, record, record.values["fingerprints"])

@@ -239,7 +239,7 @@ def highest_rate(optimizer: keras.optimizers.Optimizer, *, first: int, last: int
         rates = []
         for step in np.linspace(first, last, LOOKED_AT):
             optimizer.iterations.assign(int(step))
-            rates.append(float(optimizer.learning_rate))
+            rates.append(float(tf.convert_to_tensor(optimizer.learning_rate)))
     return max(rates)
 
 

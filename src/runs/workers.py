@@ -10,7 +10,7 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +19,8 @@ from tempfile import TemporaryDirectory
 from src.config.checks import is_of_workers
 from src.runs.run import Run
 
-# What callbacks do that change nothing of training; the chief does it.
-OF_CHIEF = (
-    *("summaries", "images", "examples", "histograms", "profile", "csv", "tracker", "progress", "export", "hparams"),
-    "checkpoint",
-)
+# Modules of the callbacks that change training: all processes have them.
+DECIDING = ("early_stopping", "reduce_on_plateau")
 
 
 def worker_number() -> int:
@@ -52,8 +49,9 @@ def as_worker(run: Run) -> Iterator[Run]:
         sys.exit(0)
     print(f"worker {number} trains with the chief, which writes and says what there is to see", file=sys.stderr)
     cfg = copy.deepcopy(run.cfg)
-    for name in set(OF_CHIEF) & set(cfg.callback):
-        cfg.callback[name] = None
+    for name, node in cfg.callback.items():
+        if node and _is_of_chief(node["_target_"].split(".")):
+            cfg.callback[name] = None
     with (
         TemporaryDirectory(prefix=f"worker-{number}-") as folder,
         open(os.devnull, "w", encoding="utf-8") as nowhere,
@@ -61,3 +59,8 @@ def as_worker(run: Run) -> Iterator[Run]:
         redirect_stderr(nowhere),
     ):
         yield replace(run, cfg=cfg, directory=Path(folder, run.directory.name))
+
+
+def _is_of_chief(target: Sequence[str]) -> bool:
+    """Whether it is a callback of this project that changes nothing of training. Of a user's own, nobody knows."""
+    return [*target[:2]] == ["src", "callbacks"] and target[2] not in (*DECIDING, "keras")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
@@ -233,9 +233,9 @@ class Supervised:
             finite |= overflows
         return tf.where(finite, loss, math.nan), tf.cast(norm, tf.float32)
 
-    def agreed(self, value: int) -> int:
-        """The largest of the numbers that processes which train together give here; a process alone gives its own."""
-        return value
+    def gather(self, values: Iterable[float]) -> list[list[float]]:
+        """What each of the processes that train together gives here, the first one's first: as many numbers each."""
+        return [[*values]]
 
     def begin_alike(self, state: object) -> None:
         """Give all processes that train together the first one's state."""

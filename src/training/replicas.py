@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -158,7 +158,7 @@ class Replicated(Supervised):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = True
                 self._normalised += layer.variables
-        self._largest_of_all = tf.function(self._largest, autograph=False)  # traced once
+        self._gather = tf.function(self._gathered, autograph=False)  # traced once for each count of values
         with strategy.scope():
             optimizer.build(model.trainable_variables)
         super().__init__(model=model, optimizer=optimizer, **supervised)
@@ -206,22 +206,25 @@ class Replicated(Supervised):
         alone.__dict__.update(self.__dict__)
         return alone.eval_outputs_step(predict, raw, prepared, *targets_and_weights)
 
-    def agreed(self, value: int) -> int:
+    def gather(self, values: Iterable[float]) -> list[list[float]]:
         if self.is_alone:
-            return value
-        return int(self._largest_of_all(tf.constant(int(value))))
+            return super().gather(values)
+        return self._gather(tf.constant([*map(float, values)], tf.float64)).numpy().tolist()
 
-    def _largest(self, value: tf.Tensor) -> tf.Tensor:
-        def of_replica(value: tf.Tensor) -> tf.Tensor:
-            return tf.reduce_max(tf.distribute.get_replica_context().all_gather(value[tf.newaxis], axis=0))
+    def _gathered(self, values: tf.Tensor) -> tf.Tensor:
+        """Of all replicas: [replicas, n] of [n]."""
 
-        return self._run(of_replica, value)
+        def of_replica(values: tf.Tensor) -> tf.Tensor:
+            return tf.distribute.get_replica_context().all_gather(values[tf.newaxis], axis=0)
+
+        return self._run(of_replica, values)
 
     def begin_alike(self, state: Any) -> None:
         """Give all workers the chief's state, as restored; nothing where there is one process."""
         if self.is_alone:
             return
-        text, length = state.progress.encode(), self.agreed(len(state.progress))
+        text = state.progress.encode()
+        length = int(max(self.gather([len(text)]))[0])
         variables = [v.value for v in state.all_variables()]
         values = [tf.constant([*text.ljust(length)], tf.int32), *map(tf.convert_to_tensor, variables)]
 

@@ -245,7 +245,7 @@ class TrainState:
 
     def constant_learning_rates(self) -> dict[str, float]:
         """The rates that the optimizer keeps as variables, which a restore would bring back; {} with a schedule."""
-        return {v.path: float(v) for v in self.optimizer.variables if v.path.endswith("learning_rate")}
+        return {v.path: float(v.numpy()) for v in self.optimizer.variables if v.path.endswith("learning_rate")}
 
     def branch(self, learning_rates: Mapping[str, float]) -> None:
         """Make a restored state the start of a new run: its own rates and best, not stopped, its callbacks anew."""

@@ -124,7 +124,6 @@ class Trainer:
         with ExitStack() as closing:
             for callback in callbacks:
                 closing.callback(callback.close)
-            for callback in callbacks:
                 callback.make_all_durable = self._make_durable
             for callback in callbacks:
                 callback.on_train_begin(state)
@@ -236,7 +235,7 @@ class Trainer:
             )
         self._seconds_per_step = seconds / done
         rates = {"learning_rate": learning_rate, "steps_per_second": done / seconds}
-        self._log({"train/loss": float(state.losses.mean()), **rates})
+        self._log(self._of_chief({"train/loss": float(state.losses.mean()), **rates}))
 
     def _call_length(self, steps_left: int) -> int:
         """Steps of the next graph call: as asked for or half a second, never past a step that a callback waits for."""
@@ -248,7 +247,7 @@ class Trainer:
             if callback.every_steps:
                 lengths.append(callback.every_steps - step % callback.every_steps)
             lengths += [at - step for at in callback.at_steps if at > step]
-        return -self.learner.agreed(-min(lengths))
+        return int(min(self.learner.gather([min(lengths)]))[0])
 
     def _log(self, metrics: dict[str, float]) -> None:
         state = self.state
@@ -263,7 +262,7 @@ class Trainer:
 
     def _end_epoch(self, val: Batches | None, *, is_last: bool) -> None:
         state, every = self.state, self._validate_every_steps
-        metrics = {f"train/{name}": value for name, value in self._measured().items()}
+        metrics = self._of_chief({f"train/{name}": value for name, value in self._measured().items()})
         is_due = is_last or (state.epoch + 1) % self._validate_every_epochs == 0
         if val is not None and (is_due or (every and state.step % every == 0)):
             metrics |= self._validate(val)
@@ -289,7 +288,11 @@ class Trainer:
         self._raise_if_interrupted()
 
     def _validate(self, val: Batches) -> dict[str, float]:
-        return {f"val/{name}": value for name, value in self.evaluate(val).items()}
+        return self._of_chief({f"val/{name}": value for name, value in self.evaluate(val).items()})
+
+    def _of_chief(self, metrics: dict[str, float]) -> dict[str, float]:
+        """What the first of all processes that train together has measured: by this all of them decide."""
+        return dict(zip(metrics, self.learner.gather(metrics.values())[0], strict=True))
 
     def _measure(self, batches: Batches, run: Callable, changed: list[keras.Variable]) -> dict[str, float]:
         """A split's results by a measuring loop; all variables are as before, `changed` being those that it changes."""
@@ -366,7 +369,6 @@ class Trainer:
         self, batches: Batches, step: Callable[..., tf.Tensor] | None = None
     ) -> tf.types.experimental.PolymorphicFunction:
         """A graph of (cursor, first, count) -> steps done, int32 []: of the learner's `eval_step`, or another one."""
-        measure = step or self._eval_step
 
         @tf.function(autograph=False)
         def run(cursor, first, count):
@@ -374,7 +376,7 @@ class Trainer:
                 return (done < count) & ~self._stop.read_value()
 
             def next_step(done):
-                measure(*batches.next(cursor, first + done))
+                (step or self._eval_step)(*batches.next(cursor, first + done))
                 return (done + 1,)
 
             (done,) = tf.while_loop(goes_on, next_step, (tf.constant(0),))
@@ -389,7 +391,7 @@ class Trainer:
             callback.make_durable()
 
     def _raise_if_interrupted(self) -> None:
-        if self.learner.agreed(bool(self._interrupt_reason)):
+        if max(self.learner.gather([bool(self._interrupt_reason)]))[0]:
             raise Interrupted(self._interrupt_reason or "another worker was asked to stop")
 
 
