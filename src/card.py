@@ -87,7 +87,11 @@ def card(run: RecordedRun) -> str:
     values = run.values
     sections = {
         "Results": [_results(row, seeds)],
-        "Use": [USE, *_exports(values), _code("", map(by_python, next_commands(run.directory)[:2]))],
+        "Use": [
+            USE if _is_served(run) else "The run left no SavedModel.",
+            *_exports(values),
+            _code("", map(by_python, next_commands(run.directory)[:2])),
+        ],
         "Data": [_table(["", ""], _data(values))],
         "Training": [_code("", [_train_command(run)]), _code("yaml", [_yaml(values.get("config", {})).rstrip()])],
         "Limits": ["\n".join([*(f"- {limit}" for limit in _limits(run, seeds)), UNKNOWN])],
@@ -117,7 +121,8 @@ def _front_matter(row: Row) -> dict[str, Any]:
     split = "test" if values["test"] else "val"
     measured = {name: value for name, value in row.metrics.items() if name.startswith(f"{split}/")}
     names = [name.partition("/")[2] for name in measured]
-    found = {"library_name": "tensorflow", "tags": ["tensorflow", "keras", "saved_model"], "metrics": names}
+    tags = ["tensorflow", "keras", *["saved_model"] * _is_served(row.run)]
+    found = {"library_name": "tensorflow", "tags": tags, "metrics": names}
     if task is None:
         return found
     result = {
@@ -129,6 +134,10 @@ def _front_matter(row: Row) -> dict[str, Any]:
         ],
     }
     return {**found, "pipeline_tag": task, "model-index": [{"name": row.directory.name, "results": [result]}]}
+
+
+def _is_served(run: RecordedRun) -> bool:
+    return (run.directory / "saved_model" / "1").is_dir()
 
 
 def _task(values: RecordValues) -> str | None:

@@ -16,6 +16,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import yaml
+
 from src.common.arguments import Parser
 from src.common.code import ROOT
 from src.common.command import run_command
@@ -47,10 +49,10 @@ def main(argv: list[str]) -> None:
 
 def check(folder: Path, name: str) -> None:
     """Raise ConfigError where the folder cannot be made, or its name is none for a package."""
-    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or keyword.iskeyword(name) or yaml.safe_load(name) != name:
         raise ConfigError(
-            f"{folder}: {name!r} is no name of a Python package, which has letters, digits and underscores, and no "
-            "digit or underscore first; give another one, such as ../mine"
+            f"{folder}: {name!r} is no name of a Python package that options can name, which has letters from a to "
+            "z, digits and underscores, and no digit or underscore first; give another one, such as ../mine"
         )
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"{folder} is there and not empty; give a folder that is new")

@@ -105,7 +105,10 @@ def _exported(run: Path, record: RecordValues) -> Path:
     """
     if not (run / SAVED_MODEL).is_dir():
         command = shlex.join(["python", "-m", "src.train", *record["overrides"]])
-        raise FileNotFoundError(f"{run / SAVED_MODEL} is not there; complete the run: {command}")
+        way_out = (
+            "train the run with callback.export" if record["status"] == "completed" else f"complete the run: {command}"
+        )
+        raise FileNotFoundError(f"{run / SAVED_MODEL} is not there; {way_out}")
     return run / SAVED_MODEL
 
 

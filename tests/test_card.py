@@ -76,6 +76,16 @@ def test_a_single_run_without_a_test_split_says_so(tmp_path):
     assert {metric["name"]: metric["value"] for metric in metrics} == {"val/accuracy": 0.9, "val/loss": 0.4}
 
 
+def test_a_model_is_only_said_to_be_where_it_is(tmp_path):
+    run = make_run(tmp_path, "one", config=DIGITS)
+    head, body = written(run)
+    assert "saved_model" not in head["tags"] and "saved_model" not in body
+    (run / "README.md").unlink()
+    (run / "saved_model" / "1").mkdir(parents=True)
+    head, body = written(run)
+    assert "saved_model" in head["tags"] and 'load("saved_model/1")' in section(body, "Use")
+
+
 def test_seeds_of_other_code_are_told_apart_in_words(tmp_path):
     runs = [
         make_run(tmp_path, f"s{seed}", seed=seed, fingerprints={"code": {"src/trainer.py": code}, "data": {}})

@@ -304,6 +304,7 @@ def test_twelve_megapixels_need_less_than_a_gigabyte(run, tmp_path):
         (["RUN", "a.png", "--output", "ds"], 2, "ds/masks/a.png.png exists and is not listed in ds/predictions.json"),
         (["RUN", "two"], 2, "masks/a.png.png would be a picture and a folder for b.png.png; rename an image"),
         (["begun", "a.png"], 1, "is not there; complete the run: python -m src.train epochs=1 'name=my run'"),
+        (["served", "a.png"], 1, "is not there; train the run with callback.export"),
         (["--help"], 0, "masks/<image>.png"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -315,6 +316,7 @@ def test_refuses_in_one_line_and_without_tensorflow(run, tmp_path, arguments, co
     save(tmp_path / "two" / "a.png", blocks())
     save(tmp_path / "two" / "a.png.png" / "b.png", blocks())
     Record(tmp_path / "begun").update(**RECORD | {"status": "running", "overrides": ["epochs=1", "name=my run"]})
+    Record(tmp_path / "served").update(**RECORD | {"status": "completed"})
     arguments = [str(run) if word == "RUN" else word for word in arguments]
     command = [sys.executable, "-X", "importtime", "-m", "src.predict", *arguments]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

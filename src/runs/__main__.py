@@ -21,10 +21,10 @@ from src.common.command import EXIT_FAILED, run_command
 from src.common.lock import Locked
 from src.common.text import plural, print_table, size
 from src.runs.clean import Plan, Removal, make_plan
-from src.runs.collection import find_run, find_runs
+from src.runs.collection import RecordedRun, find_run, find_runs
 from src.runs.details import print_details
 from src.runs.listing import SHOWN_STATUSES, newest_first, print_list, summary
-from src.runs.remove import archive, check_deletable, delete
+from src.runs.remove import archive, check_deletable, delete, links_out_of
 from src.runs.sizes import size_of
 
 OK = 0
@@ -147,15 +147,21 @@ def _agrees(what: str) -> bool:
     return False
 
 
+def _named(words: Sequence[str]) -> list[RecordedRun]:
+    """The runs of a command, each once."""
+    return list({run.directory.resolve(): run for run in map(find_run, words)}.values())
+
+
 def _archive(arguments: argparse.Namespace) -> int:
-    runs = [find_run(word) for word in arguments.runs]
+    runs = _named(arguments.runs)
+    _warn([f"{link} is a link, and what it leads to is not packed" for link in links_out_of(runs)])
     archive(runs, arguments.output)
     print(f"{arguments.output}  {plural(len(runs), 'run')}, {size(size_of(arguments.output))}")
     return OK
 
 
 def _delete(arguments: argparse.Namespace) -> int:
-    runs = [find_run(word) for word in arguments.runs]
+    runs = _named(arguments.runs)
     check_deletable(runs)
     print_list([summary(run) for run in runs], sys.stdout)
     total = f"{plural(len(runs), 'run')} of {size(sum(size_of(run.directory) for run in runs))}, with all results"

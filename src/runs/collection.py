@@ -76,7 +76,8 @@ def branches_of(directory: Path) -> list[str]:
 
 
 def lock_path(directory: Path) -> Path:
-    """The lock's file of a run's directory; held by whoever writes there."""
+    """The lock's file of a run's directory; held by whoever writes there, by whichever link."""
+    directory = directory.resolve()
     run_id = re.search(rf"-([0-9a-f]{{{ID_DIGITS}}})$", directory.name)
     return directory.parent / ".locks" / (run_id[1] if run_id else directory.name)
 
@@ -121,6 +122,7 @@ def find_run(text: str, *, folder: Path = Path("outputs")) -> RecordedRun:
     """
     directory = Path(text)
     if any((directory / name).exists() for name in ("run.json", *TRACES)):
+        directory = Path(os.path.relpath(directory.resolve())) if directory.is_symlink() else directory
         return RecordedRun(directory, read_values(directory))
     ways = f"give its directory, outputs/<name>/<label>-<id>, or {SHORTEST_ID} to {ID_DIGITS} digits of its id"
     if directory.is_dir():

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from src.common.errors import ConfigError
+from src.common.files import fsync
 from src.common.lock import hold
 from src.runs.collection import RecordedRun, branches_of, lock_path
 
@@ -46,6 +47,16 @@ def delete(run: RecordedRun) -> None:
         shutil.rmtree(hidden)
 
 
+def links_out_of(runs: Iterable[RecordedRun]) -> list[Path]:
+    """The links in these runs that lead elsewhere, as of checkpoints on another disk."""
+    return [
+        path
+        for run in runs
+        for path in sorted(run.directory.rglob("*"))
+        if path.is_symlink() and not path.resolve().is_relative_to(run.directory.resolve())
+    ]
+
+
 def archive(runs: Sequence[RecordedRun], file: Path) -> None:
     """Write runs as a .tar.gz file, by their paths from the working directory; the file is there whole or not at all.
 
@@ -59,11 +70,14 @@ def archive(runs: Sequence[RecordedRun], file: Path) -> None:
     if outside := [run.directory for run in runs if not run.directory.resolve().is_relative_to(here)]:
         raise ConfigError(f"{outside[0]} is not in {here}, where an archive is unpacked; type the command above it")
     part = file.with_name(f".tmp-{os.getpid()}-{file.name}")
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with ExitStack() as locks, tarfile.open(part, "x:gz") as packed:
             for run in runs:
                 locks.enter_context(hold(lock_path(run.directory)))
                 packed.add(run.directory, arcname=run.directory.resolve().relative_to(here))
+        fsync(part)  # the runs may be deleted next
         part.rename(file)
+        fsync(file.parent)
     finally:
         part.unlink(missing_ok=True)

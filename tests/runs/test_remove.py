@@ -72,3 +72,28 @@ def test_what_cannot_be_packed_leaves_no_file(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert main(["archive", str(made[0]), "--output", "runs.tar.gz"]) == 2
     assert not list(tmp_path.glob("**/*runs.tar.gz"))
+
+
+def test_a_link_to_a_run_is_the_run(made, tmp_path, capsys):
+    first, _ = made
+    link = first.with_name("latest")
+    link.symlink_to(first.name)
+    before = contents(first)
+    with in_use(first):
+        assert main(["archive", str(link), "--output", "runs.tar.gz"]) == 1
+    assert main(["archive", str(link), str(first), "--output", "new/runs.tar.gz"]) == 0
+    assert capsys.readouterr().out.startswith("new/runs.tar.gz  1 run, ")
+    assert main(["delete", str(link), str(first), "--yes"]) == 0
+    assert not first.exists() and not list(first.parent.glob(".tmp*"))
+    with tarfile.open("new/runs.tar.gz") as packed:
+        assert len(packed.getnames()) == len(set(packed.getnames()))
+        packed.extractall(filter="data")
+    assert contents(first) == before
+
+
+def test_what_a_link_in_a_run_leads_to_is_said_to_be_left_out(made, tmp_path, capsys):
+    (tmp_path / "disk").mkdir()
+    (made[0] / "checkpoints2").symlink_to(tmp_path / "disk")
+    (made[0] / "newest").symlink_to("run.json")
+    assert main(["archive", str(made[0]), "--output", "runs.tar.gz"]) == 0
+    assert capsys.readouterr().err == f"warning: {made[0]}/checkpoints2 is a link, and what it leads to is not packed\n"
