@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -126,12 +127,44 @@ def test_hashes_are_of_what_the_project_needs_in_the_versions_of_make():
 )
 def test_make_passes_options_on(words, said):
     command = ["make", "-n", "train", *words]
-    environment = {key: value for key, value in _environment().items() if not key.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=_environment(make=False), capture_output=True, text=True, check=False
+    )
     assert said in done.stdout + done.stderr
 
 
-def _environment() -> dict[str, str]:
-    import os
+@pytest.mark.parametrize("made", [True, False], ids=["older", "no environment yet"])
+@pytest.mark.parametrize("goal", ["new", "train", "setup"])
+def test_make_installs_nothing_where_a_link_leads(tmp_path, goal, made):
+    project, other = tmp_path / "project", tmp_path / "other"
+    for folder in (project, other / "bin"):
+        folder.mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, project)
+    python = other / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$@" >> "$(dirname "$0")/calls"\n')
+    python.chmod(0o755)
+    if made:
+        (other / ".ready").touch()
+        os.utime(other / ".ready", (0, 0))
+    (project / ".venv").symlink_to(other)
 
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    def make(*words):
+        command = ["make", *words, goal, f"PYTHON={sys.executable}"]
+        return subprocess.run(
+            command, cwd=project, env=_environment(make=False), capture_output=True, text=True, check=False
+        )
+
+    refused = make()
+    assert refused.returncode == 2 and not (other / "bin" / "calls").exists(), "nothing was installed"
+    assert f".venv is a link to {other}" in refused.stderr and len(refused.stderr.splitlines()) == 2  # make's own too
+    words = re.search(rf"make (-o \S+) {goal}$", refused.stderr, re.MULTILINE)[1].split()
+    used = make(*words)
+    assert used.returncode == 0, used.stderr
+    assert goal == "setup" or (other / "bin" / "calls").read_text().startswith(f"-m src.{goal}")
+
+
+def _environment(*, make: bool = True) -> dict[str, str]:
+    """This one's, for the project as it lies here; without `make`, nothing of a make that has started the tests."""
+    known = {key: value for key, value in os.environ.items() if make or not key.startswith(("MAKE", "MFLAGS"))}
+    return {**known, "PYTHONPATH": str(ROOT)}
