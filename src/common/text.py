@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from itertools import zip_longest
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from rich.cells import cell_len
+
+Value = TypeVar("Value", bound=Hashable)
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -74,11 +76,18 @@ def last_names(keys: Sequence[str]) -> list[str]:
 
 
 def short(value: str) -> str:
-    """A number of many digits as six of them."""
+    """A number of many digits as six of them; a whole one as it is, as seeds are told apart by the last."""
     try:
-        return f"{float(value):.6g}" if len(value) > 8 else value
+        return f"{float(value):.6g}" if len(value) > 8 and not value.isdecimal() else value
     except ValueError:
         return value
+
+
+def told_apart(values: Sequence[Value], text: Callable[[Value], str]) -> list[str]:
+    """A text of each value, and the whole of those that would have the text of another value."""
+    texts = {value: text(value) for value in values}
+    count = Counter(texts.values())
+    return [texts[value] if count[texts[value]] == 1 else str(value) for value in values]
 
 
 def size(count: float) -> str:

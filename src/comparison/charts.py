@@ -5,6 +5,7 @@ curves(groups, keys)[0].data[0].y     # of a metric and a run
 
 from __future__ import annotations
 
+import functools
 import html
 import itertools
 import math
@@ -17,6 +18,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from src.common.text import told_apart
 from src.comparison.columns import headers
 from src.comparison.effects import Effect
 from src.comparison.groups import Group, less_is_better
@@ -47,12 +49,15 @@ def colours(groups: Sequence[Group]) -> list[str]:
     return [*sample_colorscale(SCALE, places), *[FADED] * (len(groups) - drawn)]
 
 
-def label(row: Row, keys: Sequence[str]) -> str:
-    """The settings that distinguish a run, in words: `adam, learning_rate 0.01`."""
-    values = [(headers(keys)[key], key, row.settings.get(key)) for key in keys]
-    texts = [(name, value, show(key, value, LABEL_DIGITS)) for name, key, value in values]
-    words = [text if isinstance(value, str) else f"{name} {text}" for name, value, text in texts]
-    return ", ".join(word for word in words if word) or "all runs"
+def labels(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
+    """The settings that distinguish each run, in words: `adam, learning_rate 0.01`."""
+    columns = []
+    for key, name in headers(keys).items():
+        values = [row.settings.get(key) for row in rows]
+        texts = told_apart(values, functools.partial(show, key, digits=LABEL_DIGITS))
+        is_choice = "." not in key and any(isinstance(value, str) for value in values)
+        columns.append([text if is_choice and text else f"{name} {text or 'none'}" for text in texts])
+    return [", ".join(words) or "all runs" for words in zip(*columns, strict=True)] or ["all runs"] * len(rows)
 
 
 def curves(groups: Sequence[Group], keys: Sequence[str]) -> list[go.Figure]:
@@ -65,16 +70,18 @@ def curves(groups: Sequence[Group], keys: Sequence[str]) -> list[go.Figure]:
     differing = [key for key in (*keys, *groups[0].over) if len({row.settings.get(key) for row in rows}) > 1]
     group_keys = [key for key in differing if key not in groups[0].over]
     run_keys = list(dict.fromkeys([*group_keys, *differing]))
+    names = dict(zip([row.directory for row in rows], labels(rows, run_keys), strict=True))
+    legends = labels([group.best for group in groups], group_keys)
     traces: dict[str, list[go.Scatter]] = defaultdict(list)
     for number, (group, colour) in enumerate(zip(groups, colours(groups), strict=True)):
         named = set()  # metrics whose legend has the group
         for row in group.rows[:left]:
-            name = label(row, run_keys)
+            name = names[row.directory]
             for (metric, split), (epochs, values) in _lines(row).items():
                 trace = _curve(epochs, values, colour, is_training=split == "train")
                 trace.meta = [row.run.values["id"], _text(f"{split}, {name}" if split else name)]
                 if metric not in named and len(groups) <= len(PALETTE):
-                    trace.update(showlegend=True, name=_text(label(group.best, group_keys)))
+                    trace.update(showlegend=True, name=_text(legends[number]))
                 trace.legendgroup = str(number)
                 traces[metric].append(trace)
                 named.add(metric)
@@ -166,14 +173,16 @@ def _decades(values: Sequence[float] | np.ndarray) -> float:
 def _scatter(effect: Effect, colours: list[str], keys: Sequence[str]) -> go.Figure:
     rows, values = zip(*effect.points, strict=True)
     kind, is_few = _axis_type(values), len(set(values)) <= MOST_TICKS
-    x = [_name(effect.key, value) for value in values] if kind == "category" else np.array(values, float)
+    texts = told_apart(values, functools.partial(show, effect.key))
+    names = {value: _text(text or "none") for value, text in zip(values, texts, strict=True)}
+    x = [names[value] for value in values] if kind == "category" else np.array(values, float)
     results: dict[Any, list[Any]] = defaultdict(list)
     for place, row in zip(x, rows, strict=True):
         results[place].append(row.result)
     dots: dict[str, Any] = {
         "x": x,
         "y": np.array([row.result for row in rows]),
-        "text": [_text(label(row, keys)) for row in rows],
+        "text": [_text(words) for words in labels(rows, keys)],
         "marker": {"color": colours, "size": 9, "opacity": 0.75, "line": {"color": "#ffffff", "width": 1}},
         "hovertemplate": "%{y:.6g}<extra>%{text}</extra>",
     }
@@ -186,8 +195,8 @@ def _scatter(effect: Effect, colours: list[str], keys: Sequence[str]) -> go.Figu
     traces = [go.Scatter(mode="markers", showlegend=False, **one) for one in (dots, means)[: 1 + is_few]]
     axis: dict[str, Any] = {"type": kind}
     if kind == "category":
-        names = [_name(effect.key, value) for value in sorted(dict.fromkeys(values), key=_numbers_first)]
-        axis |= {"categoryorder": "array", "categoryarray": names}
+        ordered = [names[value] for value in sorted(names, key=_numbers_first)]
+        axis |= {"categoryorder": "array", "categoryarray": ordered}
     elif is_few:
         axis |= {"tickvals": sorted(results)}
     elif kind == "log":
@@ -195,10 +204,6 @@ def _scatter(effect: Effect, colours: list[str], keys: Sequence[str]) -> go.Figu
     name, is_loss = headers(keys).get(effect.key, effect.key), less_is_better(effect.monitor, rows)
     results_axis = _axis_of_results(dots["y"], is_loss=is_loss)
     return _figure(f"{effect.monitor} by {name}", traces, name, axis, results_axis, hovermode="closest")
-
-
-def _name(key: str, value: Value) -> str:
-    return _text(show(key, value) or "none")
 
 
 def _numbers_first(value: Value) -> tuple[bool, float]:

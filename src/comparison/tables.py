@@ -7,6 +7,7 @@ print(as_text(table))
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import os
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 
-from src.common.text import of_one_class, table_lines
+from src.common.text import of_one_class, table_lines, told_apart
 from src.comparison.columns import headers, metric_names
 from src.comparison.diff import Difference
 from src.comparison.effects import Effect
@@ -38,6 +39,7 @@ class Column:
     shown: bool = True
     digits: str = DIGITS
     fixed: bool = False
+    is_setting: bool = False  # so that other values have other texts
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,13 @@ class Table:
 
     def cells(self) -> list[list[str]]:
         """The header and the rows as people read them."""
-        rows = [[show(column.key, row[column.key], column.digits) for column in self.shown] for row in self.rows]
-        return [[plain(column.header) for column in self.shown], *rows]
+        columns = [self._texts(column) for column in self.shown]
+        return [[plain(column.header) for column in self.shown], *(map(list, zip(*columns, strict=True)))]
+
+    def _texts(self, column: Column) -> list[str]:
+        values = [row[column.key] for row in self.rows]
+        text = functools.partial(show, column.key, digits=column.digits)
+        return told_apart(values, text) if column.is_setting else list(map(text, values))
 
     def is_numeric(self, column: Column) -> bool:
         """Whether a column has numbers, and nothing else."""
@@ -202,7 +209,7 @@ def _table(columns: Sequence[Column], members: Sequence[Row] | Sequence[Group], 
 
 
 def _settings(keys: Sequence[str]) -> list[Column]:
-    return [Column(key, header) for key, header in headers(keys).items()]
+    return [Column(key, header, is_setting=True) for key, header in headers(keys).items()]
 
 
 def _last_columns(rows: Sequence[Row]) -> list[Column]:

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from src.common.spelling import did_you_mean
-from src.common.text import print_table, table_lines
+from src.common.text import print_table, short, table_lines
 
 
 def test_columns_are_aligned_whatever_is_in_a_cell():
@@ -37,3 +37,9 @@ def test_an_abbreviation_has_the_first_letter_of_each_word(word, meant):
 @pytest.mark.parametrize("word", ["foo", "foo.bar", "bare", "lt", "bs.x", "wey"])
 def test_what_has_only_some_letters_in_common_is_not_meant(word):
     assert did_you_mean(word, ["loss.from_logits", "learning_rate", "weight_decay", "batch_size"]) == ""
+
+
+def test_a_number_of_many_digits_is_shown_by_six_and_a_seed_by_all():
+    assert [short(text) for text in ("0.123456789", "1234567890", "[8,16,32,64]", "0.001")] == [
+        *("0.123457", "1234567890", "[8,16,32,64]", "0.001")
+    ]

@@ -16,8 +16,9 @@ import pytest
 from src.common.pictures import png
 from src.comparison import charts, page
 from src.comparison.charts import MOST_CURVES, colours, curves, scatters
-from src.comparison.columns import differing
+from src.comparison.columns import differing, headers
 from src.comparison.effects import effects
+from src.comparison.tables import table_of_groups
 from tests.comparison.made import groups_in, make_run, rewrite, rows_in
 from tests.support.commands import compare as main
 
@@ -189,6 +190,34 @@ def test_legends_say_what_differs_among_the_runs_that_are_drawn(tmp_path, monkey
     monkeypatch.setattr(charts, "MOST_CURVES", 2)
     names = [curve.name for curve in curves(groups, keys)[0].data if curve.showlegend]
     assert names == ["learning_rate 0.1", "learning_rate 0.2"]
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "shown"),
+    [
+        (
+            "model._target_",
+            ["mine.one.net", "mine.two.net", "mine.one.other"],
+            ["mine.one.net", "mine.two.net", "other"],
+        ),
+        ("callback.mine.rate", [0.12345678, 0.12345679, 0.5], ["0.12345678", "0.12345679", "0.5"]),
+        ("callback.mine.seed", [123456789012, 123456789013], ["123456789012", "123456789013"]),
+        ("callback.mine.kind", ["relu", None], ["relu", ""]),
+    ],
+)
+def test_other_settings_have_other_texts(tmp_path, key, values, shown):
+    """In the table, on an axis, and in labels, where what is short would be alike."""
+    for number, value in enumerate(values):
+        config = {"callback.other.kind": "tanh" if value is None else None, key: value}
+        make_run(tmp_path, str(number), best=0.9 - number / 10, config=config, typed=[f"{key}={value}"])
+    rows = rows_in(tmp_path)
+    groups, keys = groups_in(tmp_path), differing(rows)
+    header, *lines = table_of_groups(groups, keys).cells()
+    assert [line[header.index(headers(keys)[key])] for line in lines] == shown
+    names = [curve.name for curve in curves(groups, keys)[0].data if curve.showlegend]
+    assert len(set(names)) == len(values) and all(text in name for text, name in zip(shown, names, strict=True))
+    axes = [scatter for scatter in scatters(effects([group.best for group in groups]), groups, keys) if scatter.data]
+    assert all(len(set(axis.data[0].x)) == len(values) for axis in axes[:1])
 
 
 def test_a_page_of_200_runs_is_small(tmp_path, without_plotly):
