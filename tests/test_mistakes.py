@@ -30,6 +30,7 @@ from tests.support.folders import save, write_pairs
 from tests.support.helpers import DIGITS, ROOT, train
 
 DIABETES = ROOT / "src" / "data" / "diabetes" / "diabetes.csv"
+FOLDER = DIABETES.parent
 
 
 # The command, and what its answer must name.
@@ -88,6 +89,12 @@ BEFORE_TENSORFLOW = {
     "schedule.warmup_epochs=some": ["'some'", "a number"],
     "loss=cross_entropy loss.label_smoothing=1": ["loss.label_smoothing is 1", "below 1"],
     "data.limit=20": ["data.limit is 20", "at most 1"],
+    f"data=image_folder data.path={FOLDER} data.image_size=32 data.resize=pad": [
+        *("data.resize=pad gives masks edges", "data.ignore_label=255")
+    ],
+    f"data=class_folder data.path={FOLDER} data.resize=crop": ["data.resize=crop", "data.image_size: give that too"],
+    "data.resize=pad": ["data.resize=pad", "data.image_size: give that too"],
+    "data.image_size=48 data.resize=stretch": ["data.resize is 'stretch'", "pad, crop, or null"],
     "data.image_size=[48]": ["data.image_size is [48]", "[height, width]"],
     "precision=float16": ["'float16'", "mixed_float16"],
     "trainer.clip_norm=-1": ["trainer.clip_norm is -1", "above 0"],

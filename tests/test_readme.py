@@ -127,9 +127,7 @@ def test_hashes_are_of_what_the_project_needs_in_the_versions_of_make():
 )
 def test_make_passes_options_on(words, said):
     command = ["make", "-n", "train", *words]
-    done = subprocess.run(
-        command, cwd=ROOT, env=_environment(make=False), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, env=_environment(make=False), capture_output=True, text=True, check=False)
     assert said in done.stdout + done.stderr
 
 

@@ -51,6 +51,16 @@ def check_inputs(config: dict[str, Any], origins: Origins) -> None:
             f"{origins.named('data.val_share')}data.val_share and data.test_share are {shares[0]} and {shares[1]}, "
             "which leaves nothing to train on; their sum must be below 1"
         )
+    if kind.startswith("src.data.") and (fit := data.get("resize")):
+        where = f"{origins.named('data.resize')}data.resize={fit}"
+        if data.get("image_size") is None:
+            raise ConfigError(f"{where} says how images get to data.image_size: give that too")
+        # Of other sets only their files say whether they have masks.
+        has_label = any(data.get(name) is not None for name in ("ignore_label", "ignore_color"))
+        if fit == "pad" and data.get("kind") == "masks" and not has_label:
+            raise ConfigError(
+                f"{where} gives masks edges, which must count nowhere: give them a label, data.ignore_label=255"
+            )
     path = data.get("path") or BUILT_IN.get(kind)
     if kind not in COLUMNS or path is None or not (known := column_names(Path(path).expanduser())):
         return

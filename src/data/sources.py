@@ -98,7 +98,7 @@ def digit_scenes(
 
     Args:
         image_size: resize images [48, 48, 3] and masks [48, 48] to this height and width, or [height, width].
-        resize: how they get there: None is `stretch`, `pad` and `crop` keep the aspect; edges are background.
+        resize: `pad` and `crop` keep the aspect, which None does not; edges are background.
         in_memory: keep the splits in memory; False streams them from disk.
         data_dir: of TensorFlow Datasets; None takes its default.
 

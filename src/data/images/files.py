@@ -91,7 +91,7 @@ class Reading:
     Args:
         channels: of images: 1 is gray, 3 RGB, 4 RGB and opacity.
         size: (H, W) to resize to.
-        fit: None is `stretch`; `pad` and `crop` keep the aspect, with black edges or without what is too long.
+        fit: `pad` and `crop` keep the aspect, with black edges or without what is too long; None does not.
         outside: the label of the edges of masks.
         apply_exif: False leaves pixels as they are stored, None is True.
         bit_depth: of gray values that are stored in 16 bits so many count, 8 to 16; None is 16, or what the file says.
@@ -168,18 +168,17 @@ class Reading:
             numbers = np.array(palette, np.int32).reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1], np.int32)
             return Decoded(upright(values), turn, palette=numbers)
 
-    def resize(self, image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """An image, and its mask [H, W] or label [], at `size`.
-
-        Raises:
-            ValueError: a mask would get edges that have no label.
-        """
-        if self.size is None:
-            return image, target
-        if target.ndim and self.fit == "pad" and self.outside is None:
+    def check_edges(self) -> None:
+        """Raise ValueError where masks would get edges that have no label."""
+        if self.fit == "pad" and self.outside is None:
             raise ValueError(
                 "data.resize=pad gives masks edges, which must count nowhere: give them a label, data.ignore_label=255"
             )
+
+    def resize(self, image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """An image, and its mask [H, W] or label [], at `size`."""
+        if self.size is None:
+            return image, target
         image = fitted(image, self.size, self.fit)
         return image, fitted_mask(target, self.size, self.fit, outside=self.outside or 0) if target.ndim else target
 

@@ -102,8 +102,11 @@ def image_folder(options: FolderOptions) -> ImageData:
         ignore_label=options.ignore_label,
         ignore_color=options.ignore_color,
     )
+    reading = replace(reading, outside=classes.ignore_label)
+    if layout.has_masks:
+        reading.check_edges()
     usable, sizes, num_classes = _usable(layout, classes, options, reading)
-    reading = replace(reading, size=reading.size or _only_size(root, sizes), outside=classes.ignore_label)
+    reading = replace(reading, size=reading.size or _only_size(root, sizes))
     splits = split_examples(usable, val_share=options.val_share, test_share=options.test_share, seed=options.split_seed)
     _check_splits(layout, usable, splits)
     names = classes.names or tuple(map(str, range(num_classes)))

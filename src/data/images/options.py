@@ -22,8 +22,8 @@ class ImageOptions:
         batch_size, seed, shuffle, transforms, limit: as `ImageData`'s.
         image_size: resize to this height and width, or [height, width]: images bilinear and antialiased, masks to the
             nearest pixel. Needed where images have several sizes.
-        resize: how they get there: None is `stretch`; the others keep the aspect. `pad` leaves black edges, in masks
-            edges of ignore_label; `crop` leaves out what is too long, at both ends.
+        resize: `pad` and `crop` keep the aspect, which None does not. `pad` leaves black edges, in masks edges of
+            ignore_label; `crop` leaves out what is too long, at both ends.
         class_names: in the order of their numbers.
         ignore_label: a target that counts nowhere.
         val_share, test_share: of the examples, where no split is of this name; 0 takes none.

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-Fit = Literal["stretch", "pad", "crop"]  # how an image gets to another shape; the last two keep its aspect
+Fit = Literal["pad", "crop"]  # how an image keeps its aspect in another shape
 Window = tuple[slice, slice]  # rows and columns
 
 

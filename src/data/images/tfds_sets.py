@@ -87,6 +87,8 @@ def tfds_images(options: TFDSOptions) -> ImageData:
     command = shlex.join(["python", "-m", "src.data", "data=tfds", *(word.replace(" ", "") for word in words)])
     info = prepared(dataset, data_dir=options.data_dir, download=options.download, command=command).info
     image_key, target_key = find_keys(info, options.image_key, options.target_key)
+    if info.features[target_key].shape:
+        reading.check_edges()
     num_classes, class_names = _classes(
         info, target_key, options.target_offset, options.num_classes, options.class_names
     )

@@ -95,6 +95,11 @@ def test_the_pets_are_what_tfds_reads(folder):
     assert set(np.unique(masks)) == {0, 1, 2} and (images.dtype, masks.dtype) == (np.uint8, np.uint8)
 
 
+def test_edges_of_masks_want_a_label_before_anything_is_read(folder):
+    with pytest.raises(ValueError, match=r"^data.resize=pad gives masks edges.*data.ignore_label=255"):
+        load(folder, "oxford_iiit_pet", target_key="segmentation_mask", image_size=8, resize="pad")
+
+
 @pytest.mark.exhaustive
 def test_the_miniature_trains_through_the_command(folder, tmp_path):
     options = ["model=unet_mobilenet_v2", "epochs=1", "batch_size=4", "data.image_size=32", "data.limit=0.2", *LEAN]
