@@ -179,7 +179,10 @@ OF_FILES = {
         ("trainer: 5", ["x.yaml: trainer is 5", "a mapping"]),
         ("model: mlp", ["x.yaml: model is 'mlp'", "- override /model: mlp"]),
         ("callback: {x: {patience: 3}}", ["x.yaml: callback.x has no _target_"]),
-        ("model: {_target_: nowhere.net}", ["x.yaml: model._target_ is 'nowhere.net'", "line in conf/targets.txt"]),
+        (
+            "model: {_target_: nowhere.net}",
+            ["x.yaml: model._target_ is 'nowhere.net'", "conf/targets.tests.txt"],
+        ),
         ("data: {shuffle: 'no'}", ["x.yaml: data.shuffle is 'no'", "a boolean"]),
         ("data: {batch_size: many}", ["x.yaml: data.batch_size is 'many'", "a whole number", "32"]),
         ("defaults: [{override /model: unte}]", ["x.yaml: model=unte", "Did you mean unet?"]),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from src.config import targets
+from tests.callbacks.reading import pixels, written
 from tests.jobs import OWN_CODE, Job, own_code, own_targets, write_files
 from tests.support.helpers import ROOT, only_run, train
 
@@ -41,6 +42,15 @@ def test_a_command_of_the_page_trains(command, tmp_path):
 def test_the_callback_ends_the_training(tmp_path):
     done, history = trained(tmp_path, command_of("stop_at_loss").replace("loss=0.7", "loss=100"))
     assert len(history) == 1 and "the training loss is at most 100" in done.stderr
+
+
+def test_the_callback_writes_a_number_and_a_picture_each_epoch(tmp_path):
+    trained(tmp_path, command_of("callback=kernel"))
+    found = written(only_run(tmp_path / "outputs" / "digits") / "summaries")
+    numbers, pictures = found["train", "largest_weight"], found["train", "kernel"]
+    assert [step for step, _ in numbers] == [step for step, _ in found["train", "loss"]]
+    assert len(numbers) == len(pictures) == 3 and all(number > 0 for _, number in numbers)
+    assert pixels(pictures[-1][1]).shape[:2] == (64, 128)  # 8 x 8 pixels, and units
 
 
 def test_the_schedule_is_followed(tmp_path):

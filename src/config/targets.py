@@ -257,7 +257,8 @@ def _judge_name(name: Any, group: str, key: str) -> None:
         name,
         f"{module} is not listed for {group} ({_listed(group)})"
         + (f". Did you mean {near[0]}.{last}?" if near else ""),
-        way_out=f"A package of your own is allowed by a line in {_shown(FILE)}: {group} {module}",
+        way_out=f"A package of your own is allowed by a line in {_shown(local_file())}, as make new writes it, "
+        f"or in {_shown(FILE)}: {group} {module}",
     )
 
 
@@ -270,7 +271,7 @@ def _never(name: str, group: str) -> str | None:
 
 
 def _refused(key: str, name: str, why: str, *, way_out: str | None = None) -> TargetError:
-    way_out = way_out or f"{_shown(FILE)} says what may be named"
+    way_out = way_out or f"{_shown(FILE)}, and {LOCAL} beside it, say what may be named"
     return TargetError(f"{key}._target_ is {name!r}, which a config may not name: {why}. {way_out}".replace("?.", "?"))
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from src.common.columns import absent_column
+from src.common.extras import install_command
 from src.common.ranges import Count, Share, enforce_ranges
 from src.data import SPLITS
 from src.data.data import Data, DataError, Limit
@@ -128,7 +129,7 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
                 frame = pandas.read_parquet(path)
             except ImportError as error:
                 raise DataError(
-                    f"{path}: Parquet needs pandas and pyarrow: pip install -e '.[tables]', or give CSV"
+                    f"{path}: Parquet needs pandas and pyarrow: {install_command('tables')}, or give CSV"
                 ) from error
             named = any(name is not None for name in frame.index.names)  # as columns of the file are
             return {str(name): np.asarray(column) for name, column in (frame.reset_index() if named else frame).items()}

@@ -54,6 +54,7 @@ WATCHING = (
 NOT_COMPUTING = (
     *("src.config", "src.runs", "src.training.checkpoints", "src.training.manifest", "src.training.side_effects"),
     *(f"src.common.{name}" for name in ("columns", "errors", "files", "machine", "pictures", "ranges", "spelling")),
+    "src.common.extras",
     *(f"src.callbacks.{name}" for name in WATCHING),
     # Where these lay, of older code.
     *("src.checks", "src.checkpoints", "src.errors", "src.files", "src.hydra_settings", "src.keys", "src.machine"),
