@@ -55,13 +55,20 @@ def completed(tmp_path_factory):
     project = tmp_path_factory.mktemp("cli") / "project"
     for folder in ("src", "conf"):
         shutil.copytree(ROOT / folder, project / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    return project, train_fresh(*RUN, cwd=project)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # which make and the tests set
+        return project, train_fresh(*RUN, cwd=project)
 
 
 @pytest.fixture
 def project(completed, tmp_path):
     """A copy of that project, to be changed."""
     return shutil.copytree(completed[0], tmp_path / "project")
+
+
+def test_standard_error_has_no_lines_of_tensorflows(completed):
+    own = re.compile(r"\d\d:\d\d:\d\d (INFO|WARNING) |next: .*python -m src\.| {6}.*(-m src\.|tensorboard --logdir )")
+    assert [line for line in completed[1].stderr.splitlines() if not own.match(line)] == []
 
 
 def test_a_completed_run(completed):

@@ -141,9 +141,9 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path} is empty, or its first line; it must be the columns' names")
     if all(map(is_numeric, names)):
         raise DataError(f"{path}: the first line is of numbers ({', '.join(names[:3])}); it must be the columns' names")
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(rows, 1):
         if len(row) != len(names):
-            raise DataError(f"{path}, line {number}: {len(row)} values for {len(names)} columns")
+            raise DataError(f"{path}, row {number}: {len(row)} values for {len(names)} columns")
     if not rows or len(set(names)) < len(names):
         raise DataError(f"{path}: {'two columns have one name' if rows else 'there are no rows'}")
     return dict(zip(names, np.array(rows, str).T, strict=True))

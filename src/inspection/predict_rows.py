@@ -108,9 +108,12 @@ def inputs_of(
             told = f"has {' and '.join(columns)} for {name}" if columns else f"has no {known}"
             raise DataError(f"{file} {told}; the model takes {_told(takes)}, and it has {', '.join(stored)}")
         values = stored[columns[0]]
-        if name in fillings and (gone := is_missing(cells := np.asarray(values))).any():
+        if name in fillings and (gone := is_missing(cells := _cells(values, spec))).any():
             values = filled(cells, gone, fillings[name])
-        found[name] = (_lists if name in of_any_length else _array)(values, name, spec, str(file))
+        if name in of_any_length:
+            found[name] = _lists(values, name, spec, str(file))
+        else:
+            found[name] = _array(values, name, spec, str(file), is_text=name in aliases.values())
     if len({len(values) for values in found.values()}) > 1:
         rows = ", ".join(f"{name} {len(values)}" for name, values in found.items())
         raise DataError(f"{file} has other numbers of rows for each input: {rows}")
@@ -138,14 +141,22 @@ def _last_window(
     return series[np.newaxis, -steps:]
 
 
-def _array(given: Any, name: str, spec: tf.TensorSpec, file: str) -> np.ndarray:
-    """Values in the dtype of an input, none of which stands for another one."""
+def _array(given: Any, name: str, spec: tf.TensorSpec, file: str, *, is_text: bool = False) -> np.ndarray:
+    """Values in the dtype of an input, none of which stands for another one.
+
+    Args:
+        is_text: what people write, in which NA and None are words as well.
+    """
     what, dtype = f"{file}: {name}", spec.dtype.as_numpy_dtype
     try:
-        values = np.asarray(given)
+        values = _cells(given, spec)
         if values.ndim == 1 and (gone := is_missing(values)).any():
-            row = int(gone.argmax()) + 1
-            raise DataError(f"{file}, row {row}: {name} is missing; give a value, or take the row away")
+            words = [is_text and isinstance(one, str) and one != "" for one in values]
+            if (gone := gone & ~np.array(words)).any():
+                row = int(gone.argmax()) + 1
+                raise DataError(f"{file}, row {row}: {name} is missing; give a value, or take the row away")
+        if spec.dtype == tf.string and (others := [one for one in values.flat if isinstance(one, bool | list | dict)]):
+            raise DataError(f"{what} is no text (it has {json.dumps(others[0])}); write it as it was in training")
         if values.dtype.kind not in "biufOUST":
             raise DataError(f"{what} is of {values.dtype}, and no {spec.dtype.name}")
         if spec.dtype == tf.string:
@@ -170,6 +181,11 @@ def _array(given: Any, name: str, spec: tf.TensorSpec, file: str) -> np.ndarray:
     return found
 
 
+def _cells(given: Any, spec: tf.TensorSpec) -> np.ndarray:
+    """As an array; NumPy alone makes texts of all values of a list that has one, `3.0` of 3 and `True` of true."""
+    return np.asarray(given, object if spec.dtype == tf.string and isinstance(given, list) else None)
+
+
 def _read(file: Path, takes: Mapping[str, tf.TensorSpec], aliases: Mapping[str, str]) -> Mapping[str, Any]:
     try:
         if file.suffix == ".txt":
@@ -177,23 +193,33 @@ def _read(file: Path, takes: Mapping[str, tf.TensorSpec], aliases: Mapping[str, 
                 raise DataError(f"{file} is a text, and the model takes {_told(takes)}; give CSV, JSON lines or NPZ")
             return {next(iter(takes)): np.array(_lines(file), object)}
         if file.suffix == ".jsonl":
-            rows = [json.loads(line) for line in _lines(file) if line.strip()]
+            lines = {number: line for number, line in enumerate(_lines(file), 1) if line.strip()}
+            rows = {number: _parsed(line, f"{file}, line {number}") for number, line in lines.items()}
             if not rows:
                 raise DataError(f"{file} has no rows")
-            first = rows[0] if isinstance(rows[0], dict) else {}
-            columns = [name for name in first if aliases.get(name, plain_name(name)) in takes]
+            number, first = next(iter(rows.items()))
+            names = list(first) if isinstance(first, dict) else []
+            columns = [name for name in names if aliases.get(name, plain_name(name)) in takes]
             if not columns:
-                raise DataError(f"{file}, line 1 has {', '.join(first) or 'no names'}; the model takes {_told(takes)}")
-            for number, row in enumerate(rows, 1):
+                told = ", ".join(names) or "no names"
+                raise DataError(f"{file}, line {number} has {told}; the model takes {_told(takes)}")
+            for number, row in rows.items():
                 if not isinstance(row, dict) or (lacking := [name for name in columns if name not in row]):
                     told = ", ".join(lacking) if isinstance(row, dict) else "names"
                     raise DataError(f"{file}, line {number} has no {told}; the model takes {_told(takes)}")
-            return {name: [row[name] for row in rows] for name in columns}
+            return {name: [row[name] for row in rows.values()] for name in columns}
     except (OSError, ValueError, IndexError) as error:
         raise error if isinstance(error, DataError) else DataError(f"{file} cannot be read ({error})") from error
     if file.suffix == ".npy":
         return {str(i): column for i, column in enumerate(series_of(file, None).T)}
     return read_table(file)
+
+
+def _parsed(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where} is no JSON ({error.msg}, column {error.colno})") from error
 
 
 def _lines(file: Path) -> list[str]:

@@ -54,6 +54,47 @@ def test_lines_are_those_that_a_line_feed_ends_and_rows_may_have_other_orders(tm
     assert inputs_of(written(tmp_path / "new.jsonl", [{"word": 3.0}]), WORDS)["word"].tolist() == ["3"]
 
 
+@pytest.mark.parametrize("others", [["x"], [None]], ids=["text", "missing"])
+def test_a_value_beside_a_text_is_the_text_that_it_was_in_training(others, tmp_path):
+    """Whether something stands for missing values or not."""
+    file, fillings = tmp_path / "new.jsonl", {"word": "x"}
+    written(file, [{"word": word} for word in [3, 3.0, 0.5, *others]])
+    assert inputs_of(file, WORDS, fillings=fillings)["word"].tolist() == ["3", "3", "0.5", "x"]
+    for strange, said in ((True, "true"), ({"a": 1}, r'{"a": 1}'), ([1], r"\[1\]")):
+        written(file, [{"word": word} for word in [strange, *others]])
+        with pytest.raises(DataError, match=f"word is no text \\(it has {said}\\)"):
+            inputs_of(file, WORDS, fillings=fillings)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt"])
+def test_words_for_what_is_missing_are_words_where_people_write(suffix, tmp_path):
+    file, words = tmp_path / f"new{suffix}", ["NA", "None", "nan"]
+    if suffix == ".jsonl":
+        written(file, [{"text": word} for word in words])
+    else:
+        file.write_text("".join(f"{word}\n" for word in [*(["text"] if suffix == ".csv" else []), *words]))
+    takes = {"inputs": WORDS["word"]}
+    assert inputs_of(file, takes, aliases={"text": "inputs"})["inputs"].tolist() == words
+    with pytest.raises(DataError, match="row 1: inputs is missing"):
+        inputs_of(written(file.with_suffix(".jsonl"), [{"inputs": "NA"}]), takes)
+    with pytest.raises(DataError, match="row 2: inputs is missing"):
+        inputs_of(
+            written(file.with_suffix(".jsonl"), [{"text": "NA"}, {"text": None}]), takes, aliases={"text": "inputs"}
+        )
+
+
+def test_a_line_has_the_number_that_editors_give_it(tmp_path):
+    file = tmp_path / "new.jsonl"
+    for lines, said in (
+        ('\n{"word": "a"}\n\n{"word": \n', r"line 4 is no JSON \(Expecting value, column"),
+        ('\n{"word": "a"}\n\n{"other": 1}\n', "line 4 has no word"),
+        ('\n\n{"other": 1}\n', "line 3 has other"),
+    ):
+        file.write_text(lines)
+        with pytest.raises(DataError, match=said):
+            inputs_of(file, WORDS)
+
+
 def test_a_whole_number_is_not_rounded(tmp_path):
     (tmp_path / "new.csv").write_text(f"n\n{2**53 + 1}\n")
     with pytest.raises(DataError, match="n has 9007199254740993, which is no int64"):
