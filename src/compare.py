@@ -8,6 +8,7 @@ python -m src.compare outputs/digits --format html --output digits.html
 from __future__ import annotations
 
 import argparse
+import html
 import importlib.util
 import json
 import os
@@ -263,7 +264,10 @@ def _formatted(table: Table, form: str, as_json: object, notes: Sequence[str] = 
         return json.dumps(as_json, indent=2) + "\n"
     if form == "csv":
         return as_csv(table)
-    text = as_markdown(table) if form == "markdown" else as_text(table, width=width)
+    if form == "markdown":
+        text, notes = as_markdown(table), [html.escape(note, quote=False) for note in notes]
+    else:
+        text = as_text(table, width=width)
     return text + "".join(f"\n{note}" for note in notes) + "\n" * bool(notes)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import html
 import io
 import os
 from collections.abc import Iterable, Sequence
@@ -184,8 +185,8 @@ def as_text(table: Table, *, width: int | None = None) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """A pipe table."""
-    header, *rows = [[cell.replace("|", r"\|") for cell in cells] for cells in table.cells()]
+    """A pipe table, in which nothing is markup."""
+    header, *rows = [[html.escape(cell, quote=False).replace("|", r"\|") for cell in cells] for cells in table.cells()]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, ["---"] * len(header), *rows))
 
 

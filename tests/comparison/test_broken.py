@@ -117,3 +117,11 @@ def test_what_is_no_number_is_no_value(tmp_path):
     make_run(tmp_path, "run", metrics={"val/loss": math.nan, "val/iou": math.inf}, history=[])
     [row], warnings = read_rows([tmp_path])
     assert row.metrics == {"val/accuracy": 0.9} and not warnings
+
+
+def test_nothing_in_a_markdown_table_is_markup(tmp_path):
+    make_run(tmp_path, "a", config={"model.label": "<b>|x"})
+    error = {"type": "ValueError", "message": "<img src=x>"}
+    make_run(tmp_path, "b", config={"model.label": "y"}, status="failed", best=None, error=error)
+    _, out, _ = compared(str(tmp_path), "--format=markdown")
+    assert r" &lt;b&gt;\|x " in out and "&lt;img src=x&gt;" in out and "<" not in out
