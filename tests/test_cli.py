@@ -67,8 +67,17 @@ def project(completed, tmp_path):
 
 
 def test_standard_error_has_no_lines_of_tensorflows(completed):
-    own = re.compile(r"\d\d:\d\d:\d\d (INFO|WARNING) |next: .*python -m src\.| {6}.*(-m src\.|tensorboard --logdir )")
+    own = re.compile(
+        r"\d\d:\d\d:\d\d (INFO|WARNING) |next: .*python -m src\.| {6}.*(-m src\.|\S*tensorboard --logdir )"
+    )
     assert [line for line in completed[1].stderr.splitlines() if not own.match(line)] == []
+
+
+def test_a_python_without_the_packages_is_told_of_the_environment():
+    command = [sys.executable, "-S", "-m", "src.train"]  # -S leaves out installed packages
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert "source .venv/bin/activate" in result.stderr
 
 
 def test_a_completed_run(completed):
@@ -81,9 +90,11 @@ def test_a_completed_run(completed):
     assert re.fullmatch(rf"val/accuracy {record['best']['value']:.6f}  \(epoch 1 of 1, \d+\.\d s\)", first)
     assert project / second == run
     commands = (rf"next: \S+ -m src.evaluate {second}", rf"\S+ -m src.predict {second} FILE...")
-    commands += (r"\S+ -m src.compare (\S+)", r"tensorboard --logdir \1")
+    commands += (r"\S+ -m src.compare (\S+)", r"\S*tensorboard --logdir \1")
     (folder,) = re.findall("\n +".join(commands), result.stderr)
     assert project / folder == run.parent
+    board = re.search(r"(\S+) --logdir", result.stderr)[1]
+    assert (project / board).is_file() or shutil.which(board)
     assert "epoch 1/1" in result.stderr and "INFO" not in result.stdout and "Traceback" not in result.stderr
 
     expected = {".hydra", "run.json", "history.jsonl", "train.log", "checkpoints", "summaries", "saved_model"}

@@ -80,7 +80,8 @@ def next_commands(directory: Path) -> list[str]:
 def look_commands(folder: Path) -> list[str]:
     """What to do with the runs of a folder."""
     runs = os.path.relpath(folder)
-    return [shlex.join([python(), "-m", "src.compare", runs]), shlex.join(["tensorboard", "--logdir", runs])]
+    board = "tensorboard" if python() == "python" else os.path.join(os.path.dirname(python()), "tensorboard")
+    return [shlex.join([python(), "-m", "src.compare", runs]), shlex.join([board, "--logdir", runs])]
 
 
 def threads_advice(values: RecordValues, history: Sequence[Mapping[str, Any]]) -> str:
