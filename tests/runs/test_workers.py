@@ -128,7 +128,7 @@ def test_workers_that_slurm_starts_end_with_the_same_weights(tmp_path):
     port, started = min(free_ports(2)), []
     for number in range(2):
         variables = {**slurm, "SLURM_PROCID": str(number), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-        words = [sys.executable, "-m", "tests.support.replicas", "worker", str(tmp_path), str(port)]
+        words = [sys.executable, "-m", "tests.support.replicas", "worker", str(port)]
         log = (tmp_path / f"worker{number}.log").open("w+")
         started.append((subprocess.Popen(words, env=os.environ | variables, stdout=log, stderr=log), log))
     found = []

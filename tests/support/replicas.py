@@ -1,7 +1,7 @@
-"""One case of training on two devices, beside the same on one: `python -m tests.support.replicas FOLDER OVERRIDES...`.
+"""One case of training on several devices, beside the same on one: `python -m tests.support.replicas OVERRIDES...`.
 
-Prints the largest differences of losses, metrics and weights, relative ones of what is above 1. A process of its own,
-as a process has one strategy.
+On two, or as many as strategy.devices says. Prints the largest differences of losses, metrics and weights, relative
+ones of what is above 1. A process of its own, as a process has one strategy.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def trained(trainer: Trainer, kept: Losses, train, val) -> list[np.ndarray]:
     return [losses, np.array([*metrics.values(), 0]), np.concatenate(weights)]
 
 
-def configured(folder: str, overrides: list[str], strategy: Mirrored | None) -> list[np.ndarray]:
+def configured(overrides: list[str], strategy: Mirrored | None) -> list[np.ndarray]:
     cfg, kept = compose([*overrides, *LEAN]), Losses()
     data = build.build_data(cfg)
-    trainer = build.build_trainer(cfg, data, run_dir=Path(folder), extra_callbacks={"losses": kept}, strategy=strategy)
+    trainer = build.build_trainer(cfg, data, run_dir=Path("none"), extra_callbacks={"losses": kept}, strategy=strategy)
     return trained(trainer, kept, data.train, data.val)
 
 
@@ -114,26 +114,25 @@ def leg(folder: str, devices: int, until: int, dropout: str) -> None:
     print("losses", json.dumps(kept.losses))
 
 
-def worker(folder: str, port: int) -> None:
+def worker(port: int) -> None:
     """Train as one of the processes that the environment names; prints the last loss and a hash of the weights."""
     strategy = MultiWorker(port=port)
     build.set_up_process(threads=1, strategy=strategy)
-    losses, _, weights = configured(
-        folder, ["data=digits", "model=cnn", "batch_size=337", "model.dropout=0.2"], strategy
-    )
+    losses, _, weights = configured(["data=digits", "model=cnn", "batch_size=337", "model.dropout=0.2"], strategy)
     print("worker", losses[-1], hashlib.sha256(weights.tobytes()).hexdigest())
 
 
 if __name__ == "__main__" and sys.argv[1] == "leg":
     leg(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
 elif __name__ == "__main__" and sys.argv[1] == "worker":
-    worker(sys.argv[2], int(sys.argv[3]))
+    worker(int(sys.argv[2]))
 elif __name__ == "__main__":
-    folder, *overrides = sys.argv[1:]
-    strategy = Mirrored(devices=2)
+    overrides = sys.argv[1:]
+    devices = next((word.partition("=")[2] for word in overrides if word.startswith("strategy.devices=")), "2")
+    strategy = Mirrored(devices=int(devices))
     build.set_up_process(threads=1, strategy=strategy)
     ways = (None, strategy)
-    one, two = (two_heads(way) if overrides == ["two_heads"] else configured(folder, overrides, way) for way in ways)
+    one, many = (two_heads(way) if overrides[0] == "two_heads" else configured(overrides, way) for way in ways)
     assert len(one[0]) > STEPS and np.ptp(one[0][:STEPS]) > 0, one
-    pairs = zip(one, two, strict=True)
+    pairs = zip(one, many, strict=True)
     print("differences", *((np.abs(x - y) / np.maximum(np.abs(x), 1)).max() for x, y in pairs))
