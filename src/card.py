@@ -29,9 +29,10 @@ from src.comparison.columns import differing
 from src.comparison.groups import Group, group
 from src.comparison.rows import Row, add_derived, read_row, read_rows
 from src.comparison.tables import plain, show
+from src.data import SPLITS
 from src.runs.collection import RecordedRun, find_run
 from src.runs.commands import by_python, next_commands, train_command
-from src.runs.record_schema import RecordValues, step_within
+from src.runs.record_schema import RecordValues, numbers, parse, step_within
 
 # The hub's word for the task, by the option of `data`; a table's depends on its target, that of `tfds` on its metrics.
 TASKS = {
@@ -94,7 +95,7 @@ def card(run: RecordedRun) -> str:
         ],
         "Data": [_table(["", ""], _data(values))],
         "Training": [_code("", [_train_command(run)]), _code("yaml", [_yaml(values.get("config", {})).rstrip()])],
-        "Limits": ["\n".join([*(f"- {limit}" for limit in _limits(run, seeds)), UNKNOWN])],
+        "Limits": ["\n".join([*(f"- {limit}" for limit in _limits(row, seeds)), UNKNOWN])],
         "Environment": [_table(["", ""], _environment(values))],
         "Fingerprints": [_table(["", ""], _fingerprints(values))],
     }
@@ -110,15 +111,37 @@ def _with_seeds(run: RecordedRun) -> tuple[Row, Group]:
     own = run.directory.resolve()
     others = [other for other in read_rows([own.parent])[0] if other.directory.resolve() != own]
     rows = [row, *others]
+    for one in rows:
+        one.metrics.update(_tested_afterwards(one.run))
     add_derived(rows)
     return row, next(found for found in group(rows, differing(rows)) if row in found.rows)
+
+
+def _tested_afterwards(run: RecordedRun) -> dict[str, float]:
+    """What `src.evaluate` has measured on the test split, as `test/<name>`, where the run's record has nothing of it.
+
+    Raises:
+        ConfigError: that file is not as `src.evaluate` writes it.
+    """
+    file = run.directory / "evaluation" / "test" / "metrics.json"
+    if run.values["test"] or not file.is_file():
+        return {}
+    try:
+        found = parse(file.read_text())
+        models = found["metrics"]
+        measured = numbers("metrics", models.get("best_weights") or models["saved_model"])
+        if found["when"] < (run.values["finished"] or ""):  # of a run that went on, with other weights
+            return {}
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{file} cannot be read ({error!r}); python -m src.evaluate writes it anew") from error
+    return {f"test/{name}": value for name, value in measured.items() if value is not None}
 
 
 def _front_matter(row: Row) -> dict[str, Any]:
     """What the hub reads; `model-index` needs a task, so it is left out where that is not known."""
     values = row.run.values
     task, data = _task(values), str(values["choices"].get("data", values["name"]))
-    split = "test" if values["test"] else "val"
+    split = "test" if "test" in _splits(row) else "val"
     measured = {name: value for name, value in row.metrics.items() if name.startswith(f"{split}/")}
     names = [name.partition("/")[2] for name in measured]
     tags = ["tensorflow", "keras", *["saved_model"] * _is_served(row.run)]
@@ -204,18 +227,23 @@ def _data(values: RecordValues) -> Iterator[tuple[str, str]]:
         yield "classes", ", ".join(map(str, values["class_names"]))
 
 
-def _limits(run: RecordedRun, seeds: Group) -> Iterator[str]:
+def _splits(row: Row) -> list[str]:
+    """Those that the run has been measured on."""
+    return [split for split in SPLITS if any(name.startswith(f"{split}/") for name in row.metrics)]
+
+
+def _limits(row: Row, seeds: Group) -> Iterator[str]:
     """What a reader of the numbers should know."""
-    values, count = run.values, len(seeds.averaged)
+    values, count, splits = row.run.values, len(seeds.averaged), _splits(row)
     yield (
         f"The weights are those of the epoch with the best {values['monitor']}, which is therefore better than it "
-        "would be on other examples" + ("." if values["test"] else "; the test split has not been measured.")
+        "would be on other examples" + ("." if "test" in splits else "; the test split has not been measured.")
     )
     if count == 1:
         yield "It is one run: how much its results change with the seed is not known."
     else:
         yield from map(_text, confounders.warnings(seeds.averaged))
-    yield "It has been measured on splits of its own data alone."
+    yield f"It has been measured on splits of its own data alone: {', '.join(splits)}."
     git = values["environment"]["git"]
     if not git:
         yield "The code was in no repository."

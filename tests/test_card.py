@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import statistics
 from functools import partial
@@ -12,7 +13,8 @@ import yaml
 from src.card import main
 from src.common.command import exit_code
 from tests.comparison.made import make_run
-from tests.support.helpers import run_module
+from tests.support import forks
+from tests.support.helpers import run_module, train
 
 card = partial(exit_code, main)
 DIGITS = {"data.dataset": "digits:1.0.0"}
@@ -74,6 +76,47 @@ def test_a_single_run_without_a_test_split_says_so(tmp_path):
     assert "| metric | this run |\n" in body and "±" not in body
     metrics = head["model-index"][0]["results"][0]["metrics"]
     assert {metric["name"]: metric["value"] for metric in metrics} == {"val/accuracy": 0.9, "val/loss": 0.4}
+
+
+def evaluated(run, accuracy, when="2026-01-02T00:00:00+00:00", model="best_weights"):
+    """What `src.evaluate` writes of the test split."""
+    file = run / "evaluation" / "test" / "metrics.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"when": when, "metrics": {model: {"loss": None, "accuracy": accuracy}}}))
+
+
+def test_a_test_split_that_evaluate_has_measured_is_a_result(tmp_path):
+    small = ("data=digits", "model=mlp", "epochs=1", "data.limit=0.1", "hydra.run.dir=run")
+    assert train(*small, cwd=tmp_path).returncode == 0
+    assert forks.run("src.evaluate", ["run", "split=test"], cwd=tmp_path).returncode == 0
+    measured = json.loads((tmp_path / "run/evaluation/test/metrics.json").read_text())["metrics"]["best_weights"]
+    head, body = written(tmp_path / "run")
+    assert f"| test/accuracy | {measured['accuracy']:.6g} |" in section(body, "Results")
+    assert "has not been measured" not in body and "train, val, test" in section(body, "Limits")
+    (result,) = head["model-index"][0]["results"]
+    assert result["dataset"]["split"] == "test"
+    assert {metric["type"]: metric["value"] for metric in result["metrics"]} == measured
+
+
+def test_a_test_split_that_evaluate_has_measured_counts_for_each_seed_and_for_these_weights_alone(tmp_path):
+    finished = "2026-01-01T00:00:00+00:00"
+    runs = [make_run(tmp_path, f"s{seed}", seed=seed, finished=finished) for seed in range(4)]
+    evaluated(runs[0], 0.5)
+    evaluated(runs[1], 0.7, model="saved_model")
+    evaluated(runs[2], 0.9, when="2025-12-31T23:59:59+00:00")  # before the run went on
+    _, body = written(runs[0])
+    assert f"| test/accuracy | 0.5 | 0.6 ± {statistics.stdev([0.5, 0.7]):.2g} (2) |" in section(body, "Results")
+    _, body = written(runs[2])
+    assert "the test split has not been measured" in section(body, "Limits")
+    assert "alone: train, val." in section(body, "Limits") and "| test/accuracy | - |" not in body
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"when": 1}', '{"when": 1, "metrics": {"saved_model": {"loss": "x"}}}'])
+def test_a_damaged_evaluation_is_named(tmp_path, capsys, text):
+    run = make_run(tmp_path, "one")
+    evaluated(run, 0.5)
+    (run / "evaluation/test/metrics.json").write_text(text)
+    assert card([str(run)]) == 2 and "metrics.json cannot be read" in capsys.readouterr().err
 
 
 def test_a_model_is_only_said_to_be_where_it_is(tmp_path):
