@@ -74,7 +74,7 @@ hashes: $(READY) ## write requirements.txt, for  pip install --require-hashes -r
 	@$(HASHES)/bin/uv pip compile -q pyproject.toml -c constraints.txt --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header -o requirements.txt
 
-benchmark: $(READY) ## measure speed and memory in half an hour, printed as ratios; or:  make benchmark ARGS="loop"
+benchmark: $(READY) ## measure speed and memory, printed as ratios; takes two hours; or:  make benchmark ARGS="loop"
 	@$(RUN) benchmarks $(or $(value ARGS),speed)
 
 setup: $(READY) ## only make .venv;  make clean setup PYTHON=python3.12  takes another Python (3.11 to 3.13)

@@ -1,4 +1,4 @@
-"""All figures of speed and memory, against what people would use instead: half an hour on two cores.
+"""All figures of speed and memory, against what people would use instead: about two hours on two cores.
 
     python -m benchmarks speed [--write]        # --write also puts the table into docs/benchmarks.md
 
