@@ -100,10 +100,12 @@ def load_model(saved_model: Path) -> Model:
         from src.data.pipeline import to_float
     signature = loaded.signatures["serving_default"]
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
-    instead = "give its inputs as the rows of an .npz file"
     if [spec.shape.rank for spec in inputs.values()] != [4]:
         told = ", ".join(f"{name} {described(spec)}" for name, spec in inputs.items())
-        raise ValueError(f"{saved_model} takes {told}, and no images; {instead}")
+        raise ValueError(
+            f"{saved_model} takes {told}, and no images; give its inputs as the rows of a .csv, .jsonl, .parquet or "
+            ".npz file"
+        )
     ((name, takes),) = inputs.items()
     height, width, channels = takes.shape[1:]
     if channels not in MODES:
@@ -111,7 +113,7 @@ def load_model(saved_model: Path) -> Model:
     if not {"logits", "class"} <= set(outputs) or len(outputs["logits"].shape) not in (2, 4):
         raise ValueError(
             f"{saved_model} gives {described(outputs)}, no classes of images, which are logits [N, classes] or "
-            f"[N, H, W, classes]; {instead}"
+            "[N, H, W, classes]; give its inputs as the rows of an .npz file"
         )
     scores = outputs["logits"].shape
     is_one = scores[-1] == 1  # for two classes

@@ -9,7 +9,8 @@ scores of classes also the class by name.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +20,8 @@ import tensorflow as tf
 
 from src.common.columns import absent_column
 from src.common.files import literal, replace
+from src.common.logs import escaped
+from src.common.text import first_of
 from src.data.batch import OUTPUTS, plain_name, splits_names
 from src.data.data import DataError
 from src.data.sequences import series_of
@@ -27,6 +30,8 @@ from src.runs.preflight import naming_failures
 
 RESULTS = "predictions.jsonl"
 BATCH = 256  # rows
+NO_CATEGORY = "\0"  # which no table has: a value that gives the same is one that the model does not know either
+SHOWN = 5  # values in a message
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -52,6 +57,8 @@ def predict_rows(
             row; .txt with a text on each line, for a model of one input of strings; .csv, .parquet or .npy with a row
             for each time, of whose last ones a model of windows [steps, features] foresees what follows.
 
+    A warning names categories that training never saw, of which the model knows nothing.
+
     Raises:
         DataError: a file has not what the model takes, or other types; nothing has been written.
     """
@@ -64,10 +71,14 @@ def predict_rows(
     lines = []
     for file, inputs in given:
         rows = len(next(iter(inputs.values())))
+        known: dict[str, set[str]] = {name: set() for name in inputs if _is_category(name, takes, aliases)}
         for begin in range(0, rows, BATCH):
             batch = {name: values[begin : begin + BATCH] for name, values in inputs.items()}
             with naming_failures():
                 found = {name: tensor.numpy() for name, tensor in serve(**_tensors(batch, takes)).items()}
+            for name in known:
+                strange = {**batch, name: np.full_like(batch[name], NO_CATEGORY)}
+                known[name].update(batch[name][_differs(found, serve(**_tensors(strange, takes)))])
             if "forecast" in found:
                 del found[OUTPUTS]  # the same, scaled
             for i in range(len(next(iter(found.values())))):
@@ -75,9 +86,29 @@ def predict_rows(
                 if isinstance(values.get("class"), int) and values["class"] < len(class_names):
                     values["class"] = class_names[values["class"]]
                 lines.append(json.dumps({"file": str(file), "row": begin + i + 1, **values}))
+        for name, seen in known.items():
+            if unknown := [value for value in dict.fromkeys(inputs[name]) if value not in seen]:
+                told = f"{file}: {name} has {first_of([repr(value) for value in unknown], SHOWN)}"
+                why = "the model gives the same for any category that training never saw: do not trust it in these rows"
+                print(f"warning: {escaped(f'{told}; {why}')}", file=sys.stderr)
     output.mkdir(parents=True, exist_ok=True)
     replace(output / RESULTS, "".join(f"{line}\n" for line in lines).encode())
     return output / RESULTS
+
+
+def _is_category(name: str, takes: Mapping[str, tf.TensorSpec], aliases: Mapping[str, str]) -> bool:
+    """Whether an input has one word a row, and is no text."""
+    is_list = splits_names(name, 1)[0] in takes
+    return (
+        takes[name].dtype == tf.string and takes[name].shape.rank == 1 and not is_list and name not in aliases.values()
+    )
+
+
+def _differs(found: Mapping[str, np.ndarray], other: Mapping[str, tf.Tensor]) -> np.ndarray:
+    """In which rows a model gives anything else: bool [n]."""
+    return np.any(
+        [(values != other[name].numpy()).reshape(len(values), -1).any(1) for name, values in found.items()], 0
+    )
 
 
 def inputs_of(
@@ -153,32 +184,41 @@ def _array(given: Any, name: str, spec: tf.TensorSpec, file: str, *, is_text: bo
         if values.ndim == 1 and (gone := is_missing(values)).any():
             words = [is_text and isinstance(one, str) and one != "" for one in values]
             if (gone := gone & ~np.array(words)).any():
-                row = int(gone.argmax()) + 1
-                raise DataError(f"{file}, row {row}: {name} is missing; give a value, or take the row away")
-        if spec.dtype == tf.string and (others := [one for one in values.flat if isinstance(one, bool | list | dict)]):
-            raise DataError(f"{what} is no text (it has {json.dumps(others[0])}); write it as it was in training")
+                raise DataError(f"{_place(gone, name, file)} is missing; give a value, or take the row away")
+        if spec.dtype == tf.string and (other := _each(lambda one: isinstance(one, bool | list | dict), values)).any():
+            told = f"is no text (it has {json.dumps(values[other][0])}); write it as it was in training"
+            raise DataError(f"{_place(other, name, file)} {told}")
         if values.dtype.kind not in "biufOUST":
             raise DataError(f"{what} is of {values.dtype}, and no {spec.dtype.name}")
         if spec.dtype == tf.string:
             found = as_texts(values)
-        elif others := [one for one in values.flat if values.dtype.kind not in "biuf" and not is_numeric(one)]:
-            raise DataError(f"{what} is no {spec.dtype.name} (it has {str(others[0])!r})")
+        elif values.dtype.kind not in "biuf" and (other := ~_each(is_numeric, values)).any():
+            raise DataError(f"{_place(other, name, file)} is no {spec.dtype.name} (it has {str(values[other][0])!r})")
         elif spec.dtype.is_floating:
             found = values.astype(dtype)
         else:
             numbers = values if values.dtype.kind in "biuf" else values.astype(np.float64)
             found = numbers.astype(dtype)
             if (other := (found != numbers) | ((values.dtype.kind not in "biu") & (np.abs(numbers) >= 2**53))).any():
-                raise DataError(f"{what} has {values[other].flat[0]}, which is no {spec.dtype.name}")
+                raise DataError(f"{_place(other, name, file)} has {values[other][0]}, which is no {spec.dtype.name}")
     except (ValueError, TypeError) as error:
         raise (
             error if isinstance(error, DataError) else DataError(f"{what} is no {spec.dtype.name} ({error})")
         ) from error
-    if spec.dtype.is_floating and not np.isfinite(found).all():
-        raise DataError(f"{what} has an infinite value, or NaN; take the row away")
+    if spec.dtype.is_floating and (other := ~np.isfinite(found)).any():
+        raise DataError(f"{_place(other, name, file)} has an infinite value, or NaN; take the row away")
     if not spec.shape.is_compatible_with(found.shape):
         raise DataError(f"{what} is {list(found.shape)}, and the model takes {spec.shape}")
     return found
+
+
+def _each(is_so: Callable[[Any], bool], values: np.ndarray) -> np.ndarray:
+    return np.vectorize(is_so, otypes=[bool])(values)
+
+
+def _place(wrong: np.ndarray, name: str, file: str) -> str:
+    """The first row, of values [n, ...], that has one of those that are wrong."""
+    return f"{file}, row {int(np.argwhere(np.atleast_1d(wrong))[0][0]) + 1}: {name}"
 
 
 def _cells(given: Any, spec: tf.TensorSpec) -> np.ndarray:

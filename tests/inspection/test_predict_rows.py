@@ -31,13 +31,13 @@ def written(file, columns):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"a b": [1.0], "n": [3.7]}, "n has 3.7, which is no int32"),
-        ({"a b": [1.0], "n": [2**32 + 1]}, "n has 4294967297, which is no int32"),
-        ({"a b": [np.inf], "n": [3]}, "a_b has an infinite value"),
+        ({"a b": [1.0], "n": [3.7]}, "row 1: n has 3.7, which is no int32"),
+        ({"a b": [1.0, 2.0], "n": [1, 2**32 + 1]}, "row 2: n has 4294967297, which is no int32"),
+        ({"a b": [0, np.inf], "n": [3, 3]}, "row 2: a_b has an infinite value"),
         ({"a b": [1.0], "a_b": [2.0], "n": [3]}, "has a b and a_b for a_b"),
         ({"a b": np.array(["2020-01-01"], "datetime64[D]"), "n": [1]}, r"a_b is of datetime64\[D\]"),
         ({"b": [1.0], "n": [3]}, "has no a_b; the model takes"),
-        ({"a b": ["1_0"], "n": [3]}, r"a_b is no float32 \(it has '1_0'\)"),
+        ({"a b": ["1", "1_0"], "n": [3, 3]}, r"new.npz, row 2: a_b is no float32 \(it has '1_0'\)"),
     ],
 )
 def test_what_a_model_does_not_take_is_refused(columns, message, tmp_path):
@@ -62,7 +62,7 @@ def test_a_value_beside_a_text_is_the_text_that_it_was_in_training(others, tmp_p
     assert inputs_of(file, WORDS, fillings=fillings)["word"].tolist() == ["3", "3", "0.5", "x"]
     for strange, said in ((True, "true"), ({"a": 1}, r'{"a": 1}'), ([1], r"\[1\]")):
         written(file, [{"word": word} for word in [strange, *others]])
-        with pytest.raises(DataError, match=f"word is no text \\(it has {said}\\)"):
+        with pytest.raises(DataError, match=f"row 1: word is no text \\(it has {said}\\)"):
             inputs_of(file, WORDS, fillings=fillings)
 
 
@@ -147,6 +147,26 @@ def test_columns_of_any_name_are_exported_and_predicted(tmp_path):
     lines = predict_rows(tmp_path / "1", [tmp_path / "new.csv"], output=tmp_path, class_names=[]).read_text()
     wanted = model({"Lot Area": tf.constant([3.0, 5.0]), "1st": tf.constant(["x", "y"])})
     np.testing.assert_allclose([json.loads(line)["outputs"] for line in lines.splitlines()], wanted, rtol=1e-5)
+
+
+def test_categories_that_training_never_saw_are_named(tmp_path, capsys):
+    columns = {"size": np.arange(9, dtype=np.float32), "the city": np.array(["Bern", "Basel", "Chur"] * 3)}
+    data = Data(train=(columns, np.arange(9, dtype=np.float32)), batch_size=8, seed=0)
+    state = trainer_of(table_mlp(data=data, num_outputs=1), keras.losses.MeanSquaredError()).state
+    state.input_spec = data.train.element_spec[0]
+    export_any(state, data, tmp_path / "1")
+    file, options = tmp_path / "new.csv", {"output": tmp_path, "class_names": []}
+    for cities, told in (
+        (["Bern", "Chur", "Basel"], None),
+        (["Bern", *["Luzern"] * 300, "Chur", "bern", "Luzern"], "the_city has 'Luzern', 'bern'; the model"),
+    ):
+        file.write_text("the city,size\n" + "".join(f"{city},{i}\n" for i, city in enumerate(cities)))
+        assert len(predict_rows(tmp_path / "1", [file], **options).read_text().splitlines()) == len(cities)
+        warning = capsys.readouterr().err
+        assert (told in warning and warning.count("\n") == 1) if told else not warning
+    file.write_text("the city,size\n,1\n")
+    predict_rows(tmp_path / "1", [file], fillings={"the_city": "unknown"}, **options)
+    assert "the_city has 'unknown'; the model gives the same for any category" in capsys.readouterr().err
 
 
 def test_probabilities_are_exported_as_they_are(tmp_path):
