@@ -30,7 +30,7 @@ from src.common.arguments import Parser
 from src.common.command import EXIT_FAILED, run_command
 from src.common.errors import ConfigError
 from src.common.extras import install_command
-from src.common.lock import Locked, hold
+from src.common.lock import hold
 from src.common.logs import importing
 from src.common.machine import available_cores
 from src.runs.collection import RecordedRun, find_run, lock_path
@@ -63,9 +63,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"{run.directory} is {run.status}; only a completed run is exported: {command}")
     if not (run.directory / SAVED_MODEL).is_dir():
         raise ConfigError(f"{run.directory / SAVED_MODEL} is not there; train the run with callback.export")
-    if run.holder:
-        raise Locked(f"{run.directory} is in use by {run.holder}; export it afterwards")
-    with hold(lock_path(run.directory)):
+    with hold(lock_path(run.directory), what=str(run.directory)):
         refused = export(run, formats)
     return EXIT_FAILED if refused else 0
 

@@ -37,17 +37,19 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @contextmanager
-def hold(path: Path, *, wait: bool = False, what: str | None = None, option: str = "hydra.run.dir") -> Iterator[None]:
+def hold(
+    path: Path, *, wait: bool | None = None, what: str | None = None, option: str = "hydra.run.dir"
+) -> Iterator[None]:
     """Hold the lock of a run; taking it again in the same process changes nothing.
 
     Args:
         path: the lock's file; made, and left behind when the lock is released.
-        wait: wait for whoever holds it.
+        wait: wait for whoever holds it; None where the command has no option to.
         what: is locked, for messages; `run <the file's name>` by default.
         option: the key that names another place, for messages.
 
     Raises:
-        Locked: it is held and `wait` is false; names the process.
+        Locked: it is held and `wait` is not true; names the process.
         OSError: the file cannot be made, as where nothing may be written.
     """
     path = path.resolve()
@@ -96,7 +98,7 @@ def holder_of(path: Path) -> str | None:
     return None
 
 
-def _lock(descriptor: int, what: str, path: Path, wait: bool) -> None:
+def _lock(descriptor: int, what: str, path: Path, wait: bool | None) -> None:
     for _ in range(GLANCES):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,7 +110,8 @@ def _lock(descriptor: int, what: str, path: Path, wait: bool) -> None:
     except BlockingIOError:
         holder = _described(path)
         if not wait:
-            raise Locked(f"{what} is in use by {holder}; wait for it with wait=true") from None
+            way_out = "type the command again when that has ended" if wait is None else "wait for it with wait=true"
+            raise Locked(f"{what} is in use by {holder}; {way_out}") from None
         print(f"waiting for {what}, which is in use by {holder}", file=sys.stderr, flush=True)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 

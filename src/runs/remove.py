@@ -41,7 +41,7 @@ def delete(run: RecordedRun) -> None:
         Locked: a process is using the run.
         OSError: something could not be removed.
     """
-    with hold(lock_path(run.directory)):
+    with hold(lock_path(run.directory), what=str(run.directory)):
         hidden = run.directory.with_name(f".tmp-delete-{os.getpid()}-{run.directory.name}")
         run.directory.rename(hidden)
         shutil.rmtree(hidden)
@@ -74,7 +74,7 @@ def archive(runs: Sequence[RecordedRun], file: Path) -> None:
     try:
         with ExitStack() as locks, tarfile.open(part, "x:gz") as packed:
             for run in runs:
-                locks.enter_context(hold(lock_path(run.directory)))
+                locks.enter_context(hold(lock_path(run.directory), what=str(run.directory)))
                 packed.add(run.directory, arcname=run.directory.resolve().relative_to(here))
         fsync(part)  # the runs may be deleted next
         part.rename(file)

@@ -43,7 +43,10 @@ def test_a_run_goes_as_a_whole_and_the_other_stays(made, capsys):
 def test_a_run_in_use_or_with_branches_stays(made, capsys):
     first, second = made
     with in_use(first):
-        assert main(["delete", str(first), "--yes"]) == 1
+        for words in (["delete", str(first), "--yes"], ["archive", str(first), "--output", "runs.tar.gz"]):
+            assert main(words) == 1
+            said = capsys.readouterr().err
+            assert f"{first} is in use by" in said and "type the command again when that" in said, said
     (first / "branches").mkdir()
     (first / "branches" / second.name[-8:]).touch()
     assert main(["delete", str(first), "--yes"]) == 2
