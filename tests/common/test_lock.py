@@ -48,10 +48,10 @@ def path(tmp_path):
 
 def test_a_second_process_is_refused_and_told_by_whom(path):
     with holder(path) as process:
-        with pytest.raises(Locked, match=rf"run 1a2b3c4d .* process {process.pid} on .*wait=true"), hold(path, wait=False):
-            pass
-        with pytest.raises(Locked, match="type the command again when that has ended"), hold(path):
-            pass
+        with pytest.raises(Locked, match=rf"run 1a2b3c4d .* process {process.pid} on .*wait=true"):
+            hold(path, wait=False).__enter__()
+        with pytest.raises(Locked, match="type the command again when that has ended"):
+            hold(path).__enter__()
         with hold(path.with_name("another")):
             pass
     with hold(path):
