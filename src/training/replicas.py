@@ -316,7 +316,8 @@ class _Replica(Supervised):
         number = learner.replicas
         self._number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
         self._examples = examples = examples_of(inputs)
-        self._is_shared = examples >= number  # else each replica computes all of them
+        self._is_shared = examples >= number  # else each replica computes all of them, and the first one's count
+        self._once = tf.cast(tf.equal(self._number, 0), tf.float32)
         self._start = tf.where(self._is_shared, self._number * examples // number, 0)
         self._end = tf.where(self._is_shared, (self._number + 1) * examples // number, examples)
 
@@ -329,9 +330,8 @@ class _Replica(Supervised):
         assert self._whole_loss is not None
         loss = self._whole_loss(targets, whole, weights)
         # All replicas have this loss, and each the gradient for its own part of the outputs.
-        once = 1 / self.replicas
-        counted = tf.where(self._is_shared, 1.0, once)
-        return Forward(loss * counted + tf.stop_gradient(loss * (once - counted)), targets, whole, weights)
+        counted = tf.where(self._is_shared, 1.0, self._once)
+        return Forward(loss * counted + tf.stop_gradient(loss * (self._once - counted)), targets, whole, weights)
 
     def brought_together(self, outputs: Nest) -> Nest:
         """The outputs of the whole batch, of which this replica's own have a gradient."""
@@ -351,7 +351,8 @@ class _Replica(Supervised):
 
     def added(self) -> tf.Tensor:
         """This replica's share of what layers add to the loss, a mean over examples: float32 []."""
-        share = tf.cast((self._end - self._start) / self.examples_in_step(), tf.float32)
+        own = tf.cast((self._end - self._start) / self._examples, tf.float32)
+        share = tf.where(self._is_shared, own, self._once)
         return share * tf.add_n([tf.zeros([]), *(tf.cast(term, tf.float32) for term in self.model.losses)])
 
     def examples_in_step(self, inputs: Nest = None) -> tf.Tensor:
