@@ -120,9 +120,14 @@ class EventFiles:
         except (OSError, tf.errors.OpError) as error:
             # Without TensorFlow's names of ops.
             reason = re.sub(r"^\{\{.*?\}\} | \[Op:.*", "", str(error).partition("\n")[0])
+            begun = self._files and not self.directory.is_dir()
+            cause = (
+                "That folder was removed while training wrote there; " if begun else "Make room or mend the disk, then "
+            )
+            left = " where one is left, and else starts anew" if begun else ""
             raise SummaryError(
-                f"no summaries could be written in {self.directory} ({reason}). Make room or mend the disk, then type "
-                "the same command: it goes on from the last checkpoint"
+                f"no summaries could be written in {self.directory} ({reason}). {cause}type the same command: it "
+                f"goes on from the last checkpoint{left}"
             ) from error
 
     def _begin(self, step: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.callbacks.events import last_steps
+from src.callbacks.events import EventFiles, last_steps
 from src.callbacks.summaries import Summaries
 from src.data.pipeline import InMemory
 from src.training.trainer import Interrupted
@@ -129,6 +129,16 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path
     with pytest.raises(OSError, match=rf"no summaries could be written in {tmp_path} \(Not a directory\)"):
         run()
     assert not recorder.losses
+
+
+def test_a_folder_that_is_removed_meanwhile_is_said_to_be(tmp_path):
+    files = EventFiles(tmp_path / "summaries", step=0)
+    files.write(tf.summary.scalar, "train", 1, {"loss": 0.5})
+    shutil.rmtree(tmp_path / "summaries")
+    removed = r"No such file.* was removed .* the last checkpoint where one is left, and else starts anew$"
+    with pytest.raises(OSError, match=removed):
+        files.make_durable()
+    files.close()
 
 
 def test_wrong_interval():
