@@ -224,6 +224,15 @@ def is_of_workers(config: Mapping[str, Any]) -> bool:
     return ((config.get("strategy") or {}).get("_target_") or "").endswith(".MultiWorker")
 
 
+def check_workers_of_jobs(config: DictConfig) -> None:
+    """Raise ConfigError where a sweep's jobs are to be trained by several processes, and nothing starts these."""
+    if is_of_workers(config) != bool(config.hydra.launcher.get("workers")):
+        raise ConfigError(
+            "--multirun with strategy=multi_worker needs hydra/launcher=slurm hydra.launcher.workers=4, the processes "
+            "of each job, which no other strategy takes; else start each run's processes by itself, without --multirun"
+        )
+
+
 def _check_arguments(plain: dict[str, Any], config: dict[str, Any], origins: Origins) -> None:
     """Each target's arguments must be what its signature says of them, or the table of Keras's."""
     # What the trainer does not take itself, it hands to its learner.

@@ -358,8 +358,7 @@ def check_sweep(
     first = [_first(override) for override in parsed]
     options: dict[str, Any] = {"config_dir": config_dir, "config_name": config_name, "is_known": is_known}
     cfg = compose([*first, "hydra.mode=MULTIRUN"], starts=True, **options)
-    if checks.is_of_workers(cfg):
-        raise ConfigError("strategy=multi_worker does not go with --multirun: start each run's processes by itself")
+    checks.check_workers_of_jobs(cfg)
     return cfg
 
 

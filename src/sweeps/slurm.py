@@ -41,6 +41,7 @@ class SlurmOptions(LauncherOptions):
     gres: str | None = None
     cpus_per_task: Count = 1
     mem: str | int | None = None
+    workers: Count | None = None
     sbatch: Sequence[str] = ()
     setup: Sequence[str] = ()
     detach: Flag = False
@@ -63,7 +64,13 @@ class SlurmOptions(LauncherOptions):
         """What sbatch is given; what the user gives as it is comes last, which counts."""
         named = ("partition", "account", "time", "gres", "mem", "cpus_per_task")
         given = [(name.replace("_", "-"), getattr(self, name)) for name in named]
-        return [*(f"--{name}={value}" for name, value in given if value is not None), *self.sbatch]
+        together = [f"--nodes=1-{self.workers}", f"--ntasks={self.workers}"] if self.workers else []
+        return [*together, *(f"--{name}={value}" for name, value in given if value is not None), *self.sbatch]
+
+    @property
+    def starter(self) -> list[str]:
+        """What starts all processes of a job within its task; Slurm lets it know all but the cores of each."""
+        return ["srun", f"--cpus-per-task={self.cpus_per_task}"] if self.workers else []
 
 
 class SlurmRunner(Runner):
@@ -98,12 +105,13 @@ class SlurmRunner(Runner):
         return SlurmSweep(
             record,
             view_for(sys.stderr),
-            lambda job: command_of(job, composer),
+            lambda job: " ".join([*self._options.starter, command_of(job, composer)]),
             arguments=self._options.arguments,
             setup=self._options.setup,
             n_jobs=self._options.n_jobs,
             poll_seconds=self._options.poll_seconds,
             detach=self._options.detach,
+            by_srun=bool(self._options.starter),
             job_count=job_count,
         )
 

@@ -93,9 +93,20 @@ def list_tasks() -> dict[str, tuple[str, str]] | None:
 
 
 def cancel(tasks: Iterable[str], *options: str) -> None:
-    """End tasks or arrays; with `--full --signal=TERM`, those that run save first, however long it takes."""
+    """End tasks or arrays."""
     if names := list(tasks):
         _run("scancel", *options, *names)
+
+
+def ask_to_end(tasks: Iterable[str], *, by_srun: bool) -> None:
+    """Runs save and end, however long it takes.
+
+    Args:
+        by_srun: whether srun started them, which kills them at once if it hears TERM itself.
+    """
+    names = list(tasks)
+    for whom in (["--batch"], []) if by_srun else (["--full"],):  # the script and then what srun started, or all
+        cancel(names, *whom, "--signal=TERM")
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ from src.sweeps.jobs import Jobs
 from src.sweeps.plan import Job
 from src.sweeps.record import SweepRecord
 from src.sweeps.show import View
-from src.sweeps.slurm_commands import SCRIPT, cancel, list_tasks, max_array_size, submit
+from src.sweeps.slurm_commands import SCRIPT, ask_to_end, cancel, list_tasks, max_array_size, submit
 
 WAIT_SECONDS = 0.2  # until a signal is heard
 STOPPING_SECONDS = 1.0  # between two looks after Ctrl-C, at least
@@ -42,6 +42,7 @@ class SlurmSweep(Jobs):
         n_jobs: how many run at a time; None for as many as Slurm finds room for.
         poll_seconds: between two looks.
         detach: look once, and leave the jobs to themselves.
+        by_srun: whether the commands are srun's.
     """
 
     def __init__(
@@ -55,11 +56,12 @@ class SlurmSweep(Jobs):
         n_jobs: int | None = None,
         poll_seconds: float = 10.0,
         detach: bool = False,
+        by_srun: bool = False,
         job_count: int = 0,
     ) -> None:
         super().__init__(record, view, job_count=job_count)
         self._command_of, self._arguments, self._setup = command_of, arguments, setup
-        self._n_jobs, self._poll_seconds, self._detach = n_jobs, poll_seconds, detach
+        self._n_jobs, self._poll_seconds, self._detach, self._by_srun = n_jobs, poll_seconds, detach, by_srun
         self._tasks: dict[str, str] = dict(record.slurm)  # the task of each run's id
         self._watched: list[JobState] = []
         self._missing: dict[int, float] = {}  # since when a job is not listed
@@ -195,7 +197,7 @@ class SlurmSweep(Jobs):
         if self._stops:
             if waiting:
                 cancel(self._arrays, "--state=PENDING")
-            cancel(set(running) - self._told, "--full", "--signal=TERM")
+            ask_to_end(set(running) - self._told, by_srun=self._by_srun)
             self._told.update(running)
         for reason in set(waiting) - self._reasons - USUAL:
             print(f"note: Slurm lets {plural(waiting.count(reason), 'job')} wait: {reason}", file=sys.stderr)

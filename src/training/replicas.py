@@ -30,6 +30,7 @@ from src.training.learner import SEED, Forward, Gradients, Supervised
 from src.training.side_effects import inner_layers
 
 APART = 0x9E3779B9  # between the seeds of two replicas
+PORTS = 16  # between those of two jobs of Slurm's, which may share a machine
 
 
 @enforce_ranges
@@ -80,7 +81,7 @@ class MultiWorker(Mirrored):
     Which processes these are says TF_CONFIG, or Slurm's variables, as `srun` sets them.
 
     Args:
-        port: of each process under Slurm, counted on from here for several on one machine.
+        port: under Slurm, of the first process on each machine; 16 more for each job, up to 1,000, by its number.
     """
 
     def __init__(self, *, port: Count = 8888) -> None:
@@ -111,8 +112,9 @@ class MultiWorker(Mirrored):
         for part in os.environ["SLURM_STEP_TASKS_PER_NODE"].split(","):
             count, _, times = part.rstrip(")").partition("(x")
             counts += [int(count)] * int(times or 1)
+        first = self._port + PORTS * (int(os.environ.get("SLURM_JOB_ID", 0)) % 1000)
         numbered = zip(hosts, counts, strict=True)
-        workers = [f"{host}:{self._port + place}" for host, count in numbered for place in range(count)]
+        workers = [f"{host}:{first + place}" for host, count in numbered for place in range(count)]
         return {
             "cluster": {"worker": workers},
             "task": {"type": "worker", "index": int(os.environ["SLURM_PROCID"])},

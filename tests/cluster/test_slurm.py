@@ -150,6 +150,32 @@ def test_a_time_limit_is_no_end(cluster, tmp_path):
     assert command.end() == 130
 
 
+def test_a_job_of_several_processes_is_ended_and_goes_on_as_one(cluster, tmp_path):
+    words = ("epochs=20", "seed=0", "batch_size=337", "strategy=multi_worker", "hydra.launcher.workers=2")
+    for name in ("straight", "disturbed"):
+        (tmp_path / name).mkdir()
+    straight, command = (Command(cluster, tmp_path / name, *words) for name in ("straight", "disturbed"))
+    assert straight.end() == 0, straight.stderr + logs(straight.folder)
+    command.wait_for_epochs(0)
+    (task,) = sweeps(command.folder)[0]["slurm"].values()
+    cluster.run("scancel", "--batch", "--signal=USR1", task)  # as its time limit does
+    wait_until(lambda: "is requeued" in logs(command.folder))
+    saved = command.record(0)["epoch"]
+    wait_until(lambda: command.record(0)["epoch"] > saved)
+    cluster.run("scontrol", "requeue", command.record(0)["process"]["job"])  # which all processes hear
+    wait_until(lambda: command.record(0)["status"] == "interrupted")
+    saved = command.record(0)["epoch"]
+    wait_until(lambda: command.record(0)["epoch"] > saved)
+    command.process.send_signal(signal.SIGINT)
+    assert command.end() == 130 and command.record(0)["status"] == "interrupted"
+    last = Command(cluster, command.folder, *words)
+    assert last.end() == 0, last.stderr + logs(last.folder)
+    assert logs(last.folder).count("continuing after step") == 3
+    (found,), (expected,) = (each.folder.glob("outputs/digits/mlp-*") for each in (last, straight))
+    assert compare(found, expected) == []
+    assert Record(found).read()["environment"]["replicas"] == 2
+
+
 def test_a_driver_that_is_killed_is_typed_again(cluster, local, tmp_path):
     first = Command(cluster, tmp_path, LONG, "seed=0,1")
     first.wait_for_epochs(0)

@@ -256,6 +256,21 @@ def test_a_setting_of_the_whole_sweep_has_one_value(text):
         check_sweep(["seed=0,1", text])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "strategy=multi_worker",
+        "strategy=multi_worker hydra/launcher=slurm",
+        "hydra/launcher=slurm hydra.launcher.workers=2",
+        "strategy=mirrored hydra/launcher=slurm hydra.launcher.workers=2",
+    ],
+)
+def test_a_sweep_of_runs_of_several_processes_needs_who_starts_them(text):
+    with pytest.raises(ConfigError, match=r"hydra/launcher=slurm hydra\.launcher\.workers=4"):
+        check_sweep(["seed=0,1", *text.split()])
+    check_sweep(["seed=0,1", "strategy=multi_worker", "hydra/launcher=slurm", "hydra.launcher.workers=2"])
+
+
 def test_a_folder_of_configs_may_bring_groups_and_a_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = {"mine/my/one.yaml": "a: 1\n", "mine/alt.yaml": "defaults: [train, _self_]\n\nepochs: 7\n"}
