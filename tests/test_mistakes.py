@@ -26,7 +26,7 @@ from src.runs.branch import branch
 from src.runs.run import Run
 from src.train import _command
 from tests.runs.made import make_run
-from tests.support.folders import save, write_pairs
+from tests.support.folders import save, write_classes, write_pairs
 from tests.support.helpers import DIGITS, ROOT, train
 
 DIABETES = ROOT / "src" / "data" / "diabetes" / "diabetes.csv"
@@ -57,6 +57,7 @@ BEFORE_TENSORFLOW = {
     "init_from=nowhere dry_run=true": ["init_from is 'nowhere'", "no such file or folder"],
     "learner=distillation learner.teacher=nowhere.keras dry_run=true": ["learner.teacher is 'nowhere.keras'"],
     "data=table data.target=progresion": ["data.target", "'progresion'", "Did you mean progression?"],
+    f"data=texts data.path={DIABETES} data.label=bmi": ["no column 'text'", "; give data.text=COLUMN"],
     "data=table data.columns=[age,nothing]": ["data.columns", "no column 'nothing'", "it has age, sex"],
     f"data=texts data.path={DIABETES} data.label=sxe": ["data.text", "no column 'text'"],
     f"data=texts data.path={DIABETES} data.text=sex data.label=sxe": ["data.label", "Did you mean sex?"],
@@ -250,6 +251,12 @@ BEFORE_THE_FIRST_STEP = {
     "data=image_folder data.path=jpeg_masks": (1, ["jpeg_masks", "PNG"]),
     "data=image_folder data.path=sizes": (2, ["data.image_size"]),
     "data=image_folder data.path=good data.class_names=[a,b]": (1, ["class_names", "2"]),
+    "model=mlp model.num_classes=5": (2, ["5 scores", "wants 10", "leave model.num_classes out"]),
+    "loss=binary_crossentropy": (2, ["it compares number with number", "loss=sparse_categorical_crossentropy"]),
+    "data=class_folder data.path=two_images data.image_size=8": (
+        2,
+        ["no validation split (data.val_share is 0.15, of 2 examples too little)", "monitor=train/accuracy"],
+    ),
     "data=tfds data.dataset=mnits data.download=false data.data_dir=empty": (2, ["mnits", "mnist"]),
 }
 
@@ -406,6 +413,7 @@ def folder(tmp_path_factory):
     (folder / "file.txt").write_text("no folder")
     (folder / "empty").mkdir()
     write_pairs(folder / "good", count=8)
+    write_classes(folder / "two_images", {"cats": 1, "dogs": 1})
     for number in range(4):
         pixels = np.full((16, 16, 3), 40 * number, np.uint8)
         for name in ("no_masks", "jpeg_masks", "sizes"):

@@ -42,5 +42,6 @@ def absent_column(named: Mapping[str, Any], known: Sequence[str], path: str) -> 
         for name in [value] if isinstance(value, str) else value or ():
             if name not in known:
                 hint = did_you_mean(str(name), list(known))
+                hint = hint or (f"; give data.{key}=COLUMN" if isinstance(value, str) else "")
                 return f"data.{key}", f"data.{key}: {path} has no column {name!r}; it has {', '.join(known)}{hint}"
     return None

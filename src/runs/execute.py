@@ -253,10 +253,7 @@ def _check(run: Run, record: Record, trainer: Trainer, data: Data) -> None:
 
     cfg, chosen = run.cfg, run.choices
     if data.val is None and cfg.monitor.startswith("val/"):
-        raise ConfigError(
-            f"monitor is {cfg.monitor!r}, and the data has no validation split; "
-            f"give monitor=train/{cfg.monitor.removeprefix('val/')}, or data with one"
-        )
+        raise ConfigError(preflight.no_validation(cfg.monitor, cfg.data, examples=data.count("train")))
     check_test(cfg, data)
     options = {f"{group}_option": str(chosen.get(group, "")) for group in ("model", "data")}
     is_supervised = not cfg.get("learner")  # another learner says itself what it takes of the outputs
@@ -266,12 +263,15 @@ def _check(run: Run, record: Record, trainer: Trainer, data: Data) -> None:
         trainer.check(data.train, data.val)
     except ValueError as error:
         what = ", ".join(f"{group}={chosen.get(group)}" for group in ("model", "data", "loss", "metric"))
-        is_of_numbers = data.targets_are_classes and chosen.get("loss") == "mean_squared_error"
+        is_of_numbers = data.targets_are_classes and chosen.get("loss") in preflight.LOSSES_OF_NUMBERS
         raise ConfigError(f"{what}: {error}{preflight.OF_CLASSES if is_of_numbers else ''}") from error
     if is_supervised and (probabilities_problem := preflight.probabilities_problem(trainer, data)):
         raise ConfigError(f"model={chosen.get('model')}: {probabilities_problem}")
     if unseen := unfollowed(run.identity):
         log.warning("a change of this is not noticed by itself: %s", "; ".join(unseen))
+    steps = cfg.epochs * data.train.steps_per_epoch
+    if unsettled := preflight.moving_average_problem(trainer.model, steps=steps, options=cfg.model):
+        log.warning("%s", unsettled)
     preflight.check_memory(
         trainer.model,
         batch_size=min(cfg.batch_size, data.count("train")),

@@ -26,13 +26,14 @@ import yaml
 
 from src.common.errors import Shortage
 from src.common.machine import free_memory
-from src.common.text import size
+from src.common.text import plural, size
 from src.config import targets
 from src.config.checks import CONFIG_DIR
 from src.data.data import Data, DataError
 from src.data.images.image_data import ImageData
 from src.losses import logits_of
 from src.runs.sizes import kept_bytes
+from src.training.side_effects import inner_layers
 from src.training.state import TrainState, kept
 from src.training.trainer import Trainer
 
@@ -52,7 +53,8 @@ OTHER_FOLDERS = {
 # Operations that a model may end with and that leave values as they are.
 SAME_VALUES = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose")
 
-# What a loss of numbers is told of targets that are classes.
+# What losses of numbers are told of targets that are classes.
+LOSSES_OF_NUMBERS = ("mean_squared_error", "binary_crossentropy")
 OF_CLASSES = (
     ". The targets are classes: give loss=sparse_categorical_crossentropy metric=accuracy monitor=val/accuracy mode=max"
 )
@@ -62,8 +64,25 @@ LESS_MEMORY = (
     "smaller images, or a smaller model, as with fewer model.filters"
 )
 
+# Of the first averages of batch normalisation. With 0.04, `cnn_pooled` was right about 90 % of the images that it had
+# learned with the batches' own, all of them: two thirds of the first layer's variance were what it began with.
+UNSETTLED = 0.01
 FAINT = 0.01  # of the peak rate: less changes hardly anything
 LOOKED_AT = 20  # steps of a schedule
+
+
+def no_validation(monitor: str, options: Mapping[str, Any], *, examples: int) -> str:
+    """What is wrong where the monitor is of a split that the data, of these options, does not have.
+
+    Args:
+        examples: of the training split.
+    """
+    share = None if options.get("split") else options.get("val_share")  # a column that says the split
+    why = f" (data.val_share is {share}, of {plural(examples, 'example')} too little)" if share else ""
+    return (
+        f"monitor is {monitor!r}, and the data has no validation split{why}; "
+        f"give monitor=train/{monitor.removeprefix('val/')}, or data with one"
+    )
 
 
 def shape_problem(model: keras.Model, data: Data, *, model_option: str, data_option: str) -> str | None:
@@ -79,8 +98,15 @@ def shape_problem(model: keras.Model, data: Data, *, model_option: str, data_opt
     one = [(*labels, 1)] if data.num_classes == 2 else []
     if any(tf.TensorShape(output.shape[1:]).is_compatible_with(shape) for shape in (wanted, *one)):
         return None
+    other_count = tf.TensorShape(output.shape[1:-1]).is_compatible_with(labels)
     unit = "pixel" if labels.rank else "image"
     kind = f"one of {data.num_classes} labels for each {unit}"
+    begin = (
+        f"model={model_option} does not fit data={data_option}: for images of {_by(inputs.shape[1:])} it gives "
+        f"{_by(output.shape[1:])} scores, and the data has {kind}, which wants {_by(wanted)}"
+    )
+    if other_count:
+        return f"{begin}: leave model.num_classes out, or let it be ${{run.num_classes}}"
     described = [(name, text) for name, text in _described_options("model") if name != model_option]
     shape = {"input_shape": tuple(inputs.shape[1:]), "num_classes": data.num_classes}
     others = [
@@ -89,11 +115,7 @@ def shape_problem(model: keras.Model, data: Data, *, model_option: str, data_opt
     folder = OTHER_FOLDERS.get(data_option) if len(output.shape) != len(wanted) + 1 else None
     way_out = f", or another data option: {folder}" if folder else ""
     mend = "" if folder else "Let it give a logit for each class (num_classes: ${run.num_classes}). "
-    return (
-        f"model={model_option} does not fit data={data_option}: for images of {_by(inputs.shape[1:])} it gives "
-        f"{_by(output.shape[1:])} scores, and the data has {kind}, which wants {_by(wanted)}. {mend}"
-        f"Choose another model: {'; '.join(others) or 'none here takes images of this size'}{way_out}"
-    )
+    return f"{begin}. {mend}Choose another model: {'; '.join(others) or 'none here takes images of this size'}{way_out}"
 
 
 def _takes(option: str, shape: Mapping[str, Any]) -> bool:
@@ -212,6 +234,31 @@ def naming_failures() -> Iterator[None]:
         if os.strerror(errno.ENOSPC) in reason:  # which TensorFlow calls by the same name
             raise Shortage(f"the disk is full ({reason}): make room, and the same command goes on") from error
         raise Shortage(f"training does not fit in memory ({reason}): {LESS_MEMORY}") from error
+
+
+def moving_average_problem(model: keras.Model, *, steps: int, options: Mapping[str, Any]) -> str | None:
+    """That batch normalisation measures with averages that are still those it begins with; None if it does not.
+
+    Args:
+        model: before its first step.
+        steps: of the whole run.
+        options: of the model.
+    """
+    momenta = [
+        layer.momentum
+        for layer in inner_layers(model)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        if np.all(keras.ops.convert_to_numpy(layer.moving_variance) == 1)  # those of trained weights have settled
+    ]
+    left = max(momenta, default=0.0) ** steps
+    if left <= UNSETTLED:
+        return None
+    none = ", or model.normalization=none" if "normalization" in options else ""
+    return (
+        f"batch normalisation validates, and serves, with averages over the steps: after all {steps} of this run they "
+        f"are {100 * left:.2g} % what they began with, so that val is worse than train. Give a smaller batch_size or "
+        f"more epochs{none}"
+    )
 
 
 def schedule_problem(state: TrainState, *, epochs: int, steps_per_epoch: int, peak: float | None) -> str | None:

@@ -106,6 +106,47 @@ def test_memory_of_a_step_by_hand(frozen):
     assert need == 4 * (gradients + 5 * 8 * 8 * ((0 if frozen else 3) + 4 + 4))  # the inputs of what is trained
 
 
+def test_averages_that_a_run_is_too_short_for_are_told():
+    def model(trained=False, **options):
+        inputs = keras.Input((4,))
+        inner = keras.Sequential([keras.layers.BatchNormalization(**options)])
+        made = keras.Model(inputs, inner(inputs))
+        if trained:
+            made.set_weights([np.full(4, 0.5, np.float32)] * 4)
+        return made
+
+    for made, steps, left in (
+        (model(), 30, "74 %"),
+        (model(), 458, "1 %"),
+        (model(), 459, None),
+        (model(momentum=0.9), 30, "4.2 %"),
+        (model(momentum=0.9), 44, None),
+        (model(trainable=False), 30, None),
+        (model(trained=True), 30, None),
+        (keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]), 1, None),
+    ):
+        for options in ({}, {"normalization": "batch"}):
+            said = preflight.moving_average_problem(made, steps=steps, options=options)
+            assert (said is None) == (left is None), (steps, said)
+            if said:
+                assert f"after all {steps} of this run they are {left} what they began with" in said
+                assert ("model.normalization=none" in said) == bool(options)
+
+
+def test_a_short_run_with_batch_normalisation_says_so_once(tmp_path):
+    words = [
+        "data=digits",
+        "model=cnn",
+        "model.batch_norm=true",
+        "model.filters=2",
+        "epochs=1",
+        "data.limit=0.05",
+        "callback.export=null",
+    ]
+    done = train(*words, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr.count("WARNING batch normalisation validates") == 1, done.stderr
+
+
 MEASURE = """
 import re
 from pathlib import Path

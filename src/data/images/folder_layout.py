@@ -234,9 +234,11 @@ def _classes(root: Path, parts: Mapping[str, Path], files: Sequence[str]) -> tup
     by_split = {split: _folders(part) for split, part in parts.items()}
     where, classes = parts.get("train", root), by_split.get("train", by_split.get("", []))
     if len(classes) < 2:
+        deeper = where / classes[0] if classes else where
+        hint = f": give data.path={deeper}" if len(_folders(deeper)) > 1 else ""
         raise ValueError(
             f"{where} has neither {IMAGES}/ and {MASKS}/ nor a folder for each of two or more classes; "
-            f"it has {_listed(sorted(os.listdir(where)))}"
+            f"it has {_listed(sorted(os.listdir(where)))}{hint}"
         )
     if alike := [name for name in classes if name.lower() in NOT_CLASSES]:
         raise ValueError(

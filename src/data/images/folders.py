@@ -267,6 +267,14 @@ def _log_found(layout: Layout, splits: Mapping[str, Sequence[Example]], names: S
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     kind = "images with masks" if layout.has_masks else "images"
     log.info("%s: %s (%s), %s; %s", printable(layout.root), kind, counts, held, f"{len(names)} classes: {shown}")
+    images = [example for example in layout.examples if example.class_name]
+    if images and all("/" in example.name for example in images):
+        folder = Path(str(images[0].image)).parent
+        log.warning(
+            "%s: no image lies in the folder of its class itself, all lie deeper, as in %s, and are of the class %s: "
+            "if the inner folders are the classes, give a folder that has one for each as data.path",
+            *(printable(layout.root), printable(folder), printable(images[0].class_name)),
+        )
     if layout.passed_over:
         others = ", ".join(f"{count} {what}" for what, count in layout.passed_over.most_common(5))
         log.info("%s: passed over: %s", printable(layout.root), printable(others))

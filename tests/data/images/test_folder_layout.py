@@ -159,7 +159,10 @@ def test_a_class_may_be_called_train(tmp_path):
     [
         ([], "no image below .*; images end in .png"),
         (["notes.txt"], "no image below"),
-        (["1.jpg", "2.jpg"], "has neither images/ and masks/ nor a folder for each .*; it has 1.jpg, 2.jpg"),
+        (["1.jpg", "2.jpg"], "has neither images/ and masks/ nor a folder for each .*; it has 1.jpg, 2.jpg$"),
+        (["pets/cats/1.jpg", "pets/dogs/1.jpg", "list.txt"], "it has list.txt, pets: give data.path=.*/pets$"),
+        (["pets/images/1.jpg", "pets/masks/1.png"], "it has pets: give data.path=.*/pets$"),
+        (["pets/cats/1.jpg"], "it has pets$"),
         (["cats/1.jpg"], "nor a folder for each of two or more classes; it has cats"),
         (["images/1.jpg", "labels/1.png"], "has images/ and no masks/; it has images, labels"),
         (["masks/1.jpg", "photos/"], "has masks/ and no images/; it has masks, photos"),

@@ -440,6 +440,18 @@ def test_what_has_been_found_is_told(tmp_path, caplog):
     assert told in caplog.messages
 
 
+def test_folders_one_level_too_high_are_named(tmp_path, caplog):
+    for name, deeper in (("old", "cats"), ("new", "cats"), ("old", "dogs"), ("new", "dogs")):
+        write_classes(tmp_path / name, {deeper: 4})
+    assert load(tmp_path).class_names == ("new", "old")
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "all lie deeper, as in new/cats, and are of the class new: if the inner folders are" in warning
+    caplog.clear()
+    write_classes(tmp_path, {"old": 1})  # one that lies where they should
+    load(tmp_path)
+    assert "deeper" not in caplog.text
+
+
 def test_a_path_from_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_pairs(tmp_path / "photos", count=3)
