@@ -77,8 +77,6 @@ def compose(
 ) -> DictConfig:
     """Compose one run's config, `hydra` included, and check it.
 
-    The first call for a set of options takes 0.1 s, further ones a fraction of it.
-
     Args:
         overrides: as on the command line, without sweeps.
         config_dir: a further folder of configs.
