@@ -1,10 +1,12 @@
 """data.resize: the same pixels in training and in predict, and predicted masks put back in place."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from PIL import Image
 
 from src.data.images.files import Reading
 from src.data.images.folders import image_folder
@@ -13,9 +15,17 @@ from src.inspection.predict_images import Writer
 from tests.support import forks
 from tests.support.folders import read_mask, save, write_classes
 from tests.support.helpers import only_run, train
+from tests.support.pages import SERVE
 
 SIDES = st.integers(1, 60)
 WIDE = np.repeat(np.arange(1, 9, dtype=np.uint8)[None], 4, axis=0)  # [4, 8], each column of one value
+
+
+def test_an_image_is_resized_as_the_page_says():
+    (written,) = re.findall(r"`(np\.asarray\(image.*?)`", SERVE.read_text(encoding="utf-8"))
+    pixels = np.random.default_rng(0).integers(0, 256, (41, 30, 3), np.uint8)
+    names = {"np": np, "Image": Image, "image": Image.fromarray(pixels), "width": 16, "height": 20}
+    assert (eval(written, names) == fitted(pixels, (20, 16), None)).all()
 
 
 def test_what_each_does():
