@@ -80,6 +80,9 @@ def main(argv: list[str]) -> int:
 
 def _predict_rows(run: Path, record: RecordValues, files: Sequence[Path], output: Path) -> int:
     with importing():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()  # CUDA says that there is no GPU
         from src.data.batch import INPUTS, plain_name
         from src.inspection.predict_rows import predict_rows
     config = record["config"]

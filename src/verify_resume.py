@@ -98,7 +98,9 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_intermixed_args(argv)
     compose(arguments.overrides)
     with importing():
-        import tensorflow  # noqa: F401
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()  # CUDA says that there is no GPU
     with tempfile.TemporaryDirectory(prefix="verify_resume-") as folder:
         failed = verify(
             arguments.overrides,
