@@ -87,8 +87,8 @@ clean: ## remove .venv and the caches; outputs/ stays
 # folder's: installing there would change which project that one runs.
 $(READY): pyproject.toml constraints.txt
 	@[ ! -L $(VENV) ] || { echo "$(VENV) is a link to $$(readlink -f $(VENV)), where nothing is installed from here." \
-	    "For an environment of this folder's own: rm $(VENV); to use that one as it is:" \
-	    "make -o $@ $(MAKECMDGOALS)" >&2; exit 1; }
+	    "For an environment of this folder's own: rm $(VENV); to use that one as it is, add to the command:" \
+	    "-o $@" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
 	  echo "This needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1)." \
 	    "Name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }

@@ -6,6 +6,7 @@ python -m benchmarks memory [--epochs 1000]
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import tempfile
@@ -40,10 +41,12 @@ def work(epochs: int) -> dict[str, Any]:
 
     from benchmarks.sweeps import resident_megabytes
     from src import build
+    from src.common.command import GC_THRESHOLDS
     from src.common.machine import available_cores
     from src.config.compose import compose
     from src.training.callback import Callback
 
+    gc.set_threshold(*GC_THRESHOLDS)  # as a command has them
     cfg = compose([*CASE, f"epochs={epochs}", "callback.export=null"])
     build.set_up_process(threads=available_cores())
     data, held = build.build_data(cfg), []

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import html
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from src.comparison import confounders
 from src.comparison.columns import differing
 from src.comparison.groups import Group, group
 from src.comparison.rows import Row, add_derived, read_row, read_rows
-from src.comparison.tables import plain, show
+from src.comparison.tables import markdown, show
 from src.data import SPLITS
 from src.runs.collection import RecordedRun, find_run
 from src.runs.commands import by_python, next_commands, train_command
@@ -99,7 +98,7 @@ def card(run: RecordedRun) -> str:
         "Environment": [_table(["", ""], _environment(values))],
         "Fingerprints": [_table(["", ""], _fingerprints(values))],
     }
-    parts = [f"---\n{_yaml(_front_matter(row))}---", f"# {_text(run.directory.name)}", _summary(values)]
+    parts = [f"---\n{_yaml(_front_matter(row))}---", f"# {markdown(run.directory.name)}", _summary(values)]
     for title, texts in sections.items():
         parts += [f"## {title}", *texts]
     return printable("\n\n".join(parts) + "\n")
@@ -130,7 +129,8 @@ def _tested_afterwards(run: RecordedRun) -> dict[str, float]:
         found = parse(file.read_text())
         models = found["metrics"]
         measured = numbers("metrics", models.get("best_weights") or models["saved_model"])
-        if found["when"] < (run.values["finished"] or ""):  # of a run that went on, with other weights
+        # Of a run that went on, with other weights; or by other data or code than it was trained by.
+        if found["when"] < (run.values["finished"] or "") or found.get("changed"):
             return {}
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise ConfigError(f"{file} cannot be read ({error!r}); python -m src.evaluate writes it anew") from error
@@ -242,7 +242,7 @@ def _limits(row: Row, seeds: Group) -> Iterator[str]:
     if count == 1:
         yield "It is one run: how much its results change with the seed is not known."
     else:
-        yield from map(_text, confounders.warnings(seeds.averaged))
+        yield from map(markdown, confounders.warnings(seeds.averaged))
     yield f"It has been measured on splits of its own data alone: {', '.join(splits)}."
     git = values["environment"]["git"]
     if not git:
@@ -286,13 +286,8 @@ def _code(language: str, lines: Iterable[str]) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([_text(cell) for cell in row] for row in rows)]
+    lines = [header, ["---"] * len(header), *([markdown(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _text(words: str) -> str:
-    """Words that Markdown shows as they are, on one line."""
-    return html.escape(plain(words), quote=False).replace("\\", "\\\\").translate({ord(c): f"\\{c}" for c in "|*_`[]"})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ python -m src.compare outputs/digits --format html --output digits.html
 from __future__ import annotations
 
 import argparse
-import html
 import importlib.util
 import json
 import os
@@ -33,6 +32,7 @@ from src.comparison.tables import (
     as_csv,
     as_markdown,
     as_text,
+    markdown,
     reasons,
     table_of_differences,
     table_of_effects,
@@ -265,7 +265,7 @@ def _formatted(table: Table, form: str, as_json: object, notes: Sequence[str] = 
     if form == "csv":
         return as_csv(table)
     if form == "markdown":
-        text, notes = as_markdown(table), [html.escape(note, quote=False) for note in notes]
+        text, notes = as_markdown(table), [markdown(note) for note in notes]
     else:
         text = as_text(table, width=width)
     return text + "".join(f"\n{note}" for note in notes) + "\n" * bool(notes)

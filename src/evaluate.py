@@ -66,13 +66,13 @@ def main(arguments: list[str]) -> int:
     record = Record(run).read() or EMPTY
     if changed := changes(record["fingerprints"], identity_config(cfg)):
         print(f"note: changed since this run: {', '.join(changed)}", file=sys.stderr)
-    if changed := environment_changes(record["environment"], environment()):
-        print(f"note: it was computed in another environment: {', '.join(changed)}", file=sys.stderr)
+    if others := environment_changes(record["environment"], environment()):
+        print(f"note: it was computed in another environment: {', '.join(others)}", file=sys.stderr)
     evaluation = evaluate(cfg, run, split)
     _print_metrics(evaluation)
     _print_results(evaluation)
     sys.stdout.flush()
-    written = _write(evaluation, run)
+    written = _write(evaluation, run, changed=list(changed))
     ours, exported = (evaluation.metrics.get(name, {}) for name in TITLES)
     disagree = disagreements(ours, exported)
     if disagree:
@@ -183,13 +183,13 @@ def _print_results(evaluation: Evaluation) -> None:
         )
 
 
-def _write(evaluation: Evaluation, run: Path) -> bool:
+def _write(evaluation: Evaluation, run: Path, *, changed: Sequence[str]) -> bool:
     """Write the whole of it and say where; whether that went well."""
     from src.inspection.evaluation import write
 
     folder = run / "evaluation" / evaluation.split
     try:
-        write(evaluation, folder, run=str(run))
+        write(evaluation, folder, run=str(run), changed=changed)
         for path in sorted(folder.iterdir()):
             print(f"{path}{'/' if path.is_dir() else ''}", file=sys.stderr)
     except Exception as error:

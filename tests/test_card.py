@@ -78,11 +78,11 @@ def test_a_single_run_without_a_test_split_says_so(tmp_path):
     assert {metric["name"]: metric["value"] for metric in metrics} == {"val/accuracy": 0.9, "val/loss": 0.4}
 
 
-def evaluated(run, accuracy, when="2026-01-02T00:00:00+00:00", model="best_weights"):
+def evaluated(run, accuracy, when="2026-01-02T00:00:00+00:00", model="best_weights", **facts):
     """What `src.evaluate` writes of the test split."""
     file = run / "evaluation" / "test" / "metrics.json"
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"when": when, "metrics": {model: {"loss": None, "accuracy": accuracy}}}))
+    file.write_text(json.dumps({"when": when, "metrics": {model: {"loss": None, "accuracy": accuracy}}, **facts}))
 
 
 def test_a_test_split_that_evaluate_has_measured_is_a_result(tmp_path):
@@ -100,10 +100,11 @@ def test_a_test_split_that_evaluate_has_measured_is_a_result(tmp_path):
 
 def test_a_test_split_that_evaluate_has_measured_counts_for_each_seed_and_for_these_weights_alone(tmp_path):
     finished = "2026-01-01T00:00:00+00:00"
-    runs = [make_run(tmp_path, f"s{seed}", seed=seed, finished=finished) for seed in range(4)]
+    runs = [make_run(tmp_path, f"s{seed}", seed=seed, finished=finished) for seed in range(5)]
     evaluated(runs[0], 0.5)
     evaluated(runs[1], 0.7, model="saved_model")
     evaluated(runs[2], 0.9, when="2025-12-31T23:59:59+00:00")  # before the run went on
+    evaluated(runs[4], 0.9, changed=["data data.csv"])  # by other data
     _, body = written(runs[0])
     assert f"| test/accuracy | 0.5 | 0.6 ± {statistics.stdev([0.5, 0.7]):.2g} (2) |" in section(body, "Results")
     _, body = written(runs[2])

@@ -243,7 +243,7 @@ def test_what_a_record_says_cannot_break_the_table(tmp_path, capsys):
     make_run(tmp_path, "b")
     assert main([str(tmp_path), "--output", str(tmp_path / "table.md")]) == 0
     lines = (tmp_path / "table.md").read_text().splitlines()
-    assert len(lines) == 4 and lines[2].startswith(r"| a b\| [2Jc")
+    assert len(lines) == 4 and lines[2].startswith(r"| a b\| \[2Jc")
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path):

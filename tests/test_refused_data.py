@@ -167,9 +167,9 @@ def model_of(*layers):
 def test_a_logit_for_each_class_is_wanted(outputs):
     options = {"model_option": "mine", "data_option": "mine"}
     message = shape_problem(model_of(keras.layers.Dense(outputs)), data_of(PIXELS, LABELS), **options)
-    assert f"gives {outputs} scores" in message and "which wants 3." in message and "${run.num_classes}" in message
+    assert f"gives {outputs} scores" in message and "which wants 3:" in message and "${run.num_classes}" in message
     per_pixel = keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Dense(outputs)])
-    assert "which wants 8x6x3." in shape_problem(per_pixel, data_of(PIXELS, MASKS[..., None]), **options)
+    assert "which wants 8x6x3:" in shape_problem(per_pixel, data_of(PIXELS, MASKS[..., None]), **options)
     assert shape_problem(model_of(keras.layers.Dense(3)), data_of(PIXELS, LABELS[:, None]), **options) is None
 
 

@@ -186,8 +186,13 @@ def as_text(table: Table, *, width: int | None = None) -> str:
 
 def as_markdown(table: Table) -> str:
     """A pipe table, in which nothing is markup."""
-    header, *rows = [[html.escape(cell, quote=False).replace("|", r"\|") for cell in cells] for cells in table.cells()]
+    header, *rows = [[markdown(cell) for cell in cells] for cells in table.cells()]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, ["---"] * len(header), *rows))
+
+
+def markdown(words: str) -> str:
+    """Words that Markdown shows as they are, on one line."""
+    return html.escape(plain(words), quote=False).replace("\\", "\\\\").translate({ord(c): f"\\{c}" for c in "|*_`[]"})
 
 
 def as_csv(table: Table) -> str:

@@ -93,7 +93,7 @@ def keep_parallelism(record: Record, before: RecordValues, *, threads: int, repl
         log.warning("continued on other devices, so last bits may differ; the data's order does not: %s", change)
         now["changes"] = [*known["changes"], f"{change} (after epoch {before['epoch']})"]
     if replicas and before["status"] != "completed":
-        log.info("each batch is divided among replicas: %d, a device each (strategy.devices)", replicas)
+        log.info("each batch is divided among replicas: %d, a device each", replicas)
     record.update(environment=now)
 
 

@@ -76,8 +76,8 @@ def branches_of(directory: Path) -> list[str]:
 
 
 def lock_path(directory: Path) -> Path:
-    """The lock's file of a run's directory; held by whoever writes there, by whichever link."""
-    directory = directory.resolve()
+    """The lock's file of a run's directory; held by whoever writes there."""
+    directory = directory.parent.resolve() / directory.name  # as it is named, also where it is a link
     run_id = re.search(rf"-([0-9a-f]{{{ID_DIGITS}}})$", directory.name)
     return directory.parent / ".locks" / (run_id[1] if run_id else directory.name)
 

@@ -263,7 +263,7 @@ def _check(run: Run, record: Record, trainer: Trainer, data: Data) -> None:
         trainer.check(data.train, data.val)
     except ValueError as error:
         what = ", ".join(f"{group}={chosen.get(group)}" for group in ("model", "data", "loss", "metric"))
-        is_of_numbers = data.targets_are_classes and chosen.get("loss") in preflight.LOSSES_OF_NUMBERS
+        is_of_numbers = data.targets_are_classes and "compares number with number" in str(error)
         raise ConfigError(f"{what}: {error}{preflight.OF_CLASSES if is_of_numbers else ''}") from error
     if is_supervised and (probabilities_problem := preflight.probabilities_problem(trainer, data)):
         raise ConfigError(f"model={chosen.get('model')}: {probabilities_problem}")

@@ -53,8 +53,7 @@ OTHER_FOLDERS = {
 # Operations that a model may end with and that leave values as they are.
 SAME_VALUES = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose")
 
-# What losses of numbers are told of targets that are classes.
-LOSSES_OF_NUMBERS = ("mean_squared_error", "binary_crossentropy")
+# What a loss of numbers is told of targets that are classes.
 OF_CLASSES = (
     ". The targets are classes: give loss=sparse_categorical_crossentropy metric=accuracy monitor=val/accuracy mode=max"
 )
@@ -106,7 +105,7 @@ def shape_problem(model: keras.Model, data: Data, *, model_option: str, data_opt
         f"{_by(output.shape[1:])} scores, and the data has {kind}, which wants {_by(wanted)}"
     )
     if other_count:
-        return f"{begin}: leave model.num_classes out, or let it be ${{run.num_classes}}"
+        return f"{begin}: give a logit for each class (leave model.num_classes out, or let it be ${{run.num_classes}})"
     described = [(name, text) for name, text in _described_options("model") if name != model_option]
     shape = {"input_shape": tuple(inputs.shape[1:]), "num_classes": data.num_classes}
     others = [
@@ -256,7 +255,7 @@ def moving_average_problem(model: keras.Model, *, steps: int, options: Mapping[s
     none = ", or model.normalization=none" if "normalization" in options else ""
     return (
         f"batch normalisation validates, and serves, with averages over the steps: after all {steps} of this run they "
-        f"are {100 * left:.2g} % what they began with, so that val is worse than train. Give a smaller batch_size or "
+        f"are {100 * left:.2g} % what they began with, so val may be far worse. Give a smaller batch_size or "
         f"more epochs{none}"
     )
 

@@ -52,6 +52,7 @@ def as_worker(run: Run) -> Iterator[Run]:
     for name, node in cfg.callback.items():
         if node and _is_of_chief(node["_target_"].split(".")):
             cfg.callback[name] = None
+    cfg.may_fail = [name for name in cfg.may_fail or () if cfg.callback.get(name)]
     with (
         TemporaryDirectory(prefix=f"worker-{number}-") as folder,
         open(os.devnull, "w", encoding="utf-8") as nowhere,

@@ -121,7 +121,8 @@ def test_what_is_no_number_is_no_value(tmp_path):
 
 def test_nothing_in_a_markdown_table_is_markup(tmp_path):
     make_run(tmp_path, "a", config={"model.label": "<b>|x"})
-    error = {"type": "ValueError", "message": "<img src=x>"}
+    error = {"type": "ValueError", "message": "<img src=x> ![x](http://y/z.png) *a*"}
     make_run(tmp_path, "b", config={"model.label": "y"}, status="failed", best=None, error=error)
     _, out, _ = compared(str(tmp_path), "--format=markdown")
     assert r" &lt;b&gt;\|x " in out and "&lt;img src=x&gt;" in out and "<" not in out
+    assert r"!\[x\](" in out and r"\*a\*" in out

@@ -230,7 +230,7 @@ def test_a_users_package_is_imported_only_if_it_is_listed(tmp_path, monkeypatch,
     (tmp_path / "of_user.py").write_text("open('marker', 'w').close()\nfrom os import system\ndef net(): return 7\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TargetError, match=r"line in conf/targets\.txt: model of_user"):
+    with pytest.raises(TargetError, match=r"conf/targets\.txt: model of_user"):
         resolve("of_user.net", group="model")
     assert not (tmp_path / "marker").exists() and "of_user" not in sys.modules
     listing("model  of_user  # mine")

@@ -169,6 +169,19 @@ def test_categories_that_training_never_saw_are_named(tmp_path, capsys):
     assert "the_city has 'unknown'; the model gives the same for any category" in capsys.readouterr().err
 
 
+def test_a_model_that_refuses_words_that_it_does_not_know_predicts_all_the_same(tmp_path, capsys):
+    word = keras.Input((), dtype="string", name="word")
+    known = keras.layers.StringLookup(vocabulary=["x", "y"], num_oov_indices=0)(word)
+    model = keras.Model({"word": word}, keras.layers.Dense(1)(keras.layers.Embedding(2, 3)(known)))
+    data = Data(train=({"word": np.array(["x", "y"] * 4)}, np.arange(8, dtype=np.float32)), batch_size=8, seed=0)
+    state = trainer_of(model, keras.losses.MeanSquaredError()).state
+    state.input_spec = data.train.element_spec[0]
+    export_any(state, data, tmp_path / "1")
+    (tmp_path / "new.csv").write_text("word\nx\ny\n")
+    lines = predict_rows(tmp_path / "1", [tmp_path / "new.csv"], output=tmp_path, class_names=[]).read_text()
+    assert len(lines.splitlines()) == 2 and not capsys.readouterr().err
+
+
 def test_probabilities_are_exported_as_they_are(tmp_path):
     inputs = keras.Input((1,))
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(inputs))

@@ -92,9 +92,10 @@ def test_only_the_chief_has_callbacks_that_change_nothing(tmp_path, monkeypatch)
         cfg.callback.mine = {"_target_": "mine.Callback"}
         cfg.callback.theirs = {"_target_": "src.callbacks.keras.KerasCallback"}
         cfg.callback.another = {"_target_": "src.callbacks.summaries.Summaries"}
+        cfg.may_fail = ["another", "mine"]
     with as_worker(Run.of(cfg)) as run:
         left = {name for name, node in run.cfg.callback.items() if node}
-    assert left == {"early_stopping", "reduce_on_plateau", "mine", "theirs"}
+    assert left == {"early_stopping", "reduce_on_plateau", "mine", "theirs"} and run.cfg.may_fail == ["mine"]
 
 
 @pytest.mark.exhaustive
