@@ -29,7 +29,7 @@ from src.comparison.groups import Group, group
 from src.comparison.rows import Row, add_derived, read_row, read_rows
 from src.comparison.tables import markdown, show
 from src.data import SPLITS
-from src.runs.collection import RecordedRun, find_run
+from src.runs.collection import SAVED_MODEL, RecordedRun, find_run
 from src.runs.commands import by_python, next_commands, train_command
 from src.runs.record_schema import RecordValues, numbers, parse, step_within
 
@@ -160,7 +160,7 @@ def _front_matter(row: Row) -> dict[str, Any]:
 
 
 def _is_served(run: RecordedRun) -> bool:
-    return (run.directory / "saved_model" / "1").is_dir()
+    return (run.directory / SAVED_MODEL).is_dir()
 
 
 def _task(values: RecordValues) -> str | None:

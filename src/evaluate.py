@@ -32,7 +32,7 @@ from src.common.machine import available_cores
 from src.common.text import print_table
 from src.config.identity import identity_config
 from src.data import SPLITS
-from src.runs.collection import find_run
+from src.runs.collection import SAVED_MODEL, find_run
 from src.runs.commands import train_command
 from src.runs.environment import environment, environment_changes
 from src.runs.provenance import changes
@@ -92,7 +92,6 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
     """
     with importing():
         from src import build
-        from src.callbacks.export import SERVED_VERSION
         from src.inspection import evaluation
         from src.training.checkpoints import Checkpoints
         from src.training.manifest import BEST
@@ -101,7 +100,7 @@ def evaluate(cfg: DictConfig, run: Path, split: str | None) -> Evaluation:
         build.set_up_process(threads=record["environment"]["threads"] or available_cores())
     import tensorflow as tf
 
-    saved_model, best = run / "saved_model" / SERVED_VERSION, run / "checkpoints" / BEST
+    saved_model, best = run / SAVED_MODEL, run / "checkpoints" / BEST
     if not saved_model.is_dir() and not listed(best):
         raise FileNotFoundError(
             f"{run} has neither a best checkpoint nor a SavedModel yet; type its command again: "

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -33,7 +32,7 @@ from src.common.extras import install_command
 from src.common.lock import hold
 from src.common.logs import importing
 from src.common.machine import available_cores
-from src.runs.collection import RecordedRun, find_run, lock_path
+from src.runs.collection import SAVED_MODEL, RecordedRun, find_run, lock_path
 from src.runs.commands import train_command
 from src.runs.record import Record
 from src.runs.recorded_config import load_config
@@ -44,7 +43,6 @@ FORMATS = {
     "tflite": {"ai_edge_litert": "ai-edge-litert"},
     "keras": {},
 }
-SAVED_MODEL = Path("saved_model", "1")
 
 
 def main(argv: list[str]) -> int:

@@ -38,10 +38,9 @@ from src.data.images.files import FEW_BITS, BadImage
 from src.data.images.find import MASKS, OVERLAYS, find_images
 from src.data.threads import progress_bar
 from src.inspection.predict_images import ImageReader, Writer, check_output, load_model, predictions
-from src.runs.collection import find_run
+from src.runs.collection import SAVED_MODEL, find_run
 from src.runs.record_schema import RecordValues
 
-SAVED_MODEL = Path("saved_model", "1")
 ROWS = (".csv", ".jsonl", ".npy", ".npz", ".parquet", ".txt")  # files that have an example in each row
 MISSING = "data.missing."  # before the column that a value of the config stands in for
 SHOWN_ROWS = 10

@@ -23,6 +23,7 @@ from src.runs.record_schema import RecordValues, read_history
 
 SHORTEST_ID = 4  # digits, which are enough where only one run's id begins with them
 BRANCHES = "branches"  # in a parent's folder: an empty file for each, named by its id
+SAVED_MODEL = Path("saved_model", "1")  # in a run's folder, where TensorFlow Serving looks for a version
 ID = re.compile(rf"[0-9a-f]{{{SHORTEST_ID},{ID_DIGITS}}}")
 # Names in a folder that a run without run.json has begun.
 TRACES = (".hydra", "checkpoints", "history.jsonl", "summaries")
