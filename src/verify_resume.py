@@ -98,9 +98,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_intermixed_args(argv)
     compose(arguments.overrides)
     with importing():
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()  # CUDA says that there is no GPU
+        import tensorflow  # noqa: F401
     with tempfile.TemporaryDirectory(prefix="verify_resume-") as folder:
         failed = verify(
             arguments.overrides,
